@@ -1,0 +1,144 @@
+"""Speech tokens inside a language model's tokenizer, and the prompts built from them.
+
+Knows token ids and prompt layouts; knows nothing of audio or of models. Every size is read from the tokenizer, so the
+same code serves the embedded model (4,096 codes) and the official ones (65,536).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llasa.errors import LlasaError
+
+# In the order in which upstream's training script adds them; ids follow from the order.
+SPECIAL_TOKENS = (
+    "<|TEXT_GENERATION_START|>",
+    "<|TEXT_GENERATION_END|>",
+    "<|TEXT_UNDERSTANDING_START|>",
+    "<|TEXT_UNDERSTANDING_END|>",
+    "<|SPEECH_GENERATION_START|>",
+    "<|SPEECH_GENERATION_END|>",
+    "<|SPEECH_UNDERSTANDING_START|>",
+    "<|SPEECH_UNDERSTANDING_END|>",
+)
+INSTRUCTION = "Convert the text to speech:"
+
+
+def extend_tokenizer(tokenizer: Any, codebook_size: int) -> int:
+    """Adds the special tokens and then `<|s_0|>` to `<|s_{codebook_size - 1}|>` to a transformers tokenizer, in place.
+
+    Returns the tokenizer's new length, which is what the model's embedding must be resized to. Adding them twice
+    changes nothing.
+    """
+    tokenizer.add_tokens([*SPECIAL_TOKENS, *(f"<|s_{i}|>" for i in range(codebook_size))], special_tokens=True)
+    return len(tokenizer)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer that knows speech. Made by `read_vocabulary`.
+
+    Attributes:
+        tokenizer: the transformers tokenizer.
+        first: id of `<|s_0|>`; code `c` is token `first + c`.
+        size: number of speech tokens, the codec's codebook size.
+        start, end: ids of `<|SPEECH_GENERATION_START|>` and `<|SPEECH_GENERATION_END|>`.
+    """
+
+    tokenizer: Any
+    first: int
+    size: int
+    start: int
+    end: int
+
+    def prompt(
+        self,
+        text: str,
+        reference_text: str | None = None,
+        reference_codes: Iterable[int] = (),
+        speaker: str | None = None,
+    ) -> list[int]:
+        """Token ids up to where the model is to go on with speech tokens.
+
+        With a reference voice, its transcript goes before the text and its codes after
+        `<|SPEECH_GENERATION_START|>`, so that cloning is continuing. `speaker` is the name that some fine-tunes expect
+        before that token ("Speaker kore ").
+        """
+        spoken = f"{reference_text} {text}" if reference_text else text
+        lead = f"Speaker {speaker} " if speaker else ""
+        messages = [
+            {"role": "user", "content": f"{INSTRUCTION}<|TEXT_UNDERSTANDING_START|>{spoken}<|TEXT_UNDERSTANDING_END|>"},
+            {"role": "assistant", "content": f"{lead}<|SPEECH_GENERATION_START|>"},
+        ]
+        ids = self.tokenizer.apply_chat_template(
+            messages, tokenize=True, continue_final_message=True, return_dict=False
+        )
+        return [*ids, *self.tokens(reference_codes)]
+
+    def tokens(self, codes: Iterable[int]) -> list[int]:
+        """Codes to token ids.
+
+        Raises:
+            LlasaError: a code lies outside the codebook.
+        """
+        array = np.asarray(list(codes) if not isinstance(codes, np.ndarray) else codes, dtype=np.int64)
+        if array.size and (array.min() < 0 or array.max() >= self.size):
+            bad = int(array.min() if array.min() < 0 else array.max())
+            raise LlasaError(f"code {bad} is outside this model's codebook of {self.size}: was it made by another codec?")
+        return (array + self.first).tolist()
+
+    def codes(self, tokens: Iterable[int]) -> np.ndarray:
+        """Token ids to codes (uint16 holds every codebook up to 65,536); tokens that are not speech are left out."""
+        array = np.asarray(list(tokens), dtype=np.int64) - self.first
+        return array[(array >= 0) & (array < self.size)].astype(np.uint16)
+
+
+def read_vocabulary(tokenizer: Any) -> Vocabulary:
+    """Finds the speech tokens in a tokenizer.
+
+    Raises:
+        LlasaError: it has none, or their ids do not run on from `<|s_0|>`.
+    """
+    table = tokenizer.get_vocab()
+    missing = [t for t in ("<|s_0|>", "<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>") if t not in table]
+    if missing:
+        raise LlasaError(f"this tokenizer has no speech tokens ({missing[0]} is missing): is it a Llasa model?")
+    first = table["<|s_0|>"]
+    size = sum(1 for token in table if token.startswith("<|s_") and token[4:-2].isdigit())
+    if table.get(f"<|s_{size - 1}|>") != first + size - 1:
+        raise LlasaError("the speech tokens' ids do not follow one another in this tokenizer: the folder is damaged")
+    start, end = table["<|SPEECH_GENERATION_START|>"], table["<|SPEECH_GENERATION_END|>"]
+    return Vocabulary(tokenizer, first, size, start, end)
+
+
+def character_tokenizer(alphabet: Iterable[str], codebook_size: int, context: int) -> Any:
+    """A tokenizer whose text tokens are single characters, with the speech tokens added.
+
+    The instruction is one token and the chat template adds nothing but the contents: a model of a few million
+    parameters has no context to spare for formalities. Characters outside the alphabet are dropped.
+
+    Args:
+        alphabet: the characters, space included.
+        codebook_size: number of speech tokens.
+        context: longest sequence of the model, in tokens.
+    """
+    import re
+
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(set(alphabet))
+    marks = ["<|begin_of_text|>", "<|pad|>"]
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(marks + letters)}, merges=[]))
+    core.normalizer = normalizers.Replace(Regex(f"[^{re.escape(''.join(letters))}]"), "")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token=marks[0], pad_token=marks[1], model_max_length=context
+    )
+    # normalized=False: matched in the raw text, before the normaliser can drop its characters.
+    tokenizer.add_tokens([AddedToken(INSTRUCTION, normalized=False, special=True)], special_tokens=True)
+    tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    extend_tokenizer(tokenizer, codebook_size)
+    tokenizer.eos_token = "<|SPEECH_GENERATION_END|>"
+    return tokenizer
