@@ -1,0 +1,112 @@
+"""What the codec's two encoders listen to: the padded waveform and Kaldi-style log-mel features, batched in torch.
+
+Knows waveforms and frames; knows nothing of models. The features are those that w2v-BERT 2.0 (the semantic encoder)
+was trained on, Kaldi's `compute-fbank-feats` with two frames stacked, and the padding is X-codec2's, so that `len`
+samples give `len // HOP + 1` feature frames and as many codes. transformers computes the same one file at a time, in
+numpy (`SeamlessM4TFeatureExtractor`) or with torchaudio (`Xcodec2FeatureExtractor`); a test holds the two together.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from transformers.audio_utils import mel_filter_bank
+
+RATE = 16000
+MELS = 80
+FRAME, SHIFT, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
+STACK = 2
+HOP = SHIFT * STACK  # samples a feature frame, and therefore samples a code
+FLOOR = torch.finfo(torch.float32).eps  # Kaldi's least mel energy, on the 16-bit scale
+
+
+def frame_count(samples: int) -> int:
+    """Feature frames, and codes, of so many samples: one more than full hops, for the padding always adds a sample."""
+    return samples // HOP + 1
+
+
+def acoustic_input(samples: torch.Tensor, lengths: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
+    """The waveform as the acoustic encoder wants it: zeros up to the next hop, at least one.
+
+    Args:
+        samples: (T,) or (B, T), 16 kHz, -1 to 1.
+        lengths: (B,) valid samples of each row; what lies beyond them is taken for zeros. All of T by default.
+
+    Returns:
+        (B, 1, (T // HOP + 1) * HOP).
+    """
+    batch = samples if samples.ndim == 2 else samples[None]
+    width = batch.shape[1]
+    if lengths is not None:
+        valid = torch.arange(width, device=batch.device) < torch.as_tensor(lengths, device=batch.device)[:, None]
+        batch = batch * valid
+    return F.pad(batch, (0, frame_count(width) * HOP - width))[:, None]
+
+
+def log_mel(padded: torch.Tensor) -> torch.Tensor:
+    """Log-mel energies before normalisation and stacking.
+
+    Args:
+        padded: (B, T) float32 waveform with the half hop that centres the frames already at both its ends.
+
+    Returns:
+        (B, (T - FRAME) // SHIFT + 1, MELS) natural logarithms of energies on the 16-bit integer scale.
+    """
+    frames = padded.float().unfold(-1, FRAME, SHIFT) * 2.0**15
+    frames = frames - frames.mean(-1, keepdim=True)
+    # Kaldi takes the sample before a frame to equal the frame's first.
+    previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
+    window, filters = _window_and_filters(padded.device)
+    spectrum = torch.fft.rfft((frames - 0.97 * previous) * window, FFT)
+    power = spectrum.real.square() + spectrum.imag.square()
+    return (power @ filters).clamp_min(FLOOR).log()
+
+
+def mel_features(
+    samples: torch.Tensor, lengths: Sequence[int] | torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features for the semantic encoder: every row normalised by the mean and variance of its own valid frames.
+
+    A row's features do not depend on the rows beside it. Differentiable.
+
+    Args:
+        samples: (T,) or (B, T), 16 kHz, -1 to 1, any device.
+        lengths: (B,) valid samples of each row; all of T by default.
+
+    Returns:
+        features (B, T // HOP + 1, STACK * MELS) float32, zero in padding.
+        mask (B, T // HOP + 1) bool, true where valid.
+    """
+    wave = acoustic_input(samples, lengths)[:, 0]
+    mels = log_mel(F.pad(wave, (HOP // 2, HOP // 2)))
+    if lengths is None:
+        lengths = [samples.shape[-1]] * len(wave)
+    frames = torch.as_tensor(lengths, device=wave.device) // HOP + 1
+    mask = torch.arange(mels.shape[1] // STACK, device=wave.device) < frames[:, None]
+    valid = mask.repeat_interleave(STACK, 1)[..., None]
+    count = (frames * STACK)[:, None, None]
+    mean = (mels * valid).sum(1, keepdim=True) / count
+    variance = ((mels - mean).square() * valid).sum(1, keepdim=True) / (count - 1)
+    return stack(normalise(mels, mean, variance) * valid), mask
+
+
+def normalise(mels: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """(B, frames, MELS) by statistics that broadcast against it; w2v-BERT's constant keeps silence finite."""
+    return (mels - mean) / (variance + 1e-7).sqrt()
+
+
+def stack(mels: torch.Tensor) -> torch.Tensor:
+    """(B, STACK * frames, MELS) to (B, frames, STACK * MELS): neighbouring frames side by side."""
+    return mels.reshape(mels.shape[0], -1, STACK * MELS)
+
+
+@cache
+@torch.inference_mode(False)  # else a first call under inference mode would leave tensors that no backward may use
+def _window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The Povey window (FRAME,) and Kaldi's triangles on the mel scale (FFT // 2 + 1, MELS), made once a device."""
+    window = torch.hann_window(FRAME, periodic=False, dtype=torch.float64) ** 0.85
+    filters = mel_filter_bank(
+        FFT // 2 + 1, MELS, 20, RATE // 2, RATE, norm=None, mel_scale="kaldi", triangularize_in_mel_space=True
+    )
+    return window.float().to(device), torch.from_numpy(filters).float().to(device)

@@ -1,0 +1,118 @@
+"""`llasa data`: from texts and recordings to a corpus of codes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Make a corpus: synthetic speech, recordings, a lexicon, codes.", no_args_is_help=True)
+
+HELD_OUT = 1500
+
+
+@app.command()
+def synth(
+    text: Annotated[Path, typer.Argument(help="A text file, a sentence a line.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards; train/ and val/ are made in it.")],
+    speakers: Annotated[int, typer.Option(help="Shifted speakers beside the four plain voices.")] = 240,
+    held_out: Annotated[int, typer.Option(help="Sentences kept for validation: the file's first.")] = HELD_OUT,
+    limit: Annotated[int | None, typer.Option(help="Use only so many sentences.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Have flite read a text file in many voices. Shards that exist are kept, so a killed run goes on.
+
+    Example: llasa data synth sentences.txt runs/corpus
+    """
+    from llasa.data.synthesis import synthesise
+    from llasa.errors import LlasaError
+    from llasa.text import is_speakable, normalise
+
+    if not text.is_file():
+        raise LlasaError(f"no text file {text}")
+    lines = [normalise(line) for line in text.read_text(encoding="utf-8").splitlines()]
+    sentences = [line for line in lines if 4 <= len(line) <= 170 and is_speakable(line)][:limit]
+    if len(sentences) <= held_out:
+        raise LlasaError(f"{text} has {len(sentences)} usable sentences; more than --held-out {held_out} are needed")
+    for seed, (name, part) in enumerate((("val", sentences[:held_out]), ("train", sentences[held_out:]))):
+        count = hours = 0.0
+        for utterances, seconds in synthesise(part, out / name, shifted=speakers, workers=workers, seed=seed):
+            count, hours = count + utterances, hours + seconds / 3600
+            typer.echo(f"{name}: {count:.0f} of {len(part)} utterances, {hours:.2f} hours", err=True)
+
+
+@app.command()
+def recordings(
+    folder: Annotated[Path, typer.Argument(help="An LJSpeech-layout folder (with metadata.csv) or any folder of audio.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards; real/ and val-real/ are made in it.")],
+    name: Annotated[str | None, typer.Option(help="Name of the collection; the folder's by default.")] = None,
+) -> None:
+    """Add real recordings to a corpus; every twelfth is held out for validation.
+
+    Example: llasa data recordings LJSpeech-1.1 runs/corpus
+    """
+    from llasa.data.real import ljspeech, make_shards, plain
+    from llasa.errors import LlasaError
+
+    if not folder.is_dir():
+        raise LlasaError(f"no folder {folder}")
+    read = (folder / "metadata.csv").exists()
+    items = ljspeech(folder) if read else plain(folder)
+    if not items:
+        raise LlasaError(f"no recordings in {folder}: WAV, FLAC, OGG, MP3 or AIFF files are looked for")
+    parts = {"val-real": items[::12], "real": [item for i, item in enumerate(items) if i % 12]}
+    for part, chosen in parts.items():
+        for count, seconds in make_shards(chosen, out / part, name or folder.name, "reader" if read else None):
+            typer.echo(f"{part}: {count} recordings, {seconds / 60:.1f} minutes", err=True)
+
+
+@app.command()
+def lexicon(
+    text: Annotated[Path, typer.Argument(help="A text file whose words it must hold.")],
+    out: Annotated[Path, typer.Argument(help="Folder for lexicon.txt.gz.")],
+    words: Annotated[Path | None, typer.Option(help="A CMU-style dictionary whose words it holds as well.")] = None,
+) -> None:
+    """Ask flite how it says every word. A small model's text goes in as these phones.
+
+    Example: llasa data lexicon sentences.txt runs
+    """
+    from llasa.data.lexicon_from_flite import flite_lexicon, word_list, words_of
+    from llasa.errors import LlasaError
+    from llasa.lexicon import FILE, save_lexicon
+    from llasa.text import normalise
+
+    if (out / FILE).exists():
+        typer.echo(f"{out / FILE} exists", err=True)
+        return
+    if not text.is_file():
+        raise LlasaError(f"no text file {text}")
+    wanted = set(words_of(normalise(line) for line in text.read_text(encoding="utf-8").splitlines()))
+    if words:
+        wanted |= set(word_list(words))
+    out.mkdir(parents=True, exist_ok=True)
+    found = flite_lexicon(wanted)
+    save_lexicon(found, out)
+    typer.echo(f"{len(found)} of {len(wanted)} words", err=True)
+
+
+@app.command()
+def tokenise(
+    source: Annotated[Path, typer.Argument(help="Folder of audio shards.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the codes shards.")],
+    codec: Annotated[str, typer.Option(help="Codec folder or hub id.")],
+    part: Annotated[int, typer.Option(help="With --parts: which part of the shards to take.")] = 0,
+    parts: Annotated[int, typer.Option(help="Share the shards among so many processes.")] = 1,
+) -> None:
+    """Encode a corpus. Shards that exist are kept, so a killed run goes on.
+
+    Example: llasa data tokenise runs/corpus/train runs/codes/train --codec runs/codec/model
+    """
+    import time
+
+    from llasa.codec import Codec
+    from llasa.data.tokenise import tokenise as run
+
+    started, hours = time.monotonic(), 0.0
+    for _, seconds in run(source, out, Codec.load(codec), part, parts):
+        hours += seconds / 3600
+        speed = hours * 3600 / (time.monotonic() - started)
+        typer.echo(f"{hours:.2f} hours encoded, {speed:.0f}x real time", err=True)

@@ -1,0 +1,75 @@
+"""Real recordings into the corpus' audio shards: LJSpeech-layout folders and plain audio folders."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llasa import audio
+from llasa.data.shards import AUDIO_SCHEMA, write_shard
+from llasa.data.synthesis import RATE, RMS_LEVEL, flac
+from llasa.errors import LlasaError
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff"}
+
+
+def ljspeech(folder: Path) -> list[tuple[Path, str]]:
+    """(file, normalised text) of an LJSpeech-layout folder: `metadata.csv` of `name|text` or `name|raw|text`.
+
+    Raises:
+        LlasaError: there is no metadata.csv, or a line lacks its text.
+    """
+    table = folder / "metadata.csv"
+    if not table.exists():
+        raise LlasaError(f"{folder} has no metadata.csv: is it an LJSpeech-layout folder?")
+    found = []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+        name, *texts = line.split("|")
+        if not texts:
+            raise LlasaError(f"{table}, line {number}: no text after {name!r}")
+        places = [folder / name, *(folder / f"{name}{suffix}" for suffix in SUFFIXES), folder / "wavs" / f"{name}.wav"]
+        path = next((place for place in places if place.is_file()), None)
+        if path is not None:
+            found.append((path, texts[-1]))
+    return found
+
+
+def plain(folder: Path) -> list[tuple[Path, str]]:
+    """(file, "") of every recording below a folder; the speaker is the name up to its first dash or underscore."""
+    return [(path, "") for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+
+
+def make_shards(
+    items: list[tuple[Path, str]], out: Path, name: str, speaker: str | None = None, shard_size: int = 200
+) -> Iterator[tuple[int, float]]:
+    """Writes recordings into `out/name-NNNNN.parquet`, loudness set; yields (utterances, seconds) for each new shard.
+
+    Args:
+        speaker: the one reader of them all; by default each file's name up to its first dash or underscore.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(items), shard_size):
+        path = out / f"{name}-{start // shard_size:05d}.parquet"
+        if path.exists():
+            continue
+        rows: list[dict[str, Any]] = []
+        for file, text in items[start : start + shard_size]:
+            samples = audio.load(file, RATE)
+            samples = samples * (RMS_LEVEL / max(float(np.sqrt(np.mean(samples**2))), 1e-6))
+            samples = samples * min(1.0, 0.99 / max(float(np.abs(samples).max()), 1e-6))
+            who = speaker or file.stem.replace("_", "-").split("-")[0]
+            rows.append(
+                {
+                    "id": file.stem,
+                    "text": text,
+                    "audio": flac(samples),
+                    "speaker": f"{name}-{who}",
+                    "language": "en",
+                    "seconds": len(samples) / RATE,
+                    "phones": [],
+                    "ends": [],
+                }
+            )
+        write_shard(path, rows, AUDIO_SCHEMA)
+        yield len(rows), sum(row["seconds"] for row in rows)

@@ -1,0 +1,236 @@
+"""The decode engine: `start` prompts, `extend` them token by token, `select` which rows go on.
+
+Knows how rows share a batch and a KV cache; the model's arithmetic is in llama.py, picking a token in sampling.py, the
+rows themselves in state.py. Knows nothing of text, codecs or audio: tokens are numbers.
+
+What a row generates depends on its prompt, seed and sampling alone, not on the rows beside it. On CPUs where oneDNN
+packs the weights (x86 with AVX-512 for bfloat16, any x86 for float32) this holds bit for bit, with the same number of
+threads: prompts are prefilled one by one, every row attends over its own columns without padding, and matrix products
+do not depend on the number of rows. Elsewhere products may differ in their last bits between batch sizes, and a row
+may part ways where two tokens lie that close.
+"""
+
+import secrets
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaForCausalLM
+
+from llasa.engine.llama import forward, read_llama
+from llasa.engine.sampling import Sampler, Sampling, uniforms
+from llasa.engine.state import Row, State, allocate, join, pick
+from llasa.errors import LlasaError
+
+# Batch rows that lie side by side in the cache and are equally long: (first and last + 1 in the batch, tokens cached).
+Span = tuple[int, int, int]
+
+
+class Engine:
+    """Generates speech tokens with a Llama.
+
+    Only the tokens `first` to `first + size - 1` and `end` are ever computed, hence no other can be sampled. The
+    weights are copied into another layout, so the model can be dropped afterwards; the engine stays on its device and
+    in its precision.
+
+    Attributes:
+        context: the most tokens, prompt included, that a row can have.
+
+    Args:
+        model: a transformers Llama.
+        first: id of the first speech token.
+        size: number of speech tokens.
+        end: id of the token that ends speech.
+        context: caps the configuration's `max_position_embeddings`.
+
+    Raises:
+        LlasaError: these tokens are not in the model's vocabulary, or it is a Llama of an unsupported kind.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, first: int, size: int, end: int, context: int | None = None) -> None:
+        vocabulary = model.lm_head.weight.shape[0]
+        if not (first >= 0 and size > 0 and first + size <= vocabulary and 0 <= end < vocabulary):
+            raise LlasaError(
+                f"speech tokens {first} to {first + size - 1} and end token {end} do not fit the model's vocabulary of "
+                f"{vocabulary}: do model and tokenizer belong together?"
+            )
+        if first <= end < first + size:
+            raise LlasaError(f"the end token {end} is one of the speech tokens {first} to {first + size - 1}")
+        longest = model.config.max_position_embeddings
+        self.context = longest if context is None else min(context, longest)
+        self.first, self.size, self.end = first, size, end
+        self.device = model.device
+        self.llama = read_llama(model, torch.tensor([*range(first, first + size), end]), self.context)
+
+    @torch.inference_mode()
+    def start(
+        self,
+        prompts: Sequence[Sequence[int]],
+        samples: int = 1,
+        seeds: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+    ) -> State:
+        """Prefills each prompt once and forks it into `samples` rows: rows 0 to samples - 1 are the first prompt's.
+
+        Args:
+            prompts: token ids, of any lengths.
+            samples: rows a prompt.
+            seeds: one a row; drawn afresh when left out.
+            sampling: how tokens are picked; `Sampling()` when left out.
+            max_tokens: the most tokens a row may generate; without it, what the context leaves.
+
+        Raises:
+            LlasaError: a prompt that is empty, leaves no room in the context, or holds ids outside the vocabulary;
+                a number of seeds that is not the number of rows; fewer than one sample or token.
+        """
+        if samples < 1 or (max_tokens is not None and max_tokens < 1):
+            raise LlasaError("samples and max_tokens must be at least 1")
+        for prompt in prompts:
+            self._check(prompt)
+        count = len(prompts) * samples
+        if seeds is None:
+            seeds = [secrets.randbits(63) for _ in range(count)]
+        if len(seeds) != count:
+            raise LlasaError(f"{len(seeds)} seeds for {count} rows: give one a row ({samples} a prompt)")
+        rows = []
+        for i, seed in enumerate(seeds):
+            prompt = prompts[i // samples]
+            room = self.context - len(prompt)
+            limit = room if max_tokens is None else min(room, max_tokens)
+            rows.append(Row(len(prompt), prompt[-1], limit, sampling or Sampling(), (seed % 2**64,)))
+        llama = self.llama
+        shape = (len(llama.layers), 2, 0, llama.kv_heads, 0, llama.head_size)
+        cache = allocate(rows, torch.empty(shape, dtype=llama.dtype, device=self.device))
+        for i, prompt in enumerate(prompts):
+            self._prefill(prompt[:-1], cache[:, :, i * samples : (i + 1) * samples])
+        return State(rows, cache)
+
+    @torch.inference_mode()
+    def extend(self, state: State, tokens: int = 50) -> State:
+        """Samples up to `tokens` more tokens in every row that has not stopped; `state` itself advances.
+
+        Rows that stop are not computed any further, and when all have stopped this returns.
+
+        Raises:
+            LlasaError: the model's output is not a number.
+        """
+        while tokens > 0 and (active := [i for i, row in enumerate(state.rows) if not row.stopped]):
+            tokens -= self._run(state, active, tokens)
+        return state
+
+    @torch.inference_mode()
+    def select(self, state: State, rows: Sequence[int]) -> State:
+        """A new state of these rows, in this order: left out is dropped, named twice is duplicated.
+
+        The first of several copies keeps the row's random numbers, the others get their own. `state` stays usable.
+
+        Raises:
+            LlasaError: there is no such row.
+        """
+        return pick(state, rows)
+
+    @torch.inference_mode()
+    def merge(self, first: State, second: State) -> State:
+        """A new state of the rows of both, in this order; each keeps its sampling. Both stay usable."""
+        return join(first, second)
+
+    def _check(self, prompt: Sequence[int]) -> None:
+        if not prompt:
+            raise LlasaError("the prompt is empty: there is nothing to continue")
+        if len(prompt) >= self.context:
+            raise LlasaError(
+                f"the prompt of {len(prompt)} tokens leaves no room in a context of {self.context}: "
+                "use a shorter text or reference"
+            )
+        vocabulary = self.llama.embedding.shape[0]
+        if min(prompt) < 0 or max(prompt) >= vocabulary:
+            raise LlasaError(f"the prompt holds token ids outside the model's vocabulary of {vocabulary}")
+
+    def _prefill(self, ids: Sequence[int], cache: Tensor) -> None:
+        """Computes keys and values of one prompt into every row of `cache` (layers, 2, samples, heads, width, size)."""
+        if not ids:
+            return
+        heads, kv_heads = self.llama.heads, self.llama.kv_heads
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            q, k, v = qkv.transpose(0, 1)[None].split((heads, kv_heads, kv_heads), 1)
+            cache[layer, 0, :, :, : len(ids)] = k
+            cache[layer, 1, :, :, : len(ids)] = v
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            return out[0].transpose(0, 1).flatten(1)
+
+        forward(self.llama, torch.tensor(ids, device=self.device), torch.arange(len(ids), device=self.device), attend)
+
+    def _run(self, state: State, active: list[int], tokens: int) -> int:
+        """Takes up to `tokens` steps with the rows `active`; after the step in which one stops it returns.
+
+        Returns:
+            The number of steps taken.
+        """
+        rows = [state.rows[i] for i in active]
+        steps = min(tokens, *(row.limit - len(row.tokens) for row in rows))
+        spans = _spans(active, [row.cached for row in rows])
+        stores = [[layer[:, active[a] : active[b - 1] + 1] for a, b, _ in spans] for layer in state.cache.unbind(0)]
+        sampler = Sampler([row.sampling for row in rows], self.device)
+        noise = torch.stack([torch.from_numpy(uniforms(row.key, len(row.tokens), steps)) for row in rows], 1)
+        noise = noise.float().to(self.device)[:, :, None]
+        seen = None if sampler.penalty is None else self._seen(rows)
+        ids = torch.tensor([row.pending for row in rows], device=self.device)
+        positions = torch.tensor([row.cached for row in rows], device=self.device)
+        for step in range(steps):
+            attend = partial(_attend, self.llama.heads, spans, stores, step)
+            logits = self.llama.head(forward(self.llama, ids, positions, attend)).float()
+            choice = sampler.choose(logits, noise[step], seen)
+            stop = False
+            for row, index in zip(rows, choice.tolist(), strict=True):
+                if index < self.size:
+                    row.tokens.append(self.first + index)
+                elif index == self.size:
+                    stop = row.finished = True
+                else:
+                    raise LlasaError("the model's output is not a number: its weights are damaged")
+            if stop:
+                return step + 1
+            if seen is not None:
+                seen.scatter_(1, choice[:, None], True)
+            ids = choice + self.first
+            positions += 1
+        return steps
+
+    def _seen(self, rows: list[Row]) -> Tensor:
+        """(rows, legal) bool: which tokens each row has generated."""
+        seen = torch.zeros(len(rows), self.size + 1, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            seen[i, [token - self.first for token in row.tokens]] = True
+        return seen.to(self.device)
+
+
+def _spans(active: Sequence[int], cached: Sequence[int]) -> list[Span]:
+    """Cuts the batch where rows do not lie side by side in the cache or differ in length."""
+    cuts = [i for i in range(1, len(active)) if active[i] != active[i - 1] + 1 or cached[i] != cached[i - 1]]
+    bounds = [0, *cuts, len(active)]
+    return [(a, b, cached[a]) for a, b in pairwise(bounds)]
+
+
+def _attend(heads: int, spans: list[Span], stores: list[list[Tensor]], step: int, layer: int, qkv: Tensor) -> Tensor:
+    """One new token of each row, (n, heads + 2 kv_heads, size), over its own past; its key and value join the cache.
+
+    Args:
+        spans: see `_spans`.
+        stores: for every layer, each span's part of the cache, (2, rows of the span, kv_heads, width, size).
+        step: steps taken since the spans were cut.
+    """
+    outputs = []
+    for (a, b, cached), store in zip(spans, stores[layer], strict=True):
+        part = qkv if len(spans) == 1 else qkv[a:b]
+        length = cached + step
+        new = part.narrow(1, heads, part.shape[1] - heads).unflatten(1, (2, -1)).transpose(0, 1)
+        store.select(3, length).copy_(new)
+        keys, values = store.narrow(3, 0, length + 1).unbind(0)
+        query = part.narrow(1, 0, heads).unsqueeze(2)
+        outputs.append(F.scaled_dot_product_attention(query, keys, values, enable_gqa=True).flatten(1))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -1,0 +1,77 @@
+"""Words to sounds, for a model folder that brings a pronouncing lexicon.
+
+A small model has not read enough to learn English spelling, so its folder carries `lexicon.txt.gz`: a word and its
+pronunciation on a line, one character a phone. Words that are not in it stay letters, and such a model is trained on
+some words in letters too (`spell`), so an unknown name is read as it is spelled. Large models bring no lexicon and
+read plain text.
+"""
+
+import gzip
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from llasa.errors import LlasaError
+
+FILE = "lexicon.txt.gz"
+# ARPAbet as flite names it, one character each. Lower-case Latin letters stay free for words in letters.
+PHONES = {
+    "aa": "ɑ", "ae": "æ", "ah": "ʌ", "ao": "ɔ", "aw": "Q", "ax": "ə", "ay": "I", "eh": "ɛ", "er": "ɝ", "ey": "E",
+    "ih": "ɪ", "iy": "X", "ow": "O", "oy": "Ø", "uh": "ʊ", "uw": "U", "b": "B", "ch": "C", "d": "D", "dh": "ð",
+    "f": "F", "g": "G", "hh": "H", "jh": "J", "k": "K", "l": "L", "m": "M", "n": "N", "ng": "ŋ", "p": "P", "r": "R",
+    "s": "S", "sh": "ʃ", "t": "T", "th": "θ", "v": "V", "w": "W", "y": "Y", "z": "Z", "zh": "ʒ",
+}  # fmt: skip
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+PUNCTUATION = " .,?!;:-"
+ALPHABET = LETTERS + PUNCTUATION + "".join(PHONES.values())
+
+_WORD = re.compile(r"[a-z']+")
+_VOICELESS = set("PTKFθ")
+_SIBILANT = set("SZʃʒCJ")
+
+
+def load_lexicon(folder: Path) -> dict[str, str] | None:
+    """The lexicon of a model folder: lower-case word to phone characters; None where the folder brings none.
+
+    Raises:
+        LlasaError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+        return dict(line.split("\t") for line in lines)  # type: ignore[misc]
+    except (OSError, EOFError, ValueError) as error:
+        raise LlasaError(f"{path} is damaged ({error}): copy the model folder again") from error
+
+
+def save_lexicon(lexicon: dict[str, str], folder: Path) -> None:
+    """Writes the lexicon into a model folder, sorted, the same bytes for the same words."""
+    text = "".join(f"{word}\t{phones}\n" for word, phones in sorted(lexicon.items()))
+    temporary = folder / f".{FILE}.tmp"
+    temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
+    temporary.replace(folder / FILE)
+
+
+def pronounce(text: str, lexicon: dict[str, str], spell: Callable[[str], bool] = lambda word: False) -> str:
+    """Normalised text with every word that the lexicon knows written in phones, the others in lower-case letters.
+
+    Args:
+        text: letters and punctuation, as `text.normalise` leaves it.
+        lexicon: word to phones.
+        spell: training's choice of words that stay letters although they are known.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        word = match.group().strip("'")
+        if not spell(word):
+            known = lexicon.get(word)
+            if known is None and word.endswith("'s") and word[:-2] in lexicon:
+                stem = lexicon[word[:-2]]
+                known = stem + ("əZ" if stem[-1] in _SIBILANT else "S" if stem[-1] in _VOICELESS else "Z")
+            if known:
+                return known
+        return word.replace("'", "")
+
+    return re.sub(r"\s+", " ", _WORD.sub(replace, text.lower())).strip()

@@ -1,0 +1,86 @@
+"""Puts trained stages together as the folders that ship: half-precision weights, preset voices."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM, Wav2Vec2BertForCTC, Xcodec2Model
+
+from llasa.codec import Codec
+from llasa.data.shards import read_rows, row_audio, shard_files
+from llasa.data.synthesis import TEACHERS
+from llasa.errors import LlasaError
+from llasa.lexicon import load_lexicon, save_lexicon
+from llasa.loading import fingerprint
+from llasa.train.semantic import SYMBOLS
+from llasa.voice import Voice
+
+SHORTEST, LONGEST = 3.0, 6.0  # seconds of a preset's reference
+# Presets made of shifted speakers get names of their own; which speaker each is, is in the voice's card.
+NAMES = ("alma", "bruno", "clara", "dario", "edith", "felix", "greta", "hugo")
+READER = "reader"
+
+
+def assemble(runs: Path, corpus: Path, out: Path, sampling: dict[str, float] | None = None) -> None:
+    """Writes `out/recogniser`, `out/codec` and `out/lm` (with its voices), each whole before it replaces an older one.
+
+    Raises:
+        LlasaError: a stage has no model yet.
+    """
+    for stage in ("semantic", "codec", "lm"):
+        if not (runs / stage / "model" / "config.json").exists():
+            raise LlasaError(f"{runs / stage} has no model yet: run `llasa train {stage}` first")
+    fresh = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    recogniser = Wav2Vec2BertForCTC.from_pretrained(runs / "semantic" / "model", dtype=torch.float32)
+    recogniser.half().save_pretrained(fresh / "recogniser")
+    vocabulary = {symbol: index for index, symbol in enumerate(SYMBOLS)}
+    (fresh / "recogniser" / "vocab.json").write_text(json.dumps(vocabulary))
+    Xcodec2Model.from_pretrained(runs / "codec" / "model", dtype=torch.float32).half().save_pretrained(fresh / "codec")
+    model = LlamaForCausalLM.from_pretrained(runs / "lm" / "model", dtype=torch.float32).half()
+    model.config.codec = "../codec"
+    model.config.default_voice = TEACHERS[0]
+    for key, value in (sampling or {}).items():
+        setattr(model.generation_config, key, value)
+    model.generation_config.do_sample = True
+    model.save_pretrained(fresh / "lm")
+    AutoTokenizer.from_pretrained(runs / "lm" / "model").save_pretrained(fresh / "lm")
+    if lexicon := load_lexicon(runs / "lm" / "model"):
+        save_lexicon(lexicon, fresh / "lm")
+    make_voices(fresh, corpus)
+    for part in ("recogniser", "codec", "lm"):
+        shutil.rmtree(out / part, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        (fresh / part).rename(out / part)
+    fresh.rmdir()
+
+
+def make_voices(folder: Path, corpus: Path) -> None:
+    """Preset voices from held-out speech: the teachers, some shifted speakers, and the human reader."""
+    codec = Codec.load(folder / "codec")
+    mark = fingerprint(folder / "codec")
+    rows = list(_candidates(corpus / "val"))
+    shifted = sorted({row["speaker"] for row in rows} - set(TEACHERS))
+    chosen = dict(zip(NAMES, shifted[:: max(1, len(shifted) // len(NAMES))], strict=False))
+    presets = {teacher: teacher for teacher in TEACHERS} | chosen
+    if (corpus / "val-real").exists():
+        human = [row for row in _candidates(corpus / "val-real") if row["text"]]
+        rows += human
+        presets |= {READER: human[0]["speaker"]} if human else {}
+    for name, speaker in presets.items():
+        own = [row for row in rows if row["speaker"] == speaker]
+        if not own:
+            continue
+        # Of a speaker's clips the one whose length is nearest the middle of what is asked.
+        row = min(own, key=lambda r: abs(r["seconds"] - (SHORTEST + LONGEST) / 2))
+        samples = row_audio(row)
+        Voice(name, row["text"], codec.encode(samples), mark).save(folder / "lm" / "voices" / f"{name}.safetensors")
+
+
+def _candidates(folder: Path) -> list[dict[str, Any]]:
+    """Rows fit to be a reference: long enough, short enough, and a text that is a plain sentence."""
+    rows = [row for file in shard_files(folder) for row in read_rows(file)]
+    return [r for r in rows if SHORTEST <= r["seconds"] <= LONGEST and not re.search(r"[^A-Za-z ,.'?!-]", r["text"])]

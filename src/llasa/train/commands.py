@@ -1,0 +1,75 @@
+"""`llasa train`: the stages, each from a YAML file; started again, each goes on from its checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Train the recogniser, the codec, the language model.", no_args_is_help=True)
+
+Recipe = Annotated[Path, typer.Argument(help="The stage's YAML file, such as recipes/tiny/lm.yaml.")]
+Steps = Annotated[int | None, typer.Option(help="Train for so many steps in all, instead of the recipe's.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+
+
+def _threads(count: int | None) -> None:
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+@app.command()
+def semantic(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
+    """The recogniser (Wav2Vec2-BERT with CTC) whose middle layer the codec listens through.
+
+    Example: llasa train semantic recipes/tiny/semantic.yaml
+    """
+    from llasa.train.loop import read_settings
+    from llasa.train.semantic import Settings, train
+
+    _threads(threads)
+    train(read_settings(Settings, recipe, steps=steps))
+
+
+@app.command()
+def codec(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
+    """X-codec2 from scratch.
+
+    Example: llasa train codec recipes/tiny/codec.yaml
+    """
+    from llasa.train.codec import Settings, train
+    from llasa.train.loop import read_settings
+
+    _threads(threads)
+    train(read_settings(Settings, recipe, steps=steps))
+
+
+@app.command()
+def lm(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
+    """The language model. On several processes: accelerate launch -m llasa.cli train lm RECIPE
+
+    Example: llasa train lm recipes/tiny/lm.yaml
+    """
+    from llasa.train.lm import Settings, train
+    from llasa.train.loop import read_settings
+
+    _threads(threads)
+    train(read_settings(Settings, recipe, steps=steps))
+
+
+@app.command()
+def assemble(
+    out: Annotated[Path, typer.Argument(help="Folder for lm/, codec/ and recogniser/.")],
+    runs: Annotated[Path, typer.Option(help="Folder with the stages' outputs.")] = Path("runs"),
+    corpus: Annotated[Path, typer.Option(help="Held-out audio shards to take the preset voices from.")] = Path(
+        "runs/corpus"
+    ),
+) -> None:
+    """Put the trained models together as one voice: bfloat16 weights and preset voices.
+
+    Example: llasa train assemble src/llasa/assets/tiny
+    """
+    from llasa.train.assemble import assemble as run
+
+    run(runs, corpus, out)

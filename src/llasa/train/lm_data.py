@@ -1,0 +1,202 @@
+"""What the language model reads: prompts with speech, packed several to a row, with the phone that each frame speaks.
+
+Knows corpora, texts and token ids; knows nothing of models. A sample is one utterance, or several of one speaker said
+in a row, which is what cloning is: the later ones go on in the voice of the first.
+"""
+
+import difflib
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from llasa.data.shards import read_rows, shard_files
+from llasa.lexicon import PHONES, PUNCTUATION, pronounce
+from llasa.vocabulary import Vocabulary
+
+UNKNOWN = -1  # no frame target
+
+
+@dataclass
+class Sample:
+    """One training sequence.
+
+    Attributes:
+        ids: (T,) token ids: prompt, codes, end.
+        first_target: index of the first token that the loss is on, `<|SPEECH_GENERATION_START|>`.
+        pointers: (T,) for the token at t, the index of the text token that the *next* token speaks; UNKNOWN if none.
+    """
+
+    ids: np.ndarray
+    first_target: int
+    pointers: np.ndarray
+
+
+@dataclass
+class Pack:
+    """Samples side by side in one row of a fixed length, the rest of it padding.
+
+    Attributes:
+        ids, labels, positions, pointers: (T,) int64; labels are -100 where there is no loss and already shifted, so
+            `labels[t]` is what position t predicts; pointers are indices into the row.
+        bounds: where each sample starts, and where the last ends: (n + 1,) ints. Attention must not cross them.
+    """
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    pointers: torch.Tensor
+    bounds: list[int]
+    seconds: float
+
+
+class Corpus:
+    """All utterances of some folders of codes shards, in memory (2 bytes a code: 0.4 MB an hour of speech)."""
+
+    def __init__(self, folders: list[Path], limit: int | None = None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.speakers: dict[str, list[int]] = defaultdict(list)
+        for folder in folders:
+            for file in shard_files(folder):
+                for row in read_rows(file):
+                    if row["text"] and (limit is None or len(self.rows) < limit):
+                        row["codes"] = np.asarray(row["codes"], dtype=np.uint16)
+                        row["ends"] = np.asarray(row["ends"], dtype=np.float32)
+                        self.speakers[row["speaker"]].append(len(self.rows))
+                        self.rows.append(row)
+
+    def word_counts(self) -> Counter[str]:
+        return Counter(word for row in self.rows for word in row["text"].lower().split())
+
+
+class Reader:
+    """Makes samples of rows: text in phones with some words left in letters, tokens, and pointers."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, lexicon: dict[str, str] | None, frames_per_second: float, spell: float = 0.0
+    ) -> None:
+        self.vocabulary, self.lexicon, self.rate, self.spell = vocabulary, lexicon, frames_per_second, spell
+        self.opening = vocabulary.tokenizer.convert_tokens_to_ids("<|TEXT_UNDERSTANDING_START|>")
+
+    def sample(self, rows: list[dict[str, Any]], rng: random.Random) -> Sample:
+        """One sequence that says the rows one after another."""
+        texts = [self.text(row["text"], lambda word: rng.random() < self.spell) for row in rows]
+        prompt = self.vocabulary.prompt(" ".join(texts))
+        codes = np.concatenate([row["codes"] for row in rows])
+        ids = np.array([*prompt, *self.vocabulary.tokens(codes), self.vocabulary.end])
+        pointers = np.full(len(ids), UNKNOWN)
+        offset, frame = prompt.index(self.opening) + 1, len(prompt)
+        one_token_a_character = len(self.vocabulary.tokenizer.encode(texts[0], add_special_tokens=False)) == len(texts[0])
+        for text, row in zip(texts, rows, strict=True):
+            count = len(row["codes"])
+            if one_token_a_character and row["phones"]:
+                targets = align(text, row["phones"], row["ends"], count, self.rate)
+                pointers[frame - 1 : frame - 1 + count] = targets + offset
+            offset += len(text) + 1
+            frame += count
+        return Sample(ids, len(prompt) - 1, pointers)
+
+    def text(self, text: str, spell: Callable[[str], bool] = lambda word: False) -> str:
+        """What the tokenizer is given for a normalised text."""
+        return text if self.lexicon is None else pronounce(text, self.lexicon, spell)
+
+
+def align(text: str, phones: list[str], ends: np.ndarray, frames: int, rate: float) -> np.ndarray:
+    """For each frame, the index of the character of `text` that it speaks. (frames,) ints.
+
+    Characters that are the teacher's own phones are matched first; between matches (words in letters, other
+    pronunciations) frames spread evenly over the characters. A pause belongs to the character after the last sound,
+    which is a space, a mark, or the token behind the text.
+    """
+    sounds = [i for i, c in enumerate(text) if c not in PUNCTUATION]
+    spoken = [i for i, phone in enumerate(phones) if phone in PHONES]
+    if not sounds or not spoken:
+        return np.full(frames, 0)
+    wanted = "".join(text[i] for i in sounds)
+    heard = "".join(PHONES[phones[i]] for i in spoken)
+    matches = difflib.SequenceMatcher(None, heard, wanted, autojunk=False).get_matching_blocks()
+    anchors = [(m.a + k, m.b + k) for m in matches for k in range(m.size)]
+    # Beyond the last match the ends of both strings belong together.
+    at = [-1, *(a for a, _ in anchors), len(heard)]
+    to = [-1, *(b for _, b in anchors), len(wanted)]
+    index = np.clip(np.rint(np.interp(np.arange(len(heard)), at, to)).astype(int), 0, len(wanted) - 1)
+    character = np.zeros(len(phones) + 1, dtype=int)
+    order = 0
+    for i in range(len(phones)):
+        if order < len(spoken) and spoken[order] == i:
+            character[i] = sounds[index[order]]
+            order += 1
+        else:
+            character[i] = sounds[index[order - 1]] + 1 if order else 0
+    character[-1] = len(text)
+    segment = np.searchsorted(ends, (np.arange(frames) + 0.5) / rate)
+    return character[np.minimum(segment, len(phones))]
+
+
+def samples(corpus: Corpus, reader: Reader, rng: random.Random, longest: int, joined: float) -> Iterator[Sample]:
+    """Endless samples, every utterance once a round; with probability `joined` others of its speaker are said before.
+
+    Args:
+        longest: tokens; longer samples are not made.
+    """
+    order = list(range(len(corpus.rows)))
+    while True:
+        rng.shuffle(order)
+        for index in order:
+            row = corpus.rows[index]
+            rows = [row]
+            while rng.random() < joined:
+                other = corpus.rows[rng.choice(corpus.speakers[row["speaker"]])]
+                # A code takes a token, a character at most one: leave room for both.
+                if sum(len(r["codes"]) + len(r["text"]) for r in [*rows, other]) > longest - 16:
+                    break
+                rows.insert(0, other)
+            sample = reader.sample(rows, rng)
+            if len(sample.ids) <= longest:
+                yield sample
+
+
+def packs(source: Iterator[Sample], tokens: int, rate: float, pad: int) -> Iterator[Pack]:
+    """Endless rows of `tokens` tokens; of the samples waiting, the longest that still fits goes next."""
+    waiting: list[Sample] = []
+    while True:
+        chosen: list[Sample] = []
+        room = tokens
+        while True:
+            while len(waiting) < 32:
+                waiting.append(next(source))
+            fitting = [s for s in waiting if len(s.ids) <= room]
+            if not fitting:
+                break
+            # The oldest first while there is room, so that long and short mix; then whatever fills the row best.
+            best = fitting[0] if room > tokens // 4 else max(fitting, key=lambda s: len(s.ids))
+            waiting = [s for s in waiting if s is not best]
+            chosen.append(best)
+            room -= len(best.ids)
+        yield pack(chosen, tokens, rate, pad)
+
+
+def pack(chosen: list[Sample], tokens: int, rate: float, pad: int) -> Pack:
+    """Samples into one row of `tokens`."""
+    ids = torch.full((tokens,), pad)
+    labels, pointers = torch.full((tokens,), -100), torch.full((tokens,), UNKNOWN)
+    positions, bounds, speech = torch.zeros(tokens, dtype=torch.long), [0], 0
+    for sample in chosen:
+        start, size = bounds[-1], len(sample.ids)
+        ids[start : start + size] = torch.from_numpy(sample.ids)
+        first = sample.first_target
+        labels[start + first - 1 : start + size - 1] = ids[start + first : start + size]
+        where = torch.from_numpy(sample.pointers)
+        pointers[start : start + size] = torch.where(where >= 0, where + start, UNKNOWN)
+        positions[start : start + size] = torch.arange(size)
+        bounds.append(start + size)
+        speech += size - first - 2
+    if bounds[-1] < tokens:
+        positions[bounds[-1] :] = torch.arange(tokens - bounds[-1])
+        bounds.append(tokens)
+    return Pack(ids, labels, positions, pointers, bounds, speech / rate)

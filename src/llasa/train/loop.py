@@ -1,0 +1,203 @@
+"""What every training stage shares: settings from YAML, schedule, optimiser, EMA, checkpoints, logs.
+
+A stage is a folder. `checkpoint.pt` in it holds all that is needed to go on; it is replaced whole, every few minutes
+and at the end, and the same command started again continues from it.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from llasa.errors import LlasaError
+
+T = TypeVar("T")
+CHECKPOINT = "checkpoint.pt"
+
+
+def read_settings(kind: type[T], path: Path, **changes: Any) -> T:
+    """A settings dataclass from a YAML file; `changes` that are not None win over the file.
+
+    Raises:
+        LlasaError: the file is missing, is not YAML, or has a key that the stage doesn't know.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise LlasaError(f"cannot read the settings {path}: {str(error).splitlines()[0]}") from error
+    values |= {key: value for key, value in changes.items() if value is not None}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise LlasaError(f"{path}: {str(error).split(') ')[-1].replace('__init__() ', '')}") from error
+
+
+def learning_rate(step: int, peak: float, warmup: int, total: int, floor: float = 0.05) -> float:
+    """Linear warm-up, then a cosine from `peak` to `floor` times it."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def optimisers(
+    model: nn.Module, lr: float, muon_lr: float = 0.0, betas: tuple[float, float] = (0.9, 0.95), decay: float = 0.01
+) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or, with `muon_lr`, Muon for the matrices inside the layers and AdamW for the rest.
+
+    Muon (Jordan et al. 2024) orthogonalises each matrix' update, which finds the alignment of text to speech in fewer
+    steps; embeddings, outputs, norms and biases stay with AdamW. Each group remembers its peak in `peak`.
+    """
+    matrices, rest = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            inner = muon_lr and parameter.ndim == 2 and "layers." in name
+            (matrices if inner else rest).append(parameter)
+    groups: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [
+                {"params": [p for p in rest if p.ndim > 1], "weight_decay": decay},
+                {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=lr,
+            betas=betas,
+        )
+    ]
+    if matrices:
+        groups.append(torch.optim.Muon(matrices, lr=muon_lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    for optimiser in groups:
+        for group in optimiser.param_groups:
+            group["peak"] = group["lr"]
+    return groups
+
+
+def set_learning_rate(groups: list[torch.optim.Optimizer], step: int, warmup: int, total: int) -> None:
+    """Moves every group along the schedule from its own peak."""
+    for optimiser in groups:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, group["peak"], warmup, total)
+
+
+class Average:
+    """Exponential moving average of a model's parameters, with a warm-up so that the start is forgotten fast."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        names = [(self.weights[name], p) for name, p in model.named_parameters() if name in self.weights]
+        torch._foreach_lerp_([a for a, _ in names], [p.detach() for _, p in names], 1 - decay)
+
+    @contextlib.contextmanager
+    def swapped(self, model: nn.Module) -> Iterator[None]:
+        """The model with the averaged weights, for validation and export."""
+        own = {name: p.detach().clone() for name, p in model.named_parameters() if name in self.weights}
+        self._copy(model, self.weights)
+        try:
+            yield
+        finally:
+            self._copy(model, own)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+        for name, parameter in model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Replaces the stage's checkpoint in one step, so that a kill leaves the old one or the new one."""
+    temporary = folder / f".{CHECKPOINT}.tmp"
+    torch.save(state, temporary)
+    os.replace(temporary, folder / CHECKPOINT)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The stage's checkpoint, or None at a first start.
+
+    Raises:
+        LlasaError: the file is damaged.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise LlasaError(f"{path} is damaged ({type(error).__name__}): delete it to start this stage over") from error
+
+
+class Log:
+    """Losses to TensorBoard, to `log.jsonl`, and as a line on the terminal; nothing more often than every `every`."""
+
+    def __init__(self, folder: Path, name: str, total: int, every: int = 20) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder, self.name, self.total, self.every = folder, name, total, every
+        self.board = SummaryWriter(folder / "tensorboard")
+        self.sums: dict[str, list[float]] = {}
+        self.mark, self.seconds = time.perf_counter(), 0.0
+
+    def step(self, step: int, audio_seconds: float, losses: dict[str, float]) -> None:
+        """Adds one step's losses; every so often writes their means and the hours of audio trained on per hour."""
+        for key, value in losses.items():
+            if not math.isfinite(value):
+                raise LlasaError(f"{self.name}: {key} is {value} at step {step}; the last good checkpoint is kept")
+            self.sums.setdefault(key, []).append(value)
+        self.seconds += audio_seconds
+        if step % self.every and step != self.total:
+            return
+        now = time.perf_counter()
+        means = {key: sum(values) / len(values) for key, values in self.sums.items()}
+        speed = self.seconds / (now - self.mark)
+        left = (self.total - step) * (now - self.mark) / self.every / 60
+        self.write(step, means | {"realtime": speed})
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
+        print(f"{self.name} {step}/{self.total}  {shown}  {speed:.0f}x real time  {left:.0f} min left", flush=True)
+        self.sums, self.mark, self.seconds = {}, now, 0.0
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One row of figures, at once."""
+        for key, value in values.items():
+            self.board.add_scalar(f"{self.name}/{key}", value, step)
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step} | {k: round(v, 5) for k, v in values.items()}) + "\n")
+
+
+class Clock:
+    """Says when to checkpoint, and when a signal asks the run to stop after this step."""
+
+    def __init__(self, minutes: float) -> None:
+        self.interval, self.last, self.stop = minutes * 60, time.monotonic(), False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._asked)
+
+    def _asked(self, number: int, frame: Any) -> None:
+        print("stopping after this step; the same command goes on from here", file=sys.stderr, flush=True)
+        self.stop = True
+
+    def due(self) -> bool:
+        if self.stop or time.monotonic() - self.last >= self.interval:
+            self.last = time.monotonic()
+            return True
+        return False
+
+
+def clip(parameters: Iterable[nn.Parameter], limit: float) -> float:
+    """Clips the gradient's norm; returns what it was."""
+    return float(nn.utils.clip_grad_norm_(parameters, limit))

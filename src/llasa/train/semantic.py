@@ -1,0 +1,253 @@
+"""Trains the semantic encoder: a small Wav2Vec2-BERT that recognises speech, and that a codec can listen through.
+
+CTC over letters on the last layer makes it a recogniser in its own right. The codec takes a middle layer (`tap`, as
+X-codec2 takes layer 16 of 24), and two linear probes there decide what that layer keeps: one names the phone of each
+frame (flite prints where phones end), one gives back the mel spectrum, so that pitch and timbre are not thrown away.
+Probes are dropped at the end.
+"""
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
+
+from llasa.codec.features import HOP, mel_features
+from llasa.data.shards import read_rows, row_audio, shard_files
+from llasa.lexicon import LETTERS, PHONES
+from llasa.train import loop
+
+# The CTC alphabet, blank first: the layout of transformers' Wav2Vec2CTCTokenizer, "|" for the space.
+SYMBOLS = ["<pad>", "|", "'", *LETTERS]
+PHONE_NAMES = [*PHONES, "pau"]
+GRID = 2  # seconds
+
+
+@dataclass
+class Settings:
+    """`recipes/*/semantic.yaml`."""
+
+    corpus: list[str]
+    validation: str
+    out: str
+    hidden: int = 192
+    layers: int = 6
+    tap: int = 4
+    heads: int = 4
+    intermediate: int = 768
+    kernel: int = 15
+    steps: int = 2000
+    batch_seconds: float = 60.0
+    longest: float = 14.0
+    lr: float = 1e-3
+    warmup: int = 100
+    phone_weight: float = 1.0
+    mel_weight: float = 0.5
+    ema: float = 0.995
+    checkpoint_minutes: float = 3.0
+    seed: int = 0
+
+
+def make_model(settings: Settings) -> Wav2Vec2BertForCTC:
+    """A fresh recogniser. No position embeddings: the convolutions tell order, and frames far apart don't matter."""
+    return Wav2Vec2BertForCTC(
+        Wav2Vec2BertConfig(
+            vocab_size=len(SYMBOLS),
+            hidden_size=settings.hidden,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            intermediate_size=settings.intermediate,
+            output_hidden_size=settings.hidden,
+            feature_projection_input_dim=160,
+            conv_depthwise_kernel_size=settings.kernel,
+            position_embeddings_type=None,
+            hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0,
+            final_dropout=0.0, conformer_conv_dropout=0.0, layerdrop=0.0, apply_spec_augment=False,
+            mask_time_prob=0.0, ctc_loss_reduction="mean", ctc_zero_infinity=True, pad_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def letters(text: str) -> list[int]:
+    """Text, normalised when the corpus was made, to CTC symbols."""
+    spoken = "".join(c if c in LETTERS + "'" else " " for c in text.lower())
+    return [SYMBOLS.index("|" if c == " " else c) for c in " ".join(spoken.split())]
+
+
+def frame_phones(phones: list[str], ends: list[float], frames: int) -> np.ndarray:
+    """The phone index sounding at each code frame; -100 throughout where the row has no alignment. (frames,) int64."""
+    if not phones:
+        return np.full(frames, -100)
+    index = np.searchsorted(np.array(ends), (np.arange(frames) + 0.5) * HOP / 16000)
+    names = [PHONE_NAMES.index(p) if p in PHONE_NAMES else -100 for p in phones] + [PHONE_NAMES.index("pau")]
+    return np.array(names)[np.minimum(index, len(names) - 1)]
+
+
+def batches(files: list[Path], settings: Settings, rng: random.Random) -> Iterator[list[dict[str, Any]]]:
+    """Endless full batches of rows of one length, in steps of `GRID` seconds, over reshuffled shards.
+
+    Every batch of a length has the same shape: the CPU's matrix library takes seconds to plan for each new one.
+    """
+    waiting: dict[int, list[dict[str, Any]]] = {}
+    while True:
+        rng.shuffle(files)
+        for file in files:
+            ready = []
+            for row in read_rows(file):
+                if not 0.5 <= row["seconds"] <= settings.longest:
+                    continue
+                size = math.ceil(row["seconds"] / GRID)
+                group = waiting.setdefault(size, [])
+                group.append(row)
+                if len(group) == max(1, int(settings.batch_seconds / (size * GRID))):
+                    ready.append(waiting.pop(size))
+            rng.shuffle(ready)
+            yield from ready
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Features, mask, CTC labels (padded with -100) and phones of a batch of rows."""
+    waves = [row_audio(row) for row in rows]
+    lengths = [len(wave) for wave in waves]
+    padded = torch.zeros(len(waves), math.ceil(max(lengths) / (GRID * 16000)) * GRID * 16000)
+    for line, wave in zip(padded, waves, strict=True):
+        line[: len(wave)] = torch.from_numpy(wave)
+    features, mask = mel_features(padded, lengths)
+    labels = [torch.tensor(letters(row["text"])) for row in rows]
+    phones = [torch.from_numpy(frame_phones(row["phones"], row["ends"], features.shape[1])) for row in rows]
+    return {
+        "features": features,
+        "mask": mask,
+        "labels": nn.utils.rnn.pad_sequence(labels, True, -100),
+        "phones": torch.stack(phones).masked_fill(~mask, -100),
+    }
+
+
+class Probes(nn.Module):
+    """What the tapped layer must know, asked by two linear maps."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.phone = nn.Linear(hidden, len(PHONE_NAMES))
+        self.mel = nn.Linear(hidden, 160)
+
+
+def losses(
+    model: Wav2Vec2BertForCTC, probes: Probes, batch: dict[str, torch.Tensor], settings: Settings
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """CTC on letters, phone of each frame, mel of each frame; and their values for the log."""
+    with torch.autocast(batch["features"].device.type, torch.bfloat16):
+        output = model.wav2vec2_bert(batch["features"], batch["mask"], output_hidden_states=True)
+        logits = model.lm_head(output.last_hidden_state).float()
+        tapped = output.hidden_states[settings.tap].float()
+        phone, mel = probes.phone(tapped).float(), probes.mel(tapped).float()
+    log_probabilities = logits.log_softmax(-1).transpose(0, 1)
+    labels, frames = batch["labels"], batch["mask"].sum(1)
+    sizes = (labels >= 0).sum(1)
+    kept = (sizes > 0) & (sizes <= frames)
+    ctc = torch.zeros(())
+    if kept.any():
+        ctc = F.ctc_loss(
+            log_probabilities[:, kept], labels[kept].clamp_min(0), frames[kept], sizes[kept], zero_infinity=True
+        )
+    named = (
+        F.cross_entropy(phone.flatten(0, 1), batch["phones"].flatten(), ignore_index=-100)
+        if (batch["phones"] >= 0).any()
+        else torch.zeros(())
+    )
+    spectrum = (mel - batch["features"])[batch["mask"]].abs().mean()
+    loss = ctc + settings.phone_weight * named + settings.mel_weight * spectrum
+    values = {"ctc": ctc, "phone": named, "mel": spectrum}
+    return loss, {key: float(value.detach()) for key, value in values.items()}
+
+
+def greedy(logits: torch.Tensor, frames: torch.Tensor) -> list[str]:
+    """Best path of CTC logits (B, T, symbols) to texts."""
+    texts = []
+    for row, count in zip(logits.argmax(-1), frames.tolist(), strict=True):
+        best = torch.unique_consecutive(row[:count])
+        texts.append("".join(SYMBOLS[i] for i in best.tolist() if i).replace("|", " ").strip())
+    return texts
+
+
+@torch.no_grad()
+def validate(model: Wav2Vec2BertForCTC, probes: Probes, rows: list[dict[str, Any]], tap: int) -> dict[str, float]:
+    """Letter error rate of the best path, and how many frames the tapped layer names rightly."""
+    model.eval()
+    errors = total = right = named = 0
+    for start in range(0, len(rows), 16):
+        batch = collate(rows[start : start + 16])
+        output = model.wav2vec2_bert(batch["features"], batch["mask"], output_hidden_states=True)
+        guess = probes.phone(output.hidden_states[tap]).argmax(-1)
+        known = batch["phones"] >= 0
+        right += int((guess == batch["phones"])[known].sum())
+        named += int(known.sum())
+        texts = greedy(model.lm_head(output.last_hidden_state), batch["mask"].sum(1))
+        for text, row in zip(texts, rows[start : start + 16], strict=True):
+            wanted = "".join(SYMBOLS[i] for i in letters(row["text"])).replace("|", " ")
+            errors += edit_distance(wanted, text)
+            total += len(wanted)
+    model.train()
+    return {"letter_errors": errors / max(1, total), "phone_frames": right / max(1, named)}
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance of two strings."""
+    previous = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        current = [i]
+        for j, y in enumerate(b, 1):
+            current.append(min(previous[j] + 1, current[-1] + 1, previous[j - 1] + (x != y)))
+        previous = current
+    return previous[-1]
+
+
+def train(settings: Settings) -> None:
+    """Trains, or goes on training, in `settings.out`; leaves the recogniser in `out/model`."""
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)
+    model = make_model(settings).train()
+    probes = Probes(settings.hidden)
+    both = nn.ModuleDict({"model": model, "probes": probes})
+    groups = loop.optimisers(both, settings.lr, betas=(0.9, 0.98))
+    average, step = loop.Average(both, settings.ema), 0
+    if (saved := loop.load_checkpoint(out)) is not None:
+        both.load_state_dict(saved["model"])
+        for optimiser, state in zip(groups, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        average.weights, step = saved["average"], saved["step"]
+    files = [file for folder in settings.corpus for file in shard_files(Path(folder))]
+    stream = batches(files, settings, random.Random(settings.seed + step))
+    held_out = [r for file in shard_files(Path(settings.validation))[:1] for r in read_rows(file)][:100]
+    log, clock = loop.Log(out, "semantic", settings.steps), loop.Clock(settings.checkpoint_minutes)
+    while step < settings.steps:
+        rows = next(stream)
+        loop.set_learning_rate(groups, step, settings.warmup, settings.steps)
+        loss, values = losses(model, probes, collate(rows), settings)
+        loss.backward()
+        values["gradient"] = loop.clip(both.parameters(), 1.0)
+        for optimiser in groups:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        step += 1
+        average.update(both, step)
+        log.step(step, sum(row["seconds"] for row in rows), values)
+        if clock.due() or step == settings.steps:
+            state = {"model": both.state_dict(), "optimisers": [o.state_dict() for o in groups]}
+            loop.save_checkpoint(out, state | {"average": average.weights, "step": step, "settings": asdict(settings)})
+            with average.swapped(both):
+                figures = validate(model, probes, held_out, settings.tap)
+                model.save_pretrained(out / "model")
+                torch.save(probes.state_dict(), out / "probes.pt")
+            log.write(step, figures)
+            print("validation", "  ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
+        if clock.stop:
+            return

@@ -1,0 +1,357 @@
+"""Text to speech: `Llasa`, the one object a user holds.
+
+Knows how plan, voice, engine and codec go together, and leaves what each does to `planning`, `voice`, `speaking`,
+`engine` and `codec`.
+
+All chunks of a text are spoken after the same voice prompt. Nothing carries over from one to the next, so several are
+decoded at once, one that fails is simply spoken again, and the audio depends on the seed alone.
+"""
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from llasa import audio
+from llasa.codec import Codec
+from llasa.engine import Engine, Sampling
+from llasa.errors import LlasaError
+from llasa.lexicon import load_lexicon
+from llasa.loading import (
+    context_length,
+    find_codec,
+    find_model,
+    fingerprint,
+    first_line,
+    load_lm,
+    load_tokenizer,
+    read_config,
+    read_json,
+)  # fmt: skip
+from llasa.planning import Planner
+from llasa.speaking import draw_seed, row_count, stream_take, takes
+from llasa.speech import LEVEL, Interrupted, Speech, Utterance, join, silence
+from llasa.text import Chunk
+from llasa.vocabulary import read_vocabulary
+from llasa.voice import LONGEST, Voice, check_reference, list_voices, suggest
+
+VoiceLike = Voice | str | Path | None
+NO_SOUND = "the model ended without a sound: try another seed or voice"
+SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+class Progress(Protocol):
+    """Called with the seconds of audio so far, and about how many there will be."""
+
+    def __call__(self, spoken: float, expected: float, /) -> None: ...
+
+
+class LlasaWarning(UserWarning):
+    """Something the user should know, although the work goes on."""
+
+
+class Llasa:
+    """A language model, its codec and its voices, ready to speak. Made by `Llasa.load`.
+
+    Attributes:
+        folder: the model's folder.
+        engine, codec, vocabulary: its parts.
+        codec_id: fingerprint of the codec.
+        defaults: sampling settings, from the folder's generation_config.json.
+        rate: sample rate of all audio, Hz.
+    """
+
+    def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
+        config = read_config(folder)
+        codec_folder = find_codec(folder)
+        self.folder = folder
+        self.vocabulary = read_vocabulary(load_tokenizer(folder))
+        self.codec = Codec.load(codec_folder, device=device)
+        self.codec_id = fingerprint(codec_folder)
+        if self.codec.codebook_size != self.vocabulary.size:
+            raise LlasaError(
+                f"the model in {folder} has {self.vocabulary.size} speech tokens and its codec {codec_folder} "
+                f"{self.codec.codebook_size} codes: they do not belong together"
+            )
+        model = load_lm(folder, device, dtype)
+        tokens = self.vocabulary
+        self.engine = Engine(model, tokens.first, tokens.size, tokens.end, context_length(config))
+        self.rate = self.codec.rate
+        self.defaults, self._default_voice = _generation_config(folder, config)
+        self._codes_per_second = self.codec.rate / self.codec.hop
+        self._planner = Planner(tokens, load_lexicon(folder), self._codes_per_second, self.engine.context)
+        self._rows = row_count(model.config, self.engine.context)
+
+    @classmethod
+    def load(cls, name: str | Path = "tiny", device: str | None = None, dtype: str | None = None) -> "Llasa":
+        """Loads a model.
+
+        Args:
+            name: `tiny`, the model inside this package; a folder; or a hub id such as HKUSTAudio/Llasa-1B.
+            device: as torch names it; by default a GPU if there is one.
+            dtype: of the language model's weights: "float32", "bfloat16" or "float16"; by default the fastest that
+                the device computes well.
+
+        Raises:
+            LlasaError: the folder is missing, damaged, or not a Llasa model's; or there is no such device or dtype.
+        """
+        device = check_device(device)
+        return cls(find_model(name), device, _dtype(dtype, device))
+
+    def say(
+        self,
+        text: str,
+        voice: VoiceLike = None,
+        seed: int | None = None,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        max_seconds: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> Speech:
+        """Speaks a text of any length.
+
+        Args:
+            text: plain text; a long one is split at sentences, and a chunk that ends too soon or runs away is
+                spoken again with another seed, three times at most.
+            voice: a `Voice`, the name of one (`voices()`), a voice file, or None for the model's default. A model
+                without any goes on in the voice that its first chunk happens to have.
+            seed: the same seed gives the same audio; drawn at random by default, and told in the result.
+            temperature, top_p, top_k, min_p, repetition_penalty: see `engine.Sampling`; by default the model's own.
+            max_seconds: the longest that one chunk may last; by default worked out from its length.
+            on_progress: called often with the seconds spoken so far and about how many there will be.
+
+        Raises:
+            LlasaError: nothing to say, no such voice, or a setting out of range.
+            Interrupted: on Ctrl-C; a KeyboardInterrupt that carries what was finished.
+        """
+        began = time.perf_counter()
+        clock = {"generate": 0.0, "decode": 0.0}
+        sampling = self._sampling(temperature, top_p, top_k, min_p, repetition_penalty)
+        seed = draw_seed(seed)
+        voice, chunks = self._prepare(text, voice, max_seconds)
+        done: list[Utterance] = []
+
+        def speech() -> Speech:
+            timings = {**clock, "total": time.perf_counter() - began}
+            return Speech(join(done, self.rate), self.rate, text, done, seed, timings)
+
+        try:
+            for utterance in self._speak(chunks, voice, seed, sampling, max_seconds, on_progress, clock):
+                done.append(utterance)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(speech()) from stop
+        if not any(len(u.codes) for u in done):
+            raise LlasaError(NO_SOUND)
+        return speech()
+
+    def stream(
+        self,
+        text: str,
+        voice: VoiceLike = None,
+        seed: int | None = None,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        max_seconds: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Speaks a text and yields its audio as it is made: float32 arrays, the first after about 0.2 s of audio.
+
+        Arguments and errors are `say`'s, and so are the codes, except that what has been yielded cannot be spoken
+        again: a chunk that runs away is cut off. Chunks keep the level that the model gives them.
+        """
+        sampling = self._sampling(temperature, top_p, top_k, min_p, repetition_penalty)
+        seed = draw_seed(seed)
+        voice, chunks = self._prepare(text, voice, max_seconds)
+        return self._stream(chunks, voice, seed, sampling, max_seconds, on_progress)
+
+    def clone(
+        self, source: str | Path | np.ndarray, transcript: str, name: str = "clone", rate: int | None = None
+    ) -> Voice:
+        """A voice from a recording of somebody.
+
+        Args:
+            source: an audio file, or samples (N,).
+            transcript: the words spoken in it.
+            name: what to call the voice.
+            rate: of `source` where that is an array, in Hz; by default this model's.
+
+        Raises:
+            LlasaError: not audio, silent, shorter than 1 s, longer than 30 s, or without a transcript.
+        """
+        if isinstance(source, np.ndarray):
+            if source.ndim != 1:
+                raise LlasaError(f"a reference is one row of samples, not an array of shape {source.shape}")
+            samples = audio.resample(source, rate or self.rate, self.rate)
+        else:
+            samples = audio.load(source, self.rate, max_seconds=LONGEST)
+        check_reference(samples, self.rate, transcript)
+        samples = audio.set_loudness(audio.trim_silence(samples, self.rate), self.rate, LEVEL)
+        text = " ".join(transcript.split())
+        return Voice(name, text, self.codec.encode(samples), self.codec_id, samples, self.rate)
+
+    def voices(self) -> dict[str, Path]:
+        """Name to file of every voice: the user's own and the model's presets."""
+        return list_voices(self.folder)
+
+    def voice(self, voice: VoiceLike = None) -> Voice | None:
+        """A voice by name or file, with this model's codes; None gives the model's default, if it has one.
+
+        Raises:
+            LlasaError: there is none of that name, its file is damaged, or its codes are another codec's and it holds
+                no audio to encode again.
+        """
+        if voice is None:
+            presets = sorted((self.folder / "voices").glob("*.safetensors"))
+            if self._default_voice is None and not presets:
+                return None
+            voice = self._default_voice or presets[0]
+        if not isinstance(voice, Voice):
+            known = self.voices()
+            if str(voice) not in known and Path(voice).suffix != ".safetensors":
+                raise LlasaError(suggest(str(voice), known))
+            voice = Voice.load(known.get(str(voice), Path(voice)))
+        if voice.codec == self.codec_id:
+            return voice
+        if voice.samples is None:
+            raise LlasaError(f"the voice {voice.name} was made for another codec and holds no audio: add it again")
+        samples = audio.resample(voice.samples, voice.rate, self.rate)
+        return replace(voice, codes=self.codec.encode(samples), codec=self.codec_id)
+
+    def _sampling(self, *values: float | None) -> Sampling:
+        given: dict[str, Any] = {name: v for name, v in zip(SETTINGS, values, strict=True) if v is not None}
+        return replace(self.defaults, **given)
+
+    def _prepare(self, text: str, voice: VoiceLike, max_seconds: float | None) -> tuple[Voice | None, list[Chunk]]:
+        """Everything that can fail before any work is done."""
+        if max_seconds is not None and not max_seconds > 0:
+            raise LlasaError(f"max_seconds is {max_seconds}: it must be above 0")
+        chosen = self.voice(voice)
+        chunks, unread = self._planner.chunks(text, chosen)
+        if unread:
+            sample = unread[0][:40]
+            warnings.warn(
+                f"left out {len(unread)} of {len(chunks) + len(unread)} chunks that this model cannot read: {sample!r}",
+                LlasaWarning,
+                stacklevel=3,
+            )
+        return chosen, chunks
+
+    def _speak(
+        self,
+        chunks: list[Chunk],
+        voice: Voice | None,
+        seed: int,
+        sampling: Sampling,
+        max_seconds: float | None,
+        on_progress: Progress | None,
+        clock: dict[str, float],
+    ) -> Iterator[Utterance]:
+        """The chunks in order, each as soon as it and all before it are done; `clock` gathers where time went."""
+        first = 0
+        spoken = 0.0  # seconds, by the groups before this one
+        while first < len(chunks):
+            # Without a voice the first chunk is spoken alone: it is the voice of the others.
+            last = first + 1 if voice is None else len(chunks)
+            pieces = [self._planner.piece(chunk, voice, max_seconds) for chunk in chunks[first:last]]
+            to_come = sum(self._planner.expected(chunk.text, voice) for chunk in chunks[last:])
+
+            def report(count: float, expected: float, before: float = spoken, after: float = to_come) -> None:
+                if on_progress:
+                    rate = self._codes_per_second
+                    on_progress(before + count / rate, before + (expected + after) / rate)
+
+            results = takes(self.engine, self.vocabulary, pieces, seed, sampling, self._rows, first, report)
+            for piece in pieces:
+                began = time.perf_counter()
+                take = next(results)
+                generated = time.perf_counter()
+                samples = self.codec.decode(take.codes) if len(take.codes) else np.empty(0, np.float32)
+                clock["generate"] += generated - began
+                clock["decode"] += time.perf_counter() - generated
+                spoken += len(take.codes) / self._codes_per_second
+                yield Utterance(piece.text, take.codes, samples, piece.pause, take.finished)
+            if voice is None and len(take.codes):
+                voice = Voice("first chunk", pieces[0].text, take.codes, self.codec_id)
+            first = last
+
+    def _stream(
+        self,
+        chunks: list[Chunk],
+        voice: Voice | None,
+        seed: int,
+        sampling: Sampling,
+        max_seconds: float | None,
+        on_progress: Progress | None,
+    ) -> Iterator[np.ndarray]:
+        decoder = self.codec.decode_stream()
+        count = 0
+        for index, chunk in enumerate(chunks):
+            piece = self._planner.piece(chunk, voice, max_seconds)
+            to_come = sum(self._planner.expected(chunk.text, voice) for chunk in chunks[index + 1 :])
+            codes = np.empty(0, np.uint16)
+            for new in stream_take(self.engine, self.vocabulary, piece, seed, sampling, index):
+                codes = np.concatenate([codes, new])
+                if on_progress:
+                    so_far = count + len(codes)
+                    rest = max(0.0, piece.expected - len(codes)) + to_come
+                    on_progress(so_far / self._codes_per_second, (so_far + rest) / self._codes_per_second)
+                if len(samples := decoder.push(new)):
+                    yield samples
+            ending = [decoder.finish(), silence(piece.pause, self.rate)]
+            if len(samples := np.concatenate(ending)):
+                yield samples
+            if voice is None and len(codes):
+                voice = Voice("first chunk", piece.text, codes, self.codec_id)
+            count += len(codes)
+        if not count:
+            raise LlasaError(NO_SOUND)
+
+
+def check_device(device: str | None) -> str:
+    """A device by its torch name, or the best there is.
+
+    Raises:
+        LlasaError: there is no such device here.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
+        raise LlasaError(f"cannot use the device {device} ({first_line(error)})") from error
+    return device
+
+
+def _dtype(name: str | None, device: str) -> torch.dtype:
+    if name is None:
+        # Half the bytes to read for a token; but a CPU without bfloat16 instructions imitates them slowly.
+        fast = torch.cpu.get_capabilities().get("avx512_bf16", False) if device == "cpu" else True
+        return torch.bfloat16 if fast else torch.float32
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in dtypes:
+        raise LlasaError(f"there is no dtype {name}: use {', '.join(dtypes)}")
+    return dtypes[name]
+
+
+def _generation_config(folder: Path, config: dict[str, Any]) -> tuple[Sampling, str | None]:
+    """Sampling settings and the default voice's name, from generation_config.json where the folder has one."""
+    path = folder / "generation_config.json"
+    values = read_json(path) if path.exists() else {}
+    try:
+        sampling = Sampling(**{name: values[name] for name in SETTINGS if values.get(name) is not None})
+    except (LlasaError, TypeError) as error:
+        raise LlasaError(f"{path}: {first_line(error)}") from error
+    return sampling, values.get("default_voice", config.get("default_voice"))
