@@ -130,10 +130,11 @@ def load_lm(folder: Path, device: str, dtype: Any) -> Any:
     check_weights(folder)
     hush_transformers()
     try:
-        model, report = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        loaded: Any = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except Exception as error:  # whatever a damaged file makes torch, safetensors or transformers raise
         raise LlasaError(f"the model in {folder} cannot be loaded ({first_line(error)}): copy it again") from error
     # transformers fills missing weights with random numbers and a warning; such a model only makes noise.
+    model, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise LlasaError(f"the weights in {folder} lack {missing[0]} ({len(missing)} missing in all): copy it again")
@@ -165,6 +166,23 @@ def check_weights(folder: Path) -> None:
     """
     if not any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")):
         raise LlasaError(f"{folder} has no model.safetensors: the weights are missing, copy the model folder again")
+
+
+def check_device(device: str | None) -> str:
+    """A device by its torch name, or the best there is.
+
+    Raises:
+        LlasaError: there is no such device here.
+    """
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
+        raise LlasaError(f"cannot use the device {device} ({first_line(error)})") from error
+    return device
 
 
 def hush_transformers() -> None:

@@ -18,6 +18,7 @@ from num2words import num2words
 
 INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 NUMBER = rf"(?:{INTEGER}(?:\.\d+)?|\.\d+)"
+START = r"(?<!\d)(?<!\d[.,])"  # tried once a number, not once a digit: without it long numbers take quadratic time
 MOST_DIGITS = 15  # longer integers are read digit by digit
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -301,14 +302,14 @@ _rules: list[_Rule] = [
     # Money
     (rf"(?:\b(US|AU|CA|HK|NZ|A|C))?([{SIGNS}]) ?({NUMBER})(?: to ({NUMBER}))?"
      r"(?: ?(?i:(thousand|million|billion|trillion|mn|bn|tn|k|m|b|t))(?![A-Za-z0-9]))?(/(?=[A-Za-z]))?", _money),
-    (rf"({NUMBER}) ?([{SIGNS}])", _money_after),
+    (rf"{START}({NUMBER}) ?([{SIGNS}])", _money_after),
     # Numbers with something after them
-    (rf"({INTEGER})(?i:st|nd|rd|th)(?![A-Za-z0-9])", lambda m: f" {ordinal(m[1])} "),
+    (rf"{START}({INTEGER})(?i:st|nd|rd|th)(?![A-Za-z0-9])", lambda m: f" {ordinal(m[1])} "),
     (r"(?<![\d/.,])(?:(\d{1,3}) )?(\d{1,4})/(\d{1,4})(?![\d/])", _fraction),
     (r"""(?<![\w.,])(\d{1,2})'(\d{1,2})(?:"|'')?(?!\w)""", r" \1 foot \2 "),
     (r"(?<![\w.,])'?(\d{4}|\d\d)'?s(?![A-Za-z0-9])", _decade),
-    (rf"({NUMBER})([ -]?)({_units})(?:(/)(?=[A-Za-z])|(?![A-Za-z0-9^])(?:\.(?= [a-z]))?)", _unit),
-    (rf"({NUMBER})({'|'.join(ATTACHED)})(?![A-Za-z0-9])", _attached),
+    (rf"{START}({NUMBER})([ -]?)({_units})(?:(/)(?=[A-Za-z])|(?![A-Za-z0-9^])(?:\.(?= [a-z]))?)", _unit),
+    (rf"{START}({NUMBER})({'|'.join(ATTACHED)})(?![A-Za-z0-9])", _attached),
     (r"\^(-?\d+)", _power),
     # Whatever is left
     (r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " "),

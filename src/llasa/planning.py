@@ -75,8 +75,7 @@ class Planner:
         Raises:
             LlasaError: nothing in the text can be spoken, or the voice leaves no room for text.
         """
-        if not any(character.isalnum() for character in text):
-            raise LlasaError(f"there is nothing to say: the text {'has no words' if text.strip() else 'is empty'}")
+        check_text(text)
         found = texts.chunks(text, self._longest(text, voice), self._cleaner(text))
         chunks = [chunk for chunk in found if self._readable(chunk.text)]
         unread = [chunk.text for chunk in found if not self._readable(chunk.text)]
@@ -135,6 +134,16 @@ class Planner:
         spoken = "".join(character for character in self._read(text) if character.isalnum())
         ids = tokenizer(spoken, add_special_tokens=False)["input_ids"]
         return any(token != tokenizer.unk_token_id for token in ids)
+
+
+def check_text(text: str) -> None:
+    """Refuses a text without a single letter or digit.
+
+    Raises:
+        LlasaError: it has none.
+    """
+    if not any(character.isalnum() for character in text):
+        raise LlasaError(f"there is nothing to say: the text {'has no words' if text.strip() else 'is empty'}")
 
 
 def is_latin(text: str) -> bool:

@@ -73,7 +73,8 @@ _SYMBOLS = [
     for pattern, words in [
         (r"\b([Aa])nd/or\b", r"\1nd or"), (r"\b([Hh])e/she\b", r"\1e or she"), (r"\bw/o\b ?", "without "),
         (r"\bw/(?=[ \w])", "with "), (r"(?<=[a-z])\(s\)", "s"), (r"[(){}\[\]|]", " , "),
-        (r"\bAT&T\b", "A T and T"), (r"&", " and "), (r"@", " at "), (r"#(?=[A-Za-z])", " hashtag "), (r"%", " percent "), (r"\+", " plus "), (r"=", " equals "),
+        (r"\bAT&T\b", "A T and T"), (r"&", " and "), (r"@", " at "),
+        (r"#(?=[A-Za-z])", " hashtag "), (r"%", " percent "), (r"\+", " plus "), (r"=", " equals "),
         (r"(?<=[A-Za-z]) ?/ ?(?=[A-Za-z])", " slash "), (r"°", " degrees "), (r"§", " section "),
         (r"\$", " dollars "), (r"£", " pounds "), (r"€", " euros "), (r"¥", " yen "), (r"₹", " rupees "),
         (r"¢", " cents "), (r"--+|(?<=\s)-(?=\s)", " , "), (r"[^A-Za-z'\x01,.?!;:-]+", " "),

@@ -23,6 +23,7 @@ from llasa.engine import Engine, Sampling
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon
 from llasa.loading import (
+    check_device,
     context_length,
     find_codec,
     find_model,
@@ -318,21 +319,6 @@ class Llasa:
             count += len(codes)
         if not count:
             raise LlasaError(NO_SOUND)
-
-
-def check_device(device: str | None) -> str:
-    """A device by its torch name, or the best there is.
-
-    Raises:
-        LlasaError: there is no such device here.
-    """
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
-        raise LlasaError(f"cannot use the device {device} ({first_line(error)})") from error
-    return device
 
 
 def _dtype(name: str | None, device: str) -> torch.dtype:

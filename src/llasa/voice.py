@@ -7,6 +7,7 @@ if it holds the audio too, `tts.Llasa` can encode it again for any other codec.
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,7 +61,8 @@ class Voice:
             temporary.write_bytes(safetensors.numpy.save(tensors, facts))
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # nothing to clean up where not even the folder could be made
+                temporary.unlink()
             raise LlasaError(f"cannot write the voice to {path}: {error.strerror}") from error
 
     @classmethod
@@ -107,7 +109,7 @@ def check_reference(samples: np.ndarray, rate: int, transcript: str | None) -> N
         raise LlasaError("the reference holds samples that are not numbers: save the recording again")
     if float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < SILENCE:
         raise LlasaError(f"the reference is silent: {ADVICE}")
-    if not (transcript or "").strip():
+    if not any(character.isalnum() for character in transcript or ""):
         raise LlasaError('a reference needs its transcript: pass --voice-text "the words spoken in it"')
 
 
@@ -141,12 +143,13 @@ def list_voices(model_folder: Path) -> dict[str, Path]:
     return found
 
 
-def suggest(name: str, names: Iterable[str]) -> str:
-    """What to tell somebody who asked for a voice that does not exist."""
+def suggest(name: str, names: Iterable[str], kind: str = "") -> str:
+    """What to tell somebody who asked for a voice (of some `kind`) that does not exist."""
     known = list(names)
+    missing = f"there is no voice {kind}called {name}"
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
-        return f"there is no voice called {name}: did you mean {' or '.join(close)}?"
+        return f"{missing}: did you mean {' or '.join(close)}?"
     if known:
-        return f"there is no voice called {name}: `llasa voices list` shows the {len(known)} there are"
-    return f"there is no voice called {name}, nor any other: add one with `llasa voices add`"
+        return f"{missing}: `llasa voices list` shows the {len(known)} there are"
+    return f"{missing}, nor any other: add one with `llasa voices add`"

@@ -193,7 +193,7 @@ class Codec:
 
     @torch.inference_mode()
     def decode_window(self, codes: np.ndarray) -> np.ndarray:
-        """(T,) codes known to be in range to (T * hop,) float32, in one pass whose memory grows with T."""
+        """(T,) int64 codes known to be in range to (T * hop,) float32, in one pass whose memory grows with T."""
         if not len(codes):
             return np.empty(0, dtype=np.float32)
         indices = torch.from_numpy(codes).to(self.model.device)[None, None]

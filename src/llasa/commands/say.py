@@ -3,13 +3,14 @@
 Knows where text comes from and where audio goes; `llasa.tts` does the speaking.
 """
 
+import itertools
 import os
 import sys
 import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
 
@@ -19,12 +20,12 @@ from llasa.errors import LlasaError
 if TYPE_CHECKING:
     import numpy as np
 
-    from llasa.speech import Speech
     from llasa.tts import Llasa
     from llasa.voice import Voice
 
 GREETING = "Hello! I am Llasa, a small language model that speaks. Pass me a text, and I will read it to you."
 STDOUT = Path("-")
+RECORDINGS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".m4a", ".aac")
 
 
 class Format(StrEnum):
@@ -45,12 +46,10 @@ def say(
         str | None,
         typer.Option("--voice", "-v", metavar="NAME|FILE", help="A voice's name, or a recording of somebody."),
     ] = None,
-    voice_text: Annotated[
-        str | None, typer.Option("--voice-text", help="The words spoken in that recording.")
-    ] = None,
+    voice_text: Annotated[str | None, typer.Option("--voice-text", help="The words spoken in that recording.")] = None,
     model: Model = "tiny",
     stream: Annotated[bool, typer.Option("--stream", help="Put out audio while speaking.")] = False,
-    format: Annotated[Format, typer.Option(help="Of audio on standard output; pcm is bare 16-bit samples.")] = Format.wav,
+    format: Annotated[Format, typer.Option(help="On standard output; pcm is bare 16-bit samples.")] = Format.wav,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same audio.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 always takes the likeliest token.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Of the likeliest tokens, those that sum to this.")] = None,
@@ -62,8 +61,10 @@ def say(
 ) -> None:
     """Say a text.
 
-    Long texts are split, and spoken chunk by chunk in one voice. Without [bold]-o[/], audio goes to standard output if
-    that is a pipe or a file, and otherwise to llasa.wav.
+    Long texts are split, and spoken chunk by chunk in one voice.
+
+    Without [bold]-o[/], audio goes to standard output if that is a pipe or a
+    file, and otherwise to llasa.wav.
 
     [bold]Examples[/]
 
@@ -71,7 +72,7 @@ def say(
 
       llasa say -f chapter.txt -o chapter.flac --voice slt
 
-      llasa say "In my own voice." --voice me.wav --voice-text "What I say in me.wav."
+      llasa say "Hello." --voice me.wav --voice-text "What I say there."
 
       cat chapter.txt | llasa say --stream | aplay
     """
@@ -80,21 +81,17 @@ def say(
     if target != STDOUT and format is Format.pcm:
         raise LlasaError("--format pcm is for standard output: add -o -")
     _check_voice(voice, voice_text, model)
-    settings = {
-        "seed": seed, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-        "repetition_penalty": repetition_penalty, "max_seconds": max_seconds,
-    }  # fmt: skip
     with waiting(f"loading {model}"):
         from llasa.speaking import draw_seed
         from llasa.tts import Llasa
 
         llasa = Llasa.load(model, device=device)
         chosen = _voice(llasa, voice, voice_text)
-        settings["seed"] = draw_seed(seed)
-    if stream:
-        _stream(llasa, words, chosen, target, format, settings)
-    else:
-        _say(llasa, words, chosen, target, format, settings)
+    settings = {
+        "seed": draw_seed(seed), "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "max_seconds": max_seconds,
+    }  # fmt: skip
+    (_stream if stream else _say)(llasa, words, chosen, target, format, settings)
 
 
 def _say(
@@ -108,17 +105,158 @@ def _say(
             speech = llasa.say(words, voice, on_progress=lambda done, total: advance(done, total, done), **settings)
         except Interrupted as stop:
             speech, stopped = stop.speech, True
-    if len(speech.samples):
-        with _Output(target, format, llasa.rate) as out:
-            out.write(speech.samples)
-    _report(target, speech.seconds, speech.timings["total"], speech.seed)
+    count = len(speech.samples)
+    if count:
+        _write(iter([speech.samples]), target, format, llasa.rate, count)
+        tell(_summary(target, speech.seconds, speech.timings["total"], speech.seed))
     if cut := speech.finished.count(False):
         tell(f"note: {cut} of {len(speech.finished)} chunks came to no end and were cut off: try another --seed")
     if stopped:
-        _interrupted(len(speech.finished))
+        _interrupted(f"kept the {len(speech.finished)} chunks that were finished" if count else "nothing was finished")
 
 
 def _stream(
     llasa: "Llasa", words: str, voice: "Voice | None", target: Path, format: Format, settings: dict[str, Any]
 ) -> None:
-    ...
+    began = time.perf_counter()
+    with bar("speaking") as advance:
+        pieces = llasa.stream(words, voice, on_progress=lambda done, total: advance(done, total, done), **settings)
+        count, stopped = _write(pieces, target, format, llasa.rate, None)
+    if count:
+        tell(_summary(target, count / llasa.rate, time.perf_counter() - began, settings["seed"]))
+    if stopped:
+        _interrupted("kept what was spoken" if count else "nothing was finished")
+
+
+def _summary(target: Path, seconds: float, work: float, seed: int) -> str:
+    where = "standard output" if target == STDOUT else target
+    factor = f"real-time factor {work / seconds:.2f}"
+    return f"{where}: {seconds:.1f} s of speech in {work:.1f} s ({factor}, seed {seed})"
+
+
+def _interrupted(what: str) -> NoReturn:
+    tell(f"interrupted: {what}")
+    raise typer.Exit(130)
+
+
+def _read_text(text: str | None, file: Path | None) -> str:
+    """The text from wherever it comes; refuses one without a word in it."""
+    from llasa.planning import check_text
+
+    if text is not None and file is not None:
+        raise LlasaError("there are two texts: pass the text or --file, not both")
+    if text is None and file is None and (sys.stdin is None or sys.stdin.isatty()):
+        return GREETING
+    if text not in (None, "-"):
+        words = str(text)
+    else:
+        try:
+            data = sys.stdin.buffer.read() if file in (None, STDOUT) else file.read_bytes()  # type: ignore[union-attr]
+            words = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise LlasaError(f"{file or 'standard input'} is not text in UTF-8: convert it first") from error
+        except OSError as error:
+            raise LlasaError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from error
+    check_text(words)
+    return words
+
+
+def _target(output: Path | None) -> Path:
+    """Where the audio goes, known to be writable: a file, or `STDOUT`."""
+    from llasa.audio import FORMATS
+
+    terminal = sys.stdout.isatty()
+    if output == STDOUT and terminal:
+        raise LlasaError("standard output is a terminal: redirect it, or pass -o FILE")
+    if output == STDOUT or (output is None and not terminal):
+        return STDOUT
+    if output is None:
+        names = (Path(f"llasa{'' if n == 1 else f'-{n}'}.wav") for n in itertools.count(1))
+        output = next(name for name in names if not name.exists())
+    if output.suffix.lower() not in FORMATS:
+        raise LlasaError(f"cannot tell the audio format of {output}: end its name in {', '.join(FORMATS)}")
+    check_writable(output)
+    return output
+
+
+def _is_recording(voice: str) -> bool:
+    """Whether a --voice means a file to clone from, and not a voice's name or a voice file."""
+    path = Path(voice)
+    if path.suffix.lower() == ".safetensors":
+        return False
+    return path.is_file() or os.sep in voice or path.suffix.lower() in RECORDINGS
+
+
+def _check_voice(voice: str | None, voice_text: str | None, model: str) -> None:
+    """Finds what is wrong with a voice before the model is loaded."""
+    from llasa import audio
+    from llasa.loading import find_model
+    from llasa.voice import LONGEST, check_reference, list_voices, suggest
+
+    known = list_voices(find_model(model))
+    recording = voice is not None and voice not in known and _is_recording(voice)
+    if recording:
+        check_reference(audio.load(str(voice), max_seconds=LONGEST), 16000, voice_text)
+    elif voice_text is not None:
+        raise LlasaError("--voice-text is the transcript of a recording: pass the recording with --voice FILE")
+    elif voice is not None and voice not in known and Path(voice).suffix.lower() != ".safetensors":
+        raise LlasaError(suggest(voice, known))
+
+
+def _voice(llasa: "Llasa", voice: str | None, voice_text: str | None) -> "Voice | None":
+    if voice is None or voice_text is None:
+        return llasa.voice(voice)
+    return llasa.clone(voice, voice_text, name=Path(voice).stem)
+
+
+def _write(
+    pieces: Iterator["np.ndarray"], target: Path, format: Format, rate: int, total: int | None
+) -> tuple[int, bool]:
+    """Writes audio as it comes to standard output, or all at once to a file.
+
+    Args:
+        total: number of samples, if that is known.
+
+    Returns:
+        the number of samples written, and whether Ctrl-C ended it.
+    """
+    import numpy as np
+
+    from llasa import audio
+
+    kept: list[np.ndarray] = []
+    count, stopped = 0, False
+    stdout = sys.stdout.buffer
+    rewindable = _is_rewindable(stdout)
+    try:
+        for piece in pieces:
+            if target == STDOUT:
+                if count == 0 and format is Format.wav:
+                    stdout.write(audio.wav_header(rate, total))
+                stdout.write(audio.pcm16(piece))
+                stdout.flush()
+            else:
+                kept.append(piece)
+            count += len(piece)
+    except KeyboardInterrupt:
+        stopped = True
+    if count and target != STDOUT:
+        audio.save(target, np.concatenate(kept), rate)
+    elif count and total is None and format is Format.wav and rewindable:
+        end = stdout.tell()
+        stdout.seek(0)
+        stdout.write(audio.wav_header(rate, count))
+        stdout.seek(end)
+        stdout.flush()
+    return count, stopped
+
+
+def _is_rewindable(stream: BinaryIO) -> bool:
+    """Whether standard output is a fresh file, in which the WAV header can be completed at the end."""
+    try:
+        import fcntl
+
+        appending = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_APPEND
+        return stream.seekable() and stream.tell() == 0 and not appending
+    except (ImportError, OSError):  # not a Unix; not a real file
+        return False

@@ -37,6 +37,11 @@ def percent(interval: Interval) -> str:
     return show(interval.scaled(100), 1, " %")
 
 
+def points(interval: Interval) -> str:
+    """A difference of shares in percentage points with its interval."""
+    return show(interval.scaled(100), 1, " points")
+
+
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table; the last column says whether the figure itself (not its interval) meets its bar."""
     lines = ["| what | measured (95 % interval) | bar | |", "|---|---|---|---|"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Figures = Sequence[float] | np.ndarray
 DRAWS = 10_000
 Z = 1.959963984540054  # the standard normal's 97.5 % quantile
 
@@ -29,25 +30,25 @@ class Interval:
         return Interval(self.value * factor, self.low * factor, self.high * factor)
 
 
-def mean(values: Sequence[float]) -> Interval:
+def mean(values: Figures) -> Interval:
     """Mean of independent figures. The mean of differences is the paired comparison of two systems."""
     array = _figures(values)
     return _bootstrap(array.size, lambda picks: array[picks].mean(-1))
 
 
-def median(values: Sequence[float]) -> Interval:
+def median(values: Figures) -> Interval:
     """Median of independent figures."""
     array = _figures(values)
     return _bootstrap(array.size, lambda picks: np.median(array[picks], axis=-1))
 
 
-def error_rate(errors: Sequence[float], words: Sequence[float]) -> Interval:
+def error_rate(errors: Figures, words: Figures) -> Interval:
     """Corpus word error rate, all errors over all words, from each sentence's own."""
     wrong, total = _figures(errors, words)
     return _bootstrap(wrong.size, lambda picks: wrong[picks].sum(-1) / total[picks].sum(-1))
 
 
-def error_rate_difference(errors: Sequence[float], baseline: Sequence[float], words: Sequence[float]) -> Interval:
+def error_rate_difference(errors: Figures, baseline: Figures, words: Figures) -> Interval:
     """Corpus word error rate of one system less that of another on the same sentences, drawn together."""
     ours, theirs, _ = _figures(errors, baseline, words)
     return error_rate(ours - theirs, words)
@@ -69,7 +70,7 @@ def share(hits: int, total: int) -> Interval:
     return Interval(rate, float(low), float(high))
 
 
-def _figures(*columns: Sequence[float]) -> np.ndarray:
+def _figures(*columns: Figures) -> np.ndarray:
     """Columns of equal length as an array (one column: 1-D)."""
     lengths = {len(column) for column in columns}
     if len(lengths) != 1 or not lengths.pop():

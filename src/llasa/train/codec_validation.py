@@ -23,9 +23,9 @@ def resynthesise(model: Xcodec2Model, samples: np.ndarray) -> tuple[np.ndarray, 
 
 
 @torch.no_grad()
-def validate(model: Xcodec2Model, folders: list[Path], out: Path, step: int, count: int = 24) -> dict[str, float]:
+def validate(model: Xcodec2Model, folders: list[Path], out: Path, step: int, count: int = 8) -> dict[str, float]:
     """STOI, PESQ-WB and log-mel distance over `count` held-out utterances of each folder, and the use of the codebook
-    over four times as many; writes `validation/STEP.png`, three spectrograms above their reconstructions."""
+    over eight times as many; writes `validation/STEP.png`, three spectrograms above their reconstructions."""
     import pesq
     import pystoi
 
@@ -35,7 +35,7 @@ def validate(model: Xcodec2Model, folders: list[Path], out: Path, step: int, cou
     shown: list[tuple[np.ndarray, np.ndarray]] = []
     codes: list[torch.Tensor] = []
     for folder in folders:
-        rows = [row for file in shard_files(folder)[:1] for row in read_rows(file)][: 4 * count]
+        rows = [row for file in shard_files(folder)[:1] for row in read_rows(file)][: 8 * count]
         scores: dict[str, list[float]] = {"stoi": [], "pesq": [], "mel": []}
         for index, row in enumerate(rows):
             real = row_audio(row)

@@ -1,0 +1,209 @@
+"""How good a model's speech is: the parts of `benchmarks/quality.py`, each rows of a table and the figures behind it.
+
+Knows the package's speakers and the judges, and the bars that the embedded voice is held to; knows nothing of files.
+Everything is measured against the teacher, flite's voice of the same name, reading the same words. A figure meets its
+bar by itself; its interval is printed beside it. Whatever is drawn at random has a fixed seed.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from llasa.codec import Codec
+from llasa.data.synthesis import RATE, TEACHERS, Speaker, speak, speakers
+from llasa.errors import LlasaError
+from llasa.eval import judges, metrics, statistics
+from llasa.eval.report import Row, percent, points, show
+from llasa.speech import Speech
+from llasa.text import normalise
+from llasa.tts import NO_SOUND, Llasa
+from llasa.voice import Voice
+
+TEACHER = "rms"  # the default voice, and the flite voice that it learnt from
+SEED = 20_000_003  # of the shifted speakers: a training corpus draws its own from small seeds
+LONG, SHORT = 1.8, 0.6  # times the teacher's length: beyond these an utterance ran away or stopped early
+CLONED = 60  # most speakers to clone
+
+
+@dataclass
+class Part:
+    """What one part found: rows of the table, figures of every utterance, and sounds worth looking at."""
+
+    rows: list[Row]
+    items: list[dict[str, Any]]
+    pictures: list[tuple[str, list[tuple[str, np.ndarray]]]] = field(default_factory=list)
+
+
+def measure_words(tts: Llasa, sentences: list[str], pictures: int = 4) -> Part:
+    """Word error rate by PocketSphinx, faulty lengths and DNSMOS of the voice; the teacher's for comparison.
+
+    The codec's copy of the teacher is transcribed too: what it adds is the codec's share of the voice's errors.
+    """
+    clips: dict[str, list[np.ndarray]] = {"teacher": [], "copy": [], "voice": []}
+    items: list[dict[str, Any]] = []
+    for index, sentence in enumerate(sentences):
+        teacher, _, _ = speak(normalise(sentence), Speaker(TEACHER, TEACHER))
+        speech = _say(tts, sentence, TEACHER, index)
+        samples = speech.samples if speech else np.zeros(0, np.float32)
+        clips["teacher"].append(teacher)
+        clips["copy"].append(tts.codec.decode(tts.codec.encode(teacher))[: teacher.size])
+        clips["voice"].append(samples)
+        length = samples.size / teacher.size
+        faults = {
+            "ran away": length > LONG,
+            "stopped early": length < SHORT,
+            "never ended": speech is not None and not all(speech.finished),
+        }
+        items.append({"text": sentence, "seed": index, "length": length, "faults": faults})
+    for name, sounds in clips.items():
+        heard = judges.spread(judges.transcribe, sounds)
+        opinions = judges.spread(judges.dnsmos, sounds)
+        for item, transcript, opinion in zip(items, heard, opinions, strict=True):
+            errors, item["words"] = metrics.word_errors(item["text"], transcript)
+            item[name] = {"heard": transcript, "errors": errors, "dnsmos": opinion}
+    by_length = sorted(range(len(items)), key=lambda i: len(sentences[i]))
+    chosen = [by_length[len(items) * k // pictures] for k in range(pictures)]
+    shown = [(sentences[i], [("teacher", clips["teacher"][i]), ("voice", clips["voice"][i])]) for i in chosen]
+    return Part([*_word_rows(items), *_fault_rows(items), *_opinion_rows(items)], items, shown)
+
+
+def _word_rows(items: list[dict[str, Any]]) -> list[Row]:
+    total = [item["words"] for item in items]
+    teacher, copy, voice = ([item[name]["errors"] for item in items] for name in ("teacher", "copy", "voice"))
+    above = statistics.error_rate_difference(voice, teacher, total)
+    return [
+        Row(f"word error rate, the teacher (flite {TEACHER})", percent(statistics.error_rate(teacher, total))),
+        Row("word error rate, the codec's copy of the teacher", percent(statistics.error_rate(copy, total))),
+        Row("word error rate, the voice", percent(statistics.error_rate(voice, total))),
+        Row("the copy above the teacher, paired", points(statistics.error_rate_difference(copy, teacher, total))),
+        Row("the voice above the teacher, paired", points(above), "at most 25 points", above.value <= 0.25),
+    ]
+
+
+def _fault_rows(items: list[dict[str, Any]]) -> list[Row]:
+    counts = {name: sum(item["faults"][name] for item in items) for name in items[0]["faults"]}
+    detail = ", ".join(f"{count} {name}" for name, count in counts.items())
+    faulty = statistics.share(sum(any(item["faults"].values()) for item in items), len(items))
+    what = f"utterances at fault, the best of say's takes: {detail}"
+    return [Row(what, percent(faulty), "at most 5 %", faulty.value <= 0.05)]
+
+
+def _opinion_rows(items: list[dict[str, Any]]) -> list[Row]:
+    rows = []
+    for name, label in (("teacher", "the teacher"), ("copy", "the codec's copy"), ("voice", "the voice")):
+        scores = [item[name]["dnsmos"] for item in items if math.isfinite(item[name]["dnsmos"])]
+        rows.append(Row(f"DNSMOS, {label}", show(statistics.mean(scores)) if scores else "no sound"))
+    return rows
+
+
+def _say(tts: Llasa, sentence: str, voice: str | Voice, seed: int) -> Speech | None:
+    """The speech, or None where no take made a sound: that is a finding here, not an error."""
+    try:
+        return tts.say(sentence, voice=voice, seed=seed)
+    except LlasaError as error:
+        if str(error) != NO_SOUND:
+            raise
+        return None
+
+
+def measure_codec(codec: Codec, sentences: list[str]) -> Part:
+    """The codec alone: every sentence is read by every teacher and by two unseen shifted speakers."""
+    shifted = speakers(2 * len(sentences), SEED)[len(TEACHERS) :]
+    readings = [(sentence, Speaker(name, name)) for sentence in sentences for name in TEACHERS]
+    plain = len(readings)
+    readings += [(sentences[i % len(sentences)], speaker) for i, speaker in enumerate(shifted)]
+    sounds = [speak(normalise(sentence), speaker)[0] for sentence, speaker in readings]
+    streams = [codec.encode(sound) for sound in sounds]
+    figures = judges.spread(metrics.compare, sounds, [codec.decode(stream) for stream in streams])
+    items: list[dict[str, Any]] = [
+        {"text": sentence, "speaker": speaker.name, "seconds": sound.size / RATE, **figure}
+        for (sentence, speaker), sound, figure in zip(readings, sounds, figures, strict=True)
+    ]
+    rows = []
+    for label, part in (("teachers", items[:plain]), ("unseen shifted speakers", items[plain:])):
+        found = _mean(part, "stoi")
+        held = ("at least 0.85", found.value >= 0.85) if label == "teachers" else ("", None)
+        rows.append(Row(f"STOI, {label}", show(found, 3), *held))
+        rows.append(Row(f"PESQ-WB, {label}", show(_mean(part, "pesq_wb"))))
+        rows.append(Row(f"log-mel distance in nepers, {label}", show(_mean(part, "mel_distance"))))
+    for label, count in (("teachers", plain), ("teachers and shifted speakers", len(items))):
+        used = metrics.codebook_usage(streams[:count], codec.codebook_size)
+        minutes = sum(item["seconds"] for item in items[:count]) / 60
+        share, rest = f"{100 * used.share:.1f} %", used.perplexity / used.size
+        what = f"codes used of {used.size:,}, {label}, {minutes:.0f} min"
+        rows.append(Row(what, share, "at least 95 %", used.share >= 0.95))
+        figure = f"{used.perplexity:,.0f}, {rest:.3f} of the codebook"
+        rows.append(Row(f"perplexity of the codes, {label}", figure, "at least a third", rest >= 1 / 3))
+    return Part(rows, items)
+
+
+def _mean(items: list[dict[str, Any]], key: str) -> statistics.Interval:
+    return statistics.mean([item[key] for item in items if math.isfinite(item[key])])
+
+
+def measure_cloning(tts: Llasa, sentences: list[str]) -> Part:
+    """Unseen shifted speakers, cloned from 3 to 10 s: is a clone nearer to its own reference than to the others'?
+
+    The speakers themselves, reading the words that the clones say, show how far apart this judge can tell them.
+    """
+    items: list[dict[str, Any]] = []
+    sounds: dict[str, list[np.ndarray]] = {"reference": [], "speaker": [], "clone": []}
+    for index, speaker in enumerate(speakers(min(len(sentences), CLONED), SEED)[len(TEACHERS) :]):
+        said, reference = _reference(sentences[index:] + sentences[:index], speaker)
+        other = sentences[(sentences.index(said) + len(sentences) // 2) % len(sentences)]
+        speech = _say(tts, other, tts.clone(reference, said, rate=RATE), index)
+        sounds["reference"].append(reference)
+        sounds["speaker"].append(speak(normalise(other), speaker)[0])
+        sounds["clone"].append(speech.samples if speech else np.zeros(0, np.float32))
+        items.append({"speaker": speaker.name, "reference": said, "text": other})
+    embedded = {name: np.stack([judges.speaker_embedding(clip) for clip in clips]) for name, clips in sounds.items()}
+    rows = []
+    for name, label in (("speaker", "the speakers themselves"), ("clone", "clones")):
+        cosines = embedded[name] @ embedded["reference"].T
+        own = np.diag(cosines)
+        others = (cosines.sum(1) - own) / (len(items) - 1)
+        for item, one, rest in zip(items, own.tolist(), others.tolist(), strict=True):
+            item[name] = {"own": one, "others": rest}
+        above = statistics.mean(own - others)
+        held = ("at least 0.10", above.value >= 0.1) if name == "clone" else ("", None)
+        rows.append(Row(f"similarity to the own reference, {label}", show(statistics.mean(own), 3)))
+        rows.append(Row(f"above that to the {len(items) - 1} others' references, {label}", show(above, 3), *held))
+    return Part(rows, items)
+
+
+def _reference(sentences: list[str], speaker: Speaker) -> tuple[str, np.ndarray]:
+    """The first sentence that takes this speaker 3 to 10 seconds, and its sound."""
+    for sentence in sentences:
+        sound, _, _ = speak(normalise(sentence), speaker)
+        if 3 * RATE <= sound.size <= 10 * RATE:
+            return sentence, sound
+    raise LlasaError("no sentence takes 3 to 10 seconds to read, as a reference should: give longer or shorter ones")
+
+
+def measure_speed(tts: Llasa, sentences: list[str]) -> Part:
+    """Wall-clock times of a warm model, one request at a time, on whatever cores this process may use."""
+    for sentence in sentences[:2]:
+        tts.say(sentence, voice=TEACHER, seed=0)
+        next(tts.stream(sentence, voice=TEACHER, seed=0))
+    items: list[dict[str, Any]] = []
+    for index, sentence in enumerate(sentences):
+        began = time.perf_counter()
+        seconds = tts.say(sentence, voice=TEACHER, seed=index).seconds
+        said = time.perf_counter()
+        next(tts.stream(sentence, voice=TEACHER, seed=index))
+        first = time.perf_counter() - said
+        items.append({"text": sentence, "seconds": seconds, "say": said - began, "first_audio": first})
+    factor = statistics.median([item["say"] / item["seconds"] for item in items])
+    waits = [1000 * item["first_audio"] for item in items]
+    wait = statistics.median(waits)
+    what = f"first audio of a stream, warm, median (the longest: {max(waits):.0f} ms)"
+    return Part(
+        [
+            Row("real-time factor of `say`, warm, median", show(factor), "at most 0.30", factor.value <= 0.3),
+            Row(what, show(wait, 0, " ms"), "at most 300 ms", wait.value <= 300),
+        ],
+        items,
+    )

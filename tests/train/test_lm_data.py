@@ -1,0 +1,140 @@
+"""Alignment, samples and packing."""
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import make_lm
+from transformers import LlamaForCausalLM
+
+from llasa.data.shards import CODES_SCHEMA, write_shard
+from llasa.lexicon import ALPHABET
+from llasa.train.lm import Settings, Trainer
+from llasa.train.lm_data import UNKNOWN, Corpus, Reader, align, pack, packs, samples
+from llasa.vocabulary import character_tokenizer, read_vocabulary
+
+LEXICON = {"the": "ðə", "cat": "KæT", "sat": "SæT"}
+VOCABULARY = read_vocabulary(character_tokenizer(ALPHABET, 64, context=512))
+READER = Reader(VOCABULARY, LEXICON, 50.0)
+
+
+def row(text: str, speaker: str = "a", seed: int = 0) -> dict[str, Any]:
+    """An utterance whose phones last 0.1 s each."""
+    names = {"ð": "dh", "ə": "ax", "K": "k", "æ": "ae", "T": "t", "S": "s"}
+    phones = ["pau", *(names[c] for c in READER.text(text) if c in names), "pau"]
+    ends = [0.1 * (i + 1) for i in range(len(phones))]
+    codes = np.random.default_rng(seed).integers(0, 64, len(phones) * 5)
+    return {
+        "id": f"{speaker}{seed}", "text": text, "codes": codes, "speaker": speaker, "language": "en",
+        "seconds": ends[-1], "phones": phones, "ends": ends,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    rows = [row(text, who, i) for i, (text, who) in enumerate([("the cat", "a"), ("cat sat.", "a"), ("the sat", "b")])]
+    write_shard(tmp_path / "0.parquet", rows, CODES_SCHEMA)
+    return Corpus([tmp_path])
+
+
+def spoken(text: str, phones: list[str], ends: list[float], frames: int) -> str:
+    targets = align(text, phones, np.array(ends), frames, 50.0)
+    return "".join((text + "$")[i] for i in targets)
+
+
+def test_each_frame_points_at_the_phone_it_speaks() -> None:
+    one = row("the cat.")
+    line = spoken("ðə KæT.", one["phones"], one["ends"], 35)
+    assert line == "ðððððððððð" + "əəəəə" + "KKKKK" + "æææææ" + "TTTTT" + "....."
+
+
+def test_words_in_letters_share_their_frames() -> None:
+    one = row("the cat")
+    assert spoken("ðə cat", one["phones"], one["ends"], 35)[15:30] == "cccccaaaaattttt"
+
+
+def test_the_pause_at_the_end_points_behind_the_text() -> None:
+    one = row("the cat")
+    assert spoken("ðə KæT", one["phones"], one["ends"], 35).endswith("TTTTT$$$$$")
+
+
+def test_a_sample_has_the_loss_from_the_start_token_on() -> None:
+    sample = READER.sample([row("the cat")], random.Random(0))
+    assert sample.ids[sample.first_target] == VOCABULARY.start
+    assert sample.ids[-1] == VOCABULARY.end
+    assert VOCABULARY.codes(sample.ids).tolist() == row("the cat")["codes"].tolist()
+
+
+def test_pointers_of_joined_utterances_name_the_right_characters() -> None:
+    sample = READER.sample([row("the cat"), row("cat sat.")], random.Random(0))
+    texts = VOCABULARY.tokenizer.convert_ids_to_tokens(sample.ids[sample.pointers[sample.pointers != UNKNOWN]])
+    first, second = texts[:35], texts[35:]
+    assert "".join(first[10:30]) == "əəəəəKKKKKæææææTTTTT"
+    assert first[30:] == [" "] * 5
+    assert "".join(second[5:]) == "KKKKKæææææTTTTTSSSSSæææææTTTTT....."
+
+
+def test_joined_utterances_are_of_one_speaker(corpus: Corpus) -> None:
+    stream = samples(corpus, READER, random.Random(1), longest=400, joined=0.7)
+    by_speaker = {"a": set(), "b": set()}  # type: dict[str, set[int]]
+    for item in corpus.rows:
+        by_speaker[item["speaker"]].add(int(item["codes"][0]) * 64 + int(item["codes"][1]))
+    lengths = set()
+    for _ in range(40):
+        sample = next(stream)
+        codes = VOCABULARY.codes(sample.ids).tolist()
+        lengths.add(len(codes))
+        pairs = {a * 64 + b for a, b in zip(codes, codes[1:], strict=False)}
+        heard = {who for who, starts in by_speaker.items() if pairs & starts}
+        assert len(heard) == 1
+    assert len(lengths) > 3  # some alone, some joined
+
+
+def test_packs_are_full_and_hold_whole_samples(corpus: Corpus) -> None:
+    stream = packs(samples(corpus, READER, random.Random(0), 300, 0.5), 512, 50.0, pad=1)
+    for _ in range(5):
+        row_ = next(stream)
+        assert len(row_.ids) == 512
+        ends = (row_.ids == VOCABULARY.end).sum()
+        assert ends in (len(row_.bounds) - 1, len(row_.bounds) - 2)
+        assert (row_.ids == 1).sum() < 512 * 0.2
+
+
+def test_a_packed_row_computes_what_its_samples_compute_alone(corpus: Corpus) -> None:
+    stream = samples(corpus, READER, random.Random(0), 300, 0.5)
+    chosen = [next(stream) for _ in range(3)]
+    row_ = pack(chosen, sum(len(s.ids) for s in chosen) + 9, 50.0, pad=1)
+    model = make_lm(len(VOCABULARY.tokenizer))
+    reference = LlamaForCausalLM(copy.deepcopy(model.config)).eval()
+    reference.load_state_dict(model.state_dict())
+    trainer = Trainer(model, Settings([], "", "", "", pointing_heads=[[0, 1], [1, 2]])).eval()
+    with torch.no_grad():
+        packed = float(trainer(row_)["speech"])
+        total, count = 0.0, 0
+        for sample in chosen:
+            ids = torch.from_numpy(sample.ids)[None]
+            labels = ids.clone()
+            labels[:, : sample.first_target] = -100
+            n = int((labels >= 0).sum())
+            total += float(reference(ids, labels=labels).loss) * n
+            count += n
+    assert packed == pytest.approx(total / count, abs=1e-5)
+
+
+def test_pointing_scores_are_the_heads_own_attention(corpus: Corpus) -> None:
+    """The loss must be on what the model computes: compare with transformers' eager attention weights."""
+    sample = next(samples(corpus, READER, random.Random(0), 300, 0.0))
+    row_ = pack([sample], len(sample.ids), 50.0, pad=1)
+    model = make_lm(len(VOCABULARY.tokenizer))
+    eager = LlamaForCausalLM._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
+    eager.load_state_dict(model.state_dict())
+    trainer = Trainer(model, Settings([], "", "", "", pointing_heads=[[1, 2]])).eval()
+    with torch.no_grad():
+        model.model(input_ids=row_.ids[None], position_ids=row_.positions[None], bounds=row_.bounds, use_cache=False)
+        ours = trainer.scores(row_, 1, 2, 0, len(sample.ids)).softmax(-1)
+        theirs = eager(row_.ids[None], output_attentions=True).attentions[1][0, 2]
+    assert torch.allclose(ours, theirs, atol=1e-5)
