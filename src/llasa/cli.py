@@ -1,4 +1,4 @@
-"""The command line: `llasa say`, `voices`, `encode`, `decode`, `info`.
+"""The command line: `llasa say`, `voices`, `encode`, `decode`, `info`, `data`, `train`.
 
 Puts the verbs together and turns what goes wrong into one line and an exit status. Every heavy import is inside the
 verb that needs it.
@@ -13,7 +13,9 @@ import typer
 
 import llasa
 from llasa.commands import codes, info, say, voices
+from llasa.data import commands as data
 from llasa.errors import LlasaError
+from llasa.train import commands as train
 
 app = typer.Typer(
     help="Text to speech with a plain Llama: it continues text with speech.\n\n"
@@ -29,6 +31,8 @@ app.add_typer(voices.app, name="voices")
 app.command()(codes.encode)
 app.command()(codes.decode)
 app.command()(info.info)
+app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
 
 
 def _version(wanted: bool) -> None:

@@ -1,6 +1,7 @@
 """Alignment, samples and packing."""
 
 import copy
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def row(text: str, speaker: str = "a", seed: int = 0) -> dict[str, Any]:
 def corpus(tmp_path: Path) -> Corpus:
     rows = [row(text, who, i) for i, (text, who) in enumerate([("the cat", "a"), ("cat sat.", "a"), ("the sat", "b")])]
     write_shard(tmp_path / "0.parquet", rows, CODES_SCHEMA)
-    return Corpus([tmp_path])
+    return Corpus({tmp_path: 1})
 
 
 def spoken(text: str, phones: list[str], ends: list[float], frames: int) -> str:
@@ -88,10 +89,16 @@ def test_joined_utterances_are_of_one_speaker(corpus: Corpus) -> None:
         sample = next(stream)
         codes = VOCABULARY.codes(sample.ids).tolist()
         lengths.add(len(codes))
-        pairs = {a * 64 + b for a, b in zip(codes, codes[1:], strict=False)}
+        pairs = {a * 64 + b for a, b in itertools.pairwise(codes)}
         heard = {who for who, starts in by_speaker.items() if pairs & starts}
         assert len(heard) == 1
     assert len(lengths) > 3  # some alone, some joined
+
+
+def test_a_weight_says_how_often_a_round_takes_an_utterance(corpus: Corpus, tmp_path: Path) -> None:
+    heavy = Corpus({tmp_path: 3})
+    assert len(heavy.rows) == len(corpus.rows) == 3
+    assert sorted(heavy.order) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_packs_are_full_and_hold_whole_samples(corpus: Corpus) -> None:
@@ -111,7 +118,7 @@ def test_a_packed_row_computes_what_its_samples_compute_alone(corpus: Corpus) ->
     model = make_lm(len(VOCABULARY.tokenizer))
     reference = LlamaForCausalLM(copy.deepcopy(model.config)).eval()
     reference.load_state_dict(model.state_dict())
-    trainer = Trainer(model, Settings([], "", "", "", pointing_heads=[[0, 1], [1, 2]])).eval()
+    trainer = Trainer(model, Settings({}, "", "", "", pointing_heads=[[0, 1], [1, 2]])).eval()
     with torch.no_grad():
         packed = float(trainer(row_)["speech"])
         total, count = 0.0, 0
@@ -132,7 +139,7 @@ def test_pointing_scores_are_the_heads_own_attention(corpus: Corpus) -> None:
     model = make_lm(len(VOCABULARY.tokenizer))
     eager = LlamaForCausalLM._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
     eager.load_state_dict(model.state_dict())
-    trainer = Trainer(model, Settings([], "", "", "", pointing_heads=[[1, 2]])).eval()
+    trainer = Trainer(model, Settings({}, "", "", "", pointing_heads=[[1, 2]])).eval()
     with torch.no_grad():
         model.model(input_ids=row_.ids[None], position_ids=row_.positions[None], bounds=row_.bounds, use_cache=False)
         ours = trainer.scores(row_, 1, 2, 0, len(sample.ids)).softmax(-1)

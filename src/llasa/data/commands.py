@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
+from llasa.errors import LlasaError, need_extra
+
 app = typer.Typer(help="Make a corpus: synthetic speech, recordings, a lexicon, codes.", no_args_is_help=True)
+
+
+@app.callback()
+def _installed() -> None:
+    need_extra("train", "pyarrow")
+
 
 HELD_OUT = 1500
 
@@ -24,7 +32,6 @@ def synth(
     Example: llasa data synth sentences.txt runs/corpus
     """
     from llasa.data.synthesis import synthesise
-    from llasa.errors import LlasaError
     from llasa.text import is_speakable, normalise
 
     if not text.is_file():
@@ -42,7 +49,9 @@ def synth(
 
 @app.command()
 def recordings(
-    folder: Annotated[Path, typer.Argument(help="An LJSpeech-layout folder (with metadata.csv) or any folder of audio.")],
+    folder: Annotated[
+        Path, typer.Argument(help="An LJSpeech-layout folder (with metadata.csv) or any folder of audio.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards; real/ and val-real/ are made in it.")],
     name: Annotated[str | None, typer.Option(help="Name of the collection; the folder's by default.")] = None,
 ) -> None:
@@ -51,7 +60,6 @@ def recordings(
     Example: llasa data recordings LJSpeech-1.1 runs/corpus
     """
     from llasa.data.real import ljspeech, make_shards, plain
-    from llasa.errors import LlasaError
 
     if not folder.is_dir():
         raise LlasaError(f"no folder {folder}")
@@ -76,7 +84,6 @@ def lexicon(
     Example: llasa data lexicon sentences.txt runs
     """
     from llasa.data.lexicon_from_flite import flite_lexicon, word_list, words_of
-    from llasa.errors import LlasaError
     from llasa.lexicon import FILE, save_lexicon
     from llasa.text import normalise
 

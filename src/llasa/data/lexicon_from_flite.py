@@ -15,7 +15,9 @@ _WEAK = {"a": "ə", "the": "ðə"}
 
 def words_of(texts: Iterable[str]) -> Counter[str]:
     """How often each lower-case word occurs."""
-    return Counter(word.strip("'") for text in texts for word in re.findall(r"[a-z']+", text.lower()) if word.strip("'"))
+    return Counter(
+        word.strip("'") for text in texts for word in re.findall(r"[a-z']+", text.lower()) if word.strip("'")
+    )
 
 
 def flite_lexicon(words: Iterable[str], batch: int = 500) -> dict[str, str]:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
+from llasa.errors import LlasaError
+
 _COMMON = [("id", pa.string()), ("text", pa.string())]
 _FACTS = [("speaker", pa.string()), ("language", pa.string()), ("seconds", pa.float32())]
 _ALIGNMENT = [("phones", pa.list_(pa.string())), ("ends", pa.list_(pa.float32()))]
@@ -30,11 +32,11 @@ def shard_files(folder: Path) -> list[Path]:
     """The shards of a corpus folder, in name order.
 
     Raises:
-        FileNotFoundError: there is none.
+        LlasaError: there is none.
     """
     files = sorted(p for p in folder.glob("*.parquet") if not p.name.startswith("."))
     if not files:
-        raise FileNotFoundError(f"no .parquet shards in {folder}: make the corpus first")
+        raise LlasaError(f"no .parquet shards in {folder}: make the corpus first, with `llasa data`")
     return files
 
 
@@ -42,12 +44,12 @@ def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str
     """The rows of one shard.
 
     Raises:
-        ValueError: the file is not a whole Parquet shard; the message names it.
+        LlasaError: the file is not a whole Parquet shard; the message names it.
     """
     try:
         table = pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is not a whole Parquet shard ({error}): delete it and make it again") from error
+        raise LlasaError(f"{path} is not a whole Parquet shard ({error}): delete it and make it again") from error
     for batch in table.to_batches(max_chunksize=256):
         yield from batch.to_pylist()
 

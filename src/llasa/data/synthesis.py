@@ -125,12 +125,13 @@ def make_shard(job: tuple[Path, list[tuple[str, str, Speaker]]]) -> tuple[int, f
         the number of utterances written and their seconds.
     """
     path, items = job
-    rows = []
+    rows, seconds = [], 0.0
     for identity, text, speaker in items:
         try:
             samples, phones, ends = speak(text, speaker)
         except RuntimeError:
             continue
+        seconds += len(samples) / RATE
         rows.append(
             {
                 "id": identity,
@@ -144,7 +145,7 @@ def make_shard(job: tuple[Path, list[tuple[str, str, Speaker]]]) -> tuple[int, f
             }
         )
     write_shard(path, rows, AUDIO_SCHEMA)
-    return len(rows), sum(row["seconds"] for row in rows)
+    return len(rows), seconds
 
 
 def flac(samples: np.ndarray) -> bytes:

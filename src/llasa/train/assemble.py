@@ -39,7 +39,10 @@ def assemble(runs: Path, corpus: Path, out: Path, sampling: dict[str, float] | N
     recogniser.half().save_pretrained(fresh / "recogniser")
     vocabulary = {symbol: index for index, symbol in enumerate(SYMBOLS)}
     (fresh / "recogniser" / "vocab.json").write_text(json.dumps(vocabulary))
-    Xcodec2Model.from_pretrained(runs / "codec" / "model", dtype=torch.float32).half().save_pretrained(fresh / "codec")
+    # The decoder's own run, where there was one, has the same codes and the better sound.
+    codec = runs / "decoder" / "model"
+    codec = codec if (codec / "config.json").exists() else runs / "codec" / "model"
+    Xcodec2Model.from_pretrained(codec, dtype=torch.float32).half().save_pretrained(fresh / "codec")
     model = LlamaForCausalLM.from_pretrained(runs / "lm" / "model", dtype=torch.float32).half()
     model.config.codec = "../codec"
     model.config.default_voice = TEACHERS[0]

@@ -95,9 +95,8 @@ def make_model(settings: Settings) -> Xcodec2Model:
             # LeCun-normal: with transformers' default of 0.02 the convolutions let the signal die.
             if weight.ndim > 1 and not name.startswith("semantic_encoder."):
                 weight.normal_(0, (weight.numel() / weight.shape[0]) ** -0.5)
-        for layer in model.acoustic_decoder.layers:
-            layer.self_attn.o_proj.weight.mul_(0.3)
-            layer.mlp.fc2.weight.mul_(0.3)
+            if name.endswith(("o_proj.weight", "fc2.weight")):  # small steps in the residual stream
+                weight.mul_(0.3)
         model.acoustic_decoder.head.linear.weight.mul_(0.1)
         model.acoustic_decoder.head.linear.bias.zero_()
     model.semantic_encoder.load_state_dict(recogniser.state_dict())
@@ -140,7 +139,15 @@ def fit_scales(model: Xcodec2Model, wave: torch.Tensor, features: torch.Tensor) 
 
 
 def project(model: Xcodec2Model, wave: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """`Xcodec2Model.encode` up to the quantiser's input: wave (B, 1, T), features (B, frames, 160) to (B, frames, levels)."""
+    """`Xcodec2Model.encode` up to the quantiser's input.
+
+    Args:
+        wave: (B, 1, frames * HOP).
+        features: (B, frames, 160).
+
+    Returns:
+        (B, frames, dimensions of the quantiser), unbounded.
+    """
     with torch.no_grad(), torch.autocast(wave.device.type, torch.bfloat16):
         heard = model.semantic_encoder(features).last_hidden_state
     heard = heard.float()
@@ -176,28 +183,41 @@ def codebook_entropy(values: torch.Tensor, levels: torch.Tensor, temperature: fl
     return -(mean * (mean + 1e-9).log()).sum()
 
 
-def crops(files: list[Path], rng: random.Random, frames: int, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def crops(
+    files: list[Path], rng: random.Random, frames: int, count: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches of crops: waveform (count, 1, frames * HOP) and features (count, frames, 160).
 
     Features are normalised over the whole utterance, as they are when a file is encoded.
     """
     waves: list[torch.Tensor] = []
     features: list[torch.Tensor] = []
+    for row in mixed_rows(files, rng):
+        samples = torch.from_numpy(row_audio(row))
+        whole = len(samples) // HOP
+        if whole < frames:
+            continue
+        mels, _ = mel_features(samples)
+        start = rng.randrange(whole - frames + 1)
+        waves.append(samples[None, start * HOP : (start + frames) * HOP])
+        features.append(mels[0, start : start + frames])
+        if len(waves) == count:
+            yield torch.stack(waves), torch.stack(features)
+            waves, features = [], []
+
+
+def mixed_rows(files: list[Path], rng: random.Random, together: int = 8) -> Iterator[dict[str, Any]]:
+    """Endless rows, each from one of a few shards read at once, so that a batch mixes speakers and collections."""
+    open_shards: list[Iterator[dict[str, Any]]] = []
     while True:
-        for row in read_rows(rng.choice(files)):
-            samples = torch.from_numpy(row_audio(row))
-            whole = len(samples) // HOP
-            if whole < frames:
-                continue
-            mels, _ = mel_features(samples)
-            # Long recordings give several crops, or one reader of long sentences would weigh as little as a word.
-            for _ in range(max(1, whole // (2 * frames))):
-                start = rng.randrange(whole - frames + 1)
-                waves.append(samples[None, start * HOP : (start + frames) * HOP])
-                features.append(mels[0, start : start + frames])
-                if len(waves) == count:
-                    yield torch.stack(waves), torch.stack(features)
-                    waves, features = [], []
+        while len(open_shards) < together:
+            open_shards.append(read_rows(rng.choice(files)))
+        chosen = rng.randrange(together)
+        row = next(open_shards[chosen], None)
+        if row is None:
+            open_shards.pop(chosen)
+        else:
+            yield row
 
 
 class Trainer(nn.Module):
@@ -207,10 +227,9 @@ class Trainer(nn.Module):
         super().__init__()
         self.settings = settings
         self.codec = Xcodec2Model.from_pretrained(settings.start) if settings.start else make_model(settings)
-        self.semantic_decoder = SemanticDecoder(
-            self.codec.config.quantization_dim, self.codec.config.semantic_model_config.hidden_size
-        )
-        self.phones = nn.Linear(self.codec.config.semantic_model_config.hidden_size, len(PHONE_NAMES))
+        width: int = self.codec.config.semantic_model_config.hidden_size  # type: ignore[union-attr]
+        self.semantic_decoder = SemanticDecoder(self.codec.config.quantization_dim, width)
+        self.phones = nn.Linear(width, len(PHONE_NAMES))
         probes = torch.load(Path(settings.semantic) / "probes.pt")
         self.phones.load_state_dict({"weight": probes["phone.weight"], "bias": probes["phone.bias"]})
         self.phones.requires_grad_(False)

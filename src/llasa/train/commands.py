@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
+from llasa.errors import need_extra
+
 app = typer.Typer(help="Train the recogniser, the codec, the language model.", no_args_is_help=True)
+
+
+@app.callback()
+def _installed() -> None:
+    need_extra("train", "pyarrow", "yaml", "tensorboard", "accelerate")
+
 
 Recipe = Annotated[Path, typer.Argument(help="The stage's YAML file, such as recipes/tiny/lm.yaml.")]
 Steps = Annotated[int | None, typer.Option(help="Train for so many steps in all, instead of the recipe's.")]

@@ -9,6 +9,7 @@ none sees another and nothing is spent on padding. Two aids that leave a plain L
   speech, which is otherwise found late, is there from the first hundreds of steps.
 """
 
+import itertools
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,9 +31,13 @@ from llasa.vocabulary import Vocabulary, character_tokenizer, extend_tokenizer, 
 
 @dataclass
 class Settings:
-    """`recipes/*/lm.yaml`. `init` is a pretrained folder or hub id; without it `model` is a fresh LlamaConfig."""
+    """`recipes/*/lm.yaml`.
 
-    corpus: list[str]
+    `corpus` maps folders of codes shards to how often a round takes each utterance; `init` is a pretrained folder or
+    hub id, without which `model` is a fresh LlamaConfig.
+    """
+
+    corpus: dict[str, int]
     validation: str
     codec: str
     out: str
@@ -73,7 +78,7 @@ def packed_attention(
         F.scaled_dot_product_attention(
             query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], is_causal=True, scale=scaling, enable_gqa=grouped
         )
-        for a, b in zip(bounds, bounds[1:], strict=False)
+        for a, b in itertools.pairwise(bounds)
     ]
     return torch.cat(parts, 2).transpose(1, 2), None
 
@@ -91,6 +96,7 @@ class DigitTable(nn.Module):
             digits.append(F.one_hot(index % count, count))
             index = index // count
         self.first, self.after = first, rows - first - len(index)
+        self.digits: torch.Tensor
         self.register_buffer("digits", torch.cat(digits, 1).float(), persistent=False)
         self.vectors = nn.Parameter(torch.randn(sum(levels), width) * 0.02)
 
@@ -159,7 +165,7 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
     size = int(torch.tensor(list(levels)).prod())
     if settings.init:
         tokenizer = AutoTokenizer.from_pretrained(settings.init)
-        model = AutoModelForCausalLM.from_pretrained(settings.init)
+        model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(settings.init)  # type: ignore[assignment]
         model.resize_token_embeddings(max(extend_tokenizer(tokenizer, size), model.config.vocab_size))
     else:
         tokenizer = character_tokenizer(ALPHABET, size, context=settings.model.get("max_position_embeddings", 2048))
@@ -188,8 +194,8 @@ def save_model(model: LlamaForCausalLM, vocabulary: Vocabulary, settings: Settin
     for name, tensor in model.state_dict().items():
         if ".parametrizations." not in name:
             state[name] = tensor.detach().clone()
-    for prefix, part in (("model.embed_tokens", model.get_input_embeddings()), ("lm_head", model.get_output_embeddings())):
-        state[f"{prefix}.weight"] = part.weight.detach().clone()
+    state["model.embed_tokens.weight"] = model.model.embed_tokens.weight.detach().clone()
+    state["lm_head.weight"] = model.lm_head.weight.detach().clone()
     plain = LlamaForCausalLM(model.config)
     plain.load_state_dict(state)
     plain.config.codec = str(Path(settings.codec).resolve()) if Path(settings.codec).exists() else settings.codec
@@ -273,10 +279,10 @@ def train(settings: Settings) -> None:
     pad = vocabulary.tokenizer.pad_token_id or 0
     reader = Reader(vocabulary, lexicon, rate, settings.spell)
     rng = random.Random(f"{settings.seed}-{step}-{accelerator.process_index}")
-    corpus = Corpus([Path(p) for p in settings.corpus])
+    corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()})
     stream = packs(samples(corpus, reader, rng, settings.longest, settings.joined), settings.tokens, rate, pad)
     still = Reader(vocabulary, lexicon, rate)
-    unseen = Corpus([Path(settings.validation)], limit=150)
+    unseen = Corpus({Path(settings.validation): 1}, limit=150)
     fixed = packs(samples(unseen, still, random.Random(0), settings.longest, 0.0), settings.tokens, rate, pad)
     held_out = [next(fixed) for _ in range(4)]
     prepared = accelerator.prepare(trainer, *groups)

@@ -6,7 +6,7 @@ in a row, which is what cloning is: the later ones go on in the voice of the fir
 
 import difflib
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,22 +56,27 @@ class Pack:
 
 
 class Corpus:
-    """All utterances of some folders of codes shards, in memory (2 bytes a code: 0.4 MB an hour of speech)."""
+    """All utterances of some folders of codes shards, in memory (2 bytes a code: 0.4 MB an hour of speech).
 
-    def __init__(self, folders: list[Path], limit: int | None = None) -> None:
+    Attributes:
+        rows: the utterances that have a text.
+        order: indices into `rows`, each as often as its folder's weight says: one round of training.
+        speakers: the indices of each speaker's utterances.
+    """
+
+    def __init__(self, folders: dict[Path, int], limit: int | None = None) -> None:
         self.rows: list[dict[str, Any]] = []
+        self.order: list[int] = []
         self.speakers: dict[str, list[int]] = defaultdict(list)
-        for folder in folders:
+        for folder, weight in folders.items():
             for file in shard_files(folder):
                 for row in read_rows(file):
                     if row["text"] and (limit is None or len(self.rows) < limit):
                         row["codes"] = np.asarray(row["codes"], dtype=np.uint16)
                         row["ends"] = np.asarray(row["ends"], dtype=np.float32)
                         self.speakers[row["speaker"]].append(len(self.rows))
+                        self.order += [len(self.rows)] * weight
                         self.rows.append(row)
-
-    def word_counts(self) -> Counter[str]:
-        return Counter(word for row in self.rows for word in row["text"].lower().split())
 
 
 class Reader:
@@ -91,7 +96,8 @@ class Reader:
         ids = np.array([*prompt, *self.vocabulary.tokens(codes), self.vocabulary.end])
         pointers = np.full(len(ids), UNKNOWN)
         offset, frame = prompt.index(self.opening) + 1, len(prompt)
-        one_token_a_character = len(self.vocabulary.tokenizer.encode(texts[0], add_special_tokens=False)) == len(texts[0])
+        tokens = self.vocabulary.tokenizer.encode(texts[0], add_special_tokens=False)
+        one_token_a_character = len(tokens) == len(texts[0])
         for text, row in zip(texts, rows, strict=True):
             count = len(row["codes"])
             if one_token_a_character and row["phones"]:
@@ -139,12 +145,12 @@ def align(text: str, phones: list[str], ends: np.ndarray, frames: int, rate: flo
 
 
 def samples(corpus: Corpus, reader: Reader, rng: random.Random, longest: int, joined: float) -> Iterator[Sample]:
-    """Endless samples, every utterance once a round; with probability `joined` others of its speaker are said before.
+    """Endless samples, a round after another of `corpus.order`; with probability `joined` others of its speaker are said before.
 
     Args:
         longest: tokens; longer samples are not made.
     """
-    order = list(range(len(corpus.rows)))
+    order = list(corpus.order)
     while True:
         rng.shuffle(order)
         for index in order:

@@ -59,7 +59,8 @@ def optimisers(
     Muon (Jordan et al. 2024) orthogonalises each matrix' update, which finds the alignment of text to speech in fewer
     steps; embeddings, outputs, norms and biases stay with AdamW. Each group remembers its peak in `peak`.
     """
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             inner = muon_lr and parameter.ndim == 2 and "layers." in name

@@ -1,5 +1,6 @@
 """Spectral losses and measures of waveforms, on any device."""
 
+import itertools
 from functools import cache
 
 import torch
@@ -59,7 +60,7 @@ class PeriodDiscriminator(nn.Module):
         widths = [1, channels, channels * 2, channels * 4, channels * 8]
         norm = nn.utils.parametrizations.weight_norm
         self.layers = nn.ModuleList(
-            norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in zip(widths, widths[1:], strict=False)
+            norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in itertools.pairwise(widths)
         )
         self.last = norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
 
@@ -115,8 +116,12 @@ def discriminator_loss(real: list[list[torch.Tensor]], made: list[list[torch.Ten
     return torch.stack(losses).mean()
 
 
-def generator_losses(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+def generator_losses(
+    real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Adversarial loss, and the L1 distance of the discriminators' features (feature matching); means over them."""
     adversarial = torch.stack([(1 - m[-1]).square().mean() for m in made]).mean()
-    matching = [F.l1_loss(a, b.detach()) for m, r in zip(made, real, strict=True) for a, b in zip(m[:-1], r, strict=False)]
+    matching = [
+        F.l1_loss(a, b.detach()) for m, r in zip(made, real, strict=True) for a, b in zip(m[:-1], r, strict=False)
+    ]
     return adversarial, torch.stack(matching).mean()

@@ -1,0 +1,187 @@
+"""The recipe of the shipped voice, end to end at toy size, through the command line, with a stop in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer, Wav2Vec2BertForCTC, Xcodec2Model
+
+import llasa
+from llasa.data.shards import read_rows, shard_files
+from llasa.vocabulary import read_vocabulary
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
+WORDS = "the a cat dog sat ran on under mat tree big red old new fast slowly quietly again today never".split()  # noqa: SIM905
+SMALL = {
+    "semantic": {
+        "hidden": 32, "layers": 3, "tap": 2, "heads": 2, "intermediate": 64, "kernel": 5, "steps": 4,
+        "batch_seconds": 4.0,
+    },
+    "codec": {
+        "tap": 2, "hidden": 64, "intermediate": 64, "layers": 1, "heads": 2, "encoder_hidden": 2, "levels": [4, 4, 4],
+        "steps": 4, "shapes": [[32, 2]], "compile": False, "validation": ["runs/corpus/val"],
+    },
+    "decoder": {
+        "tap": 2, "steps": 3, "adversarial_at": 1, "shapes": [[32, 2]], "compile": False, "channels": 2,
+        "validation": ["runs/corpus/val"], "periods": [2], "fft_sizes": [126],
+    },
+    "lm": {
+        "steps": 6, "tokens": 700, "longest": 500, "warmup": 2,
+        "model": {
+            "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "max_position_embeddings": 512,
+        },
+        "pointing_heads": [[1, 0]],
+    },
+}  # fmt: skip
+
+
+def run(folder: Path, *arguments: object) -> str:
+    """A command as a user types it; fails the test with its output if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "llasa.cli", *map(str, arguments)], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, voices_of_two: Path) -> Path:
+    """All stages, run once."""
+    folder = tmp_path_factory.mktemp("recipe")
+    rng = np.random.default_rng(0)
+    lines = [" ".join(rng.choice(WORDS, rng.integers(9, 13))) + "." for _ in range(64)]
+    (folder / "text.txt").write_text("\n".join(lines))
+    for stage, changes in SMALL.items():
+        settings = yaml.safe_load((RECIPES / f"{stage}.yaml").read_text())
+        (folder / f"{stage}.yaml").write_text(yaml.safe_dump(settings | changes))
+    run(folder, "data", "synth", "text.txt", "runs/corpus", "--speakers", 4, "--held-out", 20)
+    run(folder, "data", "recordings", voices_of_two, "runs/corpus")
+    run(folder, "data", "lexicon", "text.txt", "runs")
+    run(folder, "train", "semantic", "semantic.yaml", "--threads", 1)
+    run(folder, "train", "codec", "codec.yaml", "--threads", 1)
+    for part in ("train", "val", "real"):
+        run(folder, "data", "tokenise", f"runs/corpus/{part}", f"runs/codes/{part}", "--codec", "runs/codec/model")
+    run(folder, "train", "lm", "lm.yaml", "--threads", 1)
+    run(folder, "train", "codec", "decoder.yaml", "--threads", 1)
+    run(folder, "train", "assemble", "voice")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def voices_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An LJSpeech-layout folder of recordings, at another rate and in stereo."""
+    from llasa.data.synthesis import Speaker, speak
+
+    folder = tmp_path_factory.mktemp("recordings")
+    lines = []
+    for i in range(13):
+        samples, _, _ = speak(f"This is sentence number {WORDS[i]}, read out loud.", Speaker("slt", "slt"))
+        soundfile.write(folder / f"r{i}.wav", np.stack([samples, samples], 1), 16000)
+        lines.append(f"r{i}|This is sentence number {WORDS[i]}, read out loud.")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_corpus_holds_every_sentence_with_its_alignment(built: Path) -> None:
+    rows = [row for part in ("train", "val") for f in shard_files(built / "runs/corpus" / part) for row in read_rows(f)]
+    assert len(rows) == 64
+    assert len({row["speaker"] for row in rows}) > 4
+    for row in rows:
+        assert len(row["phones"]) == len(row["ends"]) > 10
+        assert row["ends"] == sorted(row["ends"])
+        assert row["ends"][-1] <= row["seconds"] + 0.01
+
+
+def test_recordings_are_split_and_keep_their_texts(built: Path) -> None:
+    kept = [row for f in shard_files(built / "runs/corpus/real") for row in read_rows(f)]
+    held = [row for f in shard_files(built / "runs/corpus/val-real") for row in read_rows(f)]
+    assert (len(kept), len(held)) == (11, 2)
+    assert all("read out loud" in row["text"] for row in kept + held)
+
+
+def test_codes_are_one_for_every_hop(built: Path) -> None:
+    for file in shard_files(built / "runs/codes/train"):
+        for row in read_rows(file):
+            assert len(row["codes"]) == round(row["seconds"] * 16000) // 320 + 1
+            assert max(row["codes"]) < 64
+
+
+def test_every_stage_logs_its_losses_and_leaves_a_picture(built: Path) -> None:
+    for stage, steps in (("semantic", 4), ("codec", 4), ("lm", 6), ("decoder", 3)):
+        rows = [json.loads(line) for line in (built / "runs" / stage / "log.jsonl").read_text().splitlines()]
+        assert rows[-1]["step"] == steps
+        assert list((built / "runs" / stage / "tensorboard").iterdir())
+    for stage in ("codec", "lm"):
+        assert list((built / "runs" / stage / "validation").glob("*.png"))
+
+
+def test_decoder_training_leaves_the_codes_alone(built: Path) -> None:
+    before = Xcodec2Model.from_pretrained(built / "runs/codec/model").state_dict()
+    after = Xcodec2Model.from_pretrained(built / "runs/decoder/model").state_dict()
+    moved = {name.split(".")[0] for name in before if not (before[name] == after[name]).all()}
+    assert moved == {"acoustic_decoder", "quantizer"}
+    assert (before["quantizer.project_in.weight"] == after["quantizer.project_in.weight"]).all()
+
+
+def test_the_assembled_folders_load_in_plain_transformers(built: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(built / "voice/lm")
+    vocabulary = read_vocabulary(AutoTokenizer.from_pretrained(built / "voice/lm"))
+    assert model.config.vocab_size == len(vocabulary.tokenizer)
+    assert vocabulary.size == 64
+    assert Xcodec2Model.from_pretrained(built / "voice/codec").config.quantization_levels == [4, 4, 4]
+    assert Wav2Vec2BertForCTC.from_pretrained(built / "voice/recogniser").config.num_hidden_layers == 3
+
+
+def test_the_assembled_voice_speaks(built: Path) -> None:
+    run(built, "say", "The old cat sat.", "--model", "voice/lm", "-o", "out.wav", "--seed", 1)
+    samples, rate = soundfile.read(built / "out.wav")
+    assert rate == 16000
+    assert len(samples) >= 320
+    assert np.isfinite(samples).all()
+    assert llasa.__version__ in run(built, "--version")
+
+
+@pytest.mark.parametrize("stage", ["semantic", "codec", "lm"])
+def test_a_finished_stage_started_again_does_nothing(built: Path, stage: str) -> None:
+    weights = built / "runs" / stage / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    run(built, "train", stage, f"{stage}.yaml", "--threads", 1)
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_stage_asked_to_stop_goes_on_where_it_was(built: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((built / "lm.yaml").read_text()) | {"steps": 100000, "out": str(tmp_path / "lm")}
+    (tmp_path / "lm.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "llasa.cli", "train", "lm", str(tmp_path / "lm.yaml"), "--threads", "1"]
+    with subprocess.Popen(command, cwd=built, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("lm 20/"):
+                process.send_signal(signal.SIGTERM)
+                break
+        process.stdout.read()
+        assert process.wait(60) == 0
+    first = json.loads((tmp_path / "lm/log.jsonl").read_text().splitlines()[-1])["step"]
+    assert first >= 20
+    run(built, "train", "lm", tmp_path / "lm.yaml", "--steps", first + 20, "--threads", 1)
+    rows = [json.loads(line) for line in (tmp_path / "lm/log.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == first + 20
+
+
+def test_bad_recipes_are_one_line(built: Path) -> None:
+    (built / "bad.yaml").write_text("corpus: {}\nnonsense: 1\n")
+    for name in ("bad.yaml", "missing.yaml"):
+        done = subprocess.run(
+            [sys.executable, "-m", "llasa.cli", "train", "lm", name], cwd=built, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
