@@ -40,7 +40,7 @@ def find_model(name: str | Path) -> Path:
         raise LlasaError(f"{text} is a file: pass the model's folder")
     if _HUB_ID.fullmatch(text):
         return _from_hub(text)
-    close = get_close_matches(text, EMBEDDED)
+    close = get_close_matches(text, EMBEDDED, cutoff=0.5)
     guess = f"did you mean {close[0]}?" if close else f"pass {', '.join(EMBEDDED)},"
     raise LlasaError(f"there is no model called {text}: {guess} or pass a folder, or a hub id like HKUSTAudio/Llasa-1B")
 

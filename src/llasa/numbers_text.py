@@ -313,7 +313,7 @@ _rules: list[_Rule] = [
     (r"\^(-?\d+)", _power),
     # Whatever is left
     (r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " "),
-    (r"\d+(?:\.\d+){2,}", _version),
+    (rf"{START}\d+(?:\.\d+){{2,}}", _version),
     (rf"({NUMBER})('s(?![A-Za-z]))?", _plain),
 ]  # fmt: skip
 RULES = [(re.compile(pattern), function) for pattern, function in _rules]

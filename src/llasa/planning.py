@@ -5,8 +5,9 @@ Knows text, prompts and how fast people speak; knows nothing of models or sound.
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
@@ -20,7 +21,7 @@ PACE = 0.08  # seconds a letter: 150 English words a minute
 WIDE = 3.5  # letters that a Chinese, Japanese or Korean character stands for
 SLACK = 1.5  # seconds that even a single word may take beyond twice its expected length
 LONGEST_CHUNK = 160  # characters; about ten seconds, the length of the utterances in most corpora
-SHORTEST_CHUNK = 20  # characters; a model with less room than this for text cannot speak
+SHORTEST_CHUNK = 20  # letters; a model with less room than this for text cannot speak
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Piece:
     def is_plausible(self, count: int, finished: bool) -> bool:
         """Whether a take of `count` codes came to its end by itself and neither too soon nor too late."""
         return finished and 0 < count <= self.limit and count >= 0.35 * self.expected - 25
+
+    def can_be_voice(self, count: int, finished: bool) -> bool:
+        """Whether a take of this piece may be the reference of others, and leaves them room."""
+        return self.is_plausible(count, finished) and count <= 1.5 * self.expected
 
     def distance(self, count: int, finished: bool) -> float:
         """How far a take is from what was expected; the least of several takes is the best."""
@@ -77,23 +82,31 @@ class Planner:
         """
         check_text(text)
         found = texts.chunks(text, self._longest(text, voice), self._cleaner(text))
-        chunks = [chunk for chunk in found if self._readable(chunk.text)]
-        unread = [chunk.text for chunk in found if not self._readable(chunk.text)]
-        if not chunks:
+        readable = [self._is_readable(chunk.text) for chunk in found]
+        if not any(readable):
             raise LlasaError("there is nothing in the text that this model can read: is it in the model's language?")
-        return chunks, unread
+        return list(compress(found, readable)), [c.text for c, fine in zip(found, readable, strict=True) if not fine]
 
-    def piece(self, chunk: texts.Chunk, voice: Voice | None, max_seconds: float | None = None) -> Piece:
-        """The piece for one chunk, spoken in a voice."""
-        prompt = self._prompt(chunk.text, voice)
+    def pieces(
+        self, chunks: Sequence[texts.Chunk], voice: Voice | None, max_seconds: float | None = None
+    ) -> list[Piece]:
+        """The chunks as pieces to be spoken in a voice.
+
+        Args:
+            max_seconds: the longest that a piece may last; by default about twice what is expected of it.
+        """
+        transcript = self._transcript(voice)
+        return [self._piece(chunk, voice, transcript, max_seconds) for chunk in chunks]
+
+    def _piece(self, chunk: texts.Chunk, voice: Voice | None, transcript: str, max_seconds: float | None) -> Piece:
+        prompt = self._prompt(chunk.text, voice, transcript)
         expected = self.expected(chunk.text, voice)
-        longest = 2 * expected + SLACK * self.codes_per_second
-        if max_seconds is not None:
-            longest = max_seconds * self.codes_per_second
+        longest = (2 * expected / self.codes_per_second + SLACK) if max_seconds is None else max_seconds
         room = self.context - len(prompt)
         if room < expected / 2:
             raise self._no_room(voice)
-        return Piece(chunk.text, prompt, expected, max(1, min(room, round(longest))), chunk.pause)
+        limit = max(1, min(room, round(longest * self.codes_per_second)))
+        return Piece(chunk.text, prompt, expected, limit, chunk.pause)
 
     def expected(self, text: str, voice: Voice | None) -> float:
         """About how many codes a text takes."""
@@ -101,13 +114,13 @@ class Planner:
 
     def _longest(self, text: str, voice: Voice | None) -> int:
         """Most characters of a chunk that leave room for its own speech, with some to spare."""
-        room = self.context - len(self._prompt("", voice)) - self.codes_per_second
+        room = self.context - len(self._prompt("", voice, self._transcript(voice))) - self.codes_per_second
         if voice is None:
             room /= 2  # the first chunk is going to be the voice of the others
         density = letters(text) / len(text)
         spoken = 1.3 * density * pace(voice, self.codes_per_second) * self.codes_per_second
         longest = int(room / (1 + spoken))
-        if longest < SHORTEST_CHUNK:
+        if longest * density < SHORTEST_CHUNK:
             raise self._no_room(voice)
         return min(LONGEST_CHUNK, longest)
 
@@ -116,11 +129,12 @@ class Planner:
             return LlasaError(f"this model's context of {self.context} tokens has no room for speech")
         return LlasaError(f"the voice {voice.name} fills this model's context of {self.context} tokens: {ADVICE}")
 
-    def _prompt(self, text: str, voice: Voice | None) -> list[int]:
-        if voice is None:
-            return self.vocabulary.prompt(self._read(text))
-        transcript = self._read(self._cleaner(voice.text)(voice.text))
-        return self.vocabulary.prompt(self._read(text), transcript, voice.codes)
+    def _prompt(self, text: str, voice: Voice | None, transcript: str) -> list[int]:
+        return self.vocabulary.prompt(self._read(text), transcript, () if voice is None else voice.codes)
+
+    def _transcript(self, voice: Voice | None) -> str:
+        """The words of the reference, as the model reads them."""
+        return "" if voice is None else self._read(self._cleaner(voice.text)(voice.text))
 
     def _cleaner(self, text: str) -> Callable[[str], str]:
         """English normalisation, which drops other scripts, unless the text is in one and the model may know it."""
@@ -129,7 +143,7 @@ class Planner:
     def _read(self, text: str) -> str:
         return text if self.lexicon is None else pronounce(text, self.lexicon)
 
-    def _readable(self, text: str) -> bool:
+    def _is_readable(self, text: str) -> bool:
         tokenizer = self.vocabulary.tokenizer
         spoken = "".join(character for character in self._read(text) if character.isalnum())
         ids = tokenizer(spoken, add_special_tokens=False)["input_ids"]

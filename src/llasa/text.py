@@ -308,15 +308,15 @@ def sentences(text: str) -> list[str]:
 def _split(block: str) -> Iterator[str]:
     start = 0
     for match in _BREAK.finditer(block):
-        if not _goes_on(match):
+        if not _goes_on(match, start):
             yield block[start : match.end()].strip()
             start = match.end()
     if rest := block[start:].strip():
         yield rest
 
 
-def _goes_on(match: re.Match[str]) -> bool:
-    """Whether the sentence goes on after what looks like its end."""
+def _goes_on(match: re.Match[str], start: int) -> bool:
+    """Whether the sentence that began at `start` goes on after what looks like its end."""
     text, mark = match.string, match[0]
     after = _AFTER.match(text, match.end())
     following = after[1] if after else ""
@@ -326,11 +326,11 @@ def _goes_on(match: re.Match[str]) -> bool:
     if word in _TITLES or word.lower() in ("e.g", "i.e") or (word.lower() in LABELS and following.isdigit()):
         return True
     if word.isdigit():  # "1. The first point"
-        return text[: match.start()].strip() == word if match.start() < 40 else False
+        return match.start() - start < 10 and text[start : match.start()].strip() == word
     opening = _OPENING.match(text, match.end()) is not None
     if len(word) == 1 and word.isupper():
         return following.isupper() and _is_initial(text, match.start() - 1)
-    if word.lower() == "etc" or word.lower() in ("a.m", "p.m"):
+    if word.lower() == "etc":
         return not following.isupper()
     return not opening and (_expansion(word) is not None or re.fullmatch(r"(?:[A-Za-z]\.)+[A-Za-z]", word) is not None)
 

@@ -262,17 +262,19 @@ class Llasa:
     ) -> Iterator[Utterance]:
         """The chunks in order, each as soon as it and all before it are done; `clock` gathers where time went."""
         first = 0
-        spoken = 0.0  # seconds, by the groups before this one
+        spoken = 0.0  # seconds
+        lengths = self._expected_seconds(chunks, voice)
         while first < len(chunks):
             # Without a voice the first chunk is spoken alone: it is the voice of the others.
             last = first + 1 if voice is None else len(chunks)
-            pieces = [self._planner.piece(chunk, voice, max_seconds) for chunk in chunks[first:last]]
-            to_come = sum(self._planner.expected(chunk.text, voice) for chunk in chunks[last:])
+            pieces = self._planner.pieces(chunks[first:last], voice, max_seconds)
 
-            def report(count: float, expected: float, before: float = spoken, after: float = to_come) -> None:
+            def report(
+                count: float, expected: float, before: float = spoken, after: float = sum(lengths[last:])
+            ) -> None:
                 if on_progress:
                     rate = self._codes_per_second
-                    on_progress(before + count / rate, before + (expected + after) / rate)
+                    on_progress(before + count / rate, before + expected / rate + after)
 
             results = takes(self.engine, self.vocabulary, pieces, seed, sampling, self._rows, first, report)
             for piece in pieces:
@@ -284,9 +286,12 @@ class Llasa:
                 clock["decode"] += time.perf_counter() - generated
                 spoken += len(take.codes) / self._codes_per_second
                 yield Utterance(piece.text, take.codes, samples, piece.pause, take.finished)
-            if voice is None and len(take.codes):
+            if voice is None and pieces[0].can_be_voice(len(take.codes), take.finished):
                 voice = Voice("first chunk", pieces[0].text, take.codes, self.codec_id)
             first = last
+
+    def _expected_seconds(self, chunks: list[Chunk], voice: Voice | None) -> list[float]:
+        return [self._planner.expected(chunk.text, voice) / self._codes_per_second for chunk in chunks]
 
     def _stream(
         self,
@@ -298,25 +303,28 @@ class Llasa:
         on_progress: Progress | None,
     ) -> Iterator[np.ndarray]:
         decoder = self.codec.decode_stream()
+        rate = self._codes_per_second
+        lengths = self._expected_seconds(chunks, voice)
         count = 0
         for index, chunk in enumerate(chunks):
-            piece = self._planner.piece(chunk, voice, max_seconds)
-            to_come = sum(self._planner.expected(chunk.text, voice) for chunk in chunks[index + 1 :])
+            piece = self._planner.pieces([chunk], voice, max_seconds)[0]
+            to_come = sum(lengths[index + 1 :])
             codes = np.empty(0, np.uint16)
             for new in stream_take(self.engine, self.vocabulary, piece, seed, sampling, index):
                 codes = np.concatenate([codes, new])
                 if on_progress:
                     so_far = count + len(codes)
-                    rest = max(0.0, piece.expected - len(codes)) + to_come
-                    on_progress(so_far / self._codes_per_second, (so_far + rest) / self._codes_per_second)
+                    rest = max(0.0, piece.expected - len(codes)) / rate + to_come
+                    on_progress(so_far / rate, so_far / rate + rest)
                 if len(samples := decoder.push(new)):
                     yield samples
-            ending = [decoder.finish(), silence(piece.pause, self.rate)]
-            if len(samples := np.concatenate(ending)):
-                yield samples
-            if voice is None and len(codes):
-                voice = Voice("first chunk", piece.text, codes, self.codec_id)
             count += len(codes)
+            if on_progress:
+                on_progress(count / rate, count / rate + to_come)
+            if len(samples := np.concatenate([decoder.finish(), silence(piece.pause, self.rate)])):
+                yield samples
+            if voice is None and piece.can_be_voice(len(codes), 0 < len(codes) < piece.limit):
+                voice = Voice("first chunk", piece.text, codes, self.codec_id)
         if not count:
             raise LlasaError(NO_SOUND)
 

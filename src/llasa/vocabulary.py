@@ -86,7 +86,9 @@ class Vocabulary:
         array = np.asarray(list(codes) if not isinstance(codes, np.ndarray) else codes, dtype=np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.size):
             bad = int(array.min() if array.min() < 0 else array.max())
-            raise LlasaError(f"code {bad} is outside this model's codebook of {self.size}: was it made by another codec?")
+            raise LlasaError(
+                f"code {bad} is outside this model's codebook of {self.size}: was it made by another codec?"
+            )
         return (array + self.first).tolist()
 
     def codes(self, tokens: Iterable[int]) -> np.ndarray:

@@ -15,15 +15,15 @@ def _installed() -> None:
     need_extra("train", "pyarrow")
 
 
-HELD_OUT = 1500
-
 
 @app.command()
 def synth(
     text: Annotated[Path, typer.Argument(help="A text file, a sentence a line.")],
     out: Annotated[Path, typer.Argument(help="Folder for the shards; train/ and val/ are made in it.")],
     speakers: Annotated[int, typer.Option(help="Shifted speakers beside the four plain voices.")] = 240,
-    held_out: Annotated[int, typer.Option(help="Sentences kept for validation: the file's first.")] = HELD_OUT,
+    held_out: Annotated[
+        int | None, typer.Option(help="Sentences kept for validation, the file's first; a thirtieth by default.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only so many sentences.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
 ) -> None:
@@ -38,9 +38,10 @@ def synth(
         raise LlasaError(f"no text file {text}")
     lines = [normalise(line) for line in text.read_text(encoding="utf-8").splitlines()]
     sentences = [line for line in lines if 4 <= len(line) <= 170 and is_speakable(line)][:limit]
-    if len(sentences) <= held_out:
-        raise LlasaError(f"{text} has {len(sentences)} usable sentences; more than --held-out {held_out} are needed")
-    for seed, (name, part) in enumerate((("val", sentences[:held_out]), ("train", sentences[held_out:]))):
+    kept = len(sentences) // 30 if held_out is None else held_out
+    if not 0 < kept < len(sentences):
+        raise LlasaError(f"{text} has {len(sentences)} usable sentences, too few to hold out {kept} of them")
+    for seed, (name, part) in enumerate((("val", sentences[:kept]), ("train", sentences[kept:]))):
         count = hours = 0.0
         for utterances, seconds in synthesise(part, out / name, shifted=speakers, workers=workers, seed=seed):
             count, hours = count + utterances, hours + seconds / 3600

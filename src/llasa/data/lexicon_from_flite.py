@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from llasa.errors import LlasaError
 from llasa.lexicon import PHONES
 
 # Said alone these words are stressed; in a sentence they hardly ever are.
@@ -24,7 +25,7 @@ def flite_lexicon(words: Iterable[str], batch: int = 500) -> dict[str, str]:
     """Word to phone characters for every word that flite says as one.
 
     Raises:
-        RuntimeError: flite is not installed.
+        LlasaError: flite is not installed.
     """
     pending, lexicon = sorted(set(words)), dict[str, str]()
     for start in range(0, len(pending), batch):
@@ -36,7 +37,7 @@ def flite_lexicon(words: Iterable[str], batch: int = 500) -> dict[str, str]:
             try:
                 printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             except FileNotFoundError as error:
-                raise RuntimeError("flite is not installed: apt-get install flite") from error
+                raise LlasaError("flite is not installed: apt-get install flite") from error
         lines = printed.strip().splitlines()
         if len(lines) != len(part):  # flite took some word for two sentences: find out which by halves
             if len(part) > 1:

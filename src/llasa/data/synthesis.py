@@ -20,6 +20,7 @@ import soundfile
 import soxr
 
 from llasa.data.shards import AUDIO_SCHEMA, write_shard
+from llasa.errors import LlasaError
 
 TEACHERS = ("rms", "slt", "awb", "kal16")
 RATE = 16000
@@ -64,7 +65,8 @@ def speak(text: str, speaker: Speaker) -> tuple[np.ndarray, list[str], list[floa
         samples (float32, 16 kHz mono, at the corpus' loudness), phones, and the second at which each phone ends.
 
     Raises:
-        RuntimeError: flite is not installed or failed on this text.
+        LlasaError: flite is not installed.
+        RuntimeError: it failed on this text.
     """
     with tempfile.NamedTemporaryFile(suffix=".wav", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
         command = ["flite", "-voice", speaker.voice, "-psdur", "-o", file.name]
@@ -75,7 +77,7 @@ def speak(text: str, speaker: Speaker) -> tuple[np.ndarray, list[str], list[floa
             # A text with no space would be taken for a file name, hence -t.
             printed = subprocess.run([*command, "-t", text], capture_output=True, text=True, timeout=60, check=True)
         except FileNotFoundError as error:
-            raise RuntimeError("flite is not installed: apt-get install flite") from error
+            raise LlasaError("flite is not installed: apt-get install flite") from error
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             raise RuntimeError(f"flite failed on {text[:60]!r}: {error}") from error
         samples, rate = soundfile.read(file.name, dtype="float32")

@@ -4,10 +4,10 @@ Knows how rows share a batch and a KV cache; the model's arithmetic is in llama.
 rows themselves in state.py. Knows nothing of text, codecs or audio: tokens are numbers.
 
 What a row generates depends on its prompt, seed and sampling alone, not on the rows beside it. On CPUs where oneDNN
-packs the weights (x86 with AVX-512 for bfloat16, any x86 for float32) this holds bit for bit, with the same number of
-threads: prompts are prefilled one by one, every row attends over its own columns without padding, and matrix products
-do not depend on the number of rows. Elsewhere products may differ in their last bits between batch sizes, and a row
-may part ways where two tokens lie that close.
+packs the weights (x86; with AVX-512 for bfloat16) this holds bit for bit at a given number of threads: prompts are
+prefilled one by one, every row attends over its own columns without padding, and the matrix products sum each row in
+the same order whatever their number. Elsewhere products may differ in their last bits between batch sizes, and a row
+may part ways where a draw falls that close between two tokens.
 """
 
 import secrets
@@ -160,7 +160,7 @@ class Engine:
             q, k, v = qkv.transpose(0, 1)[None].split((heads, kv_heads, kv_heads), 1)
             cache[layer, 0, :, :, : len(ids)] = k
             cache[layer, 1, :, :, : len(ids)] = v
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
             return out[0].transpose(0, 1).flatten(1)
 
         forward(self.llama, torch.tensor(ids, device=self.device), torch.arange(len(ids), device=self.device), attend)
@@ -227,10 +227,13 @@ def _attend(heads: int, spans: list[Span], stores: list[list[Tensor]], step: int
     outputs = []
     for (a, b, cached), store in zip(spans, stores[layer], strict=True):
         part = qkv if len(spans) == 1 else qkv[a:b]
-        length = cached + step
-        new = part.narrow(1, heads, part.shape[1] - heads).unflatten(1, (2, -1)).transpose(0, 1)
-        store.select(3, length).copy_(new)
-        keys, values = store.narrow(3, 0, length + 1).unbind(0)
-        query = part.narrow(1, 0, heads).unsqueeze(2)
-        outputs.append(F.scaled_dot_product_attention(query, keys, values, enable_gqa=True).flatten(1))
+        length = cached + step + 1
+        query, new = part.split((heads, part.shape[1] - heads), 1)
+        new = new.unflatten(1, (2, -1)).transpose(0, 1)  # (2, rows of the span, kv_heads, size)
+        store.select(3, length - 1).copy_(new)
+        keys, values = store.narrow(3, 0, length).unbind(0)
+        # Two batched products and not scaled_dot_product_attention: for a single query they are as fast, and the CPU's
+        # fused kernel sums in an order that depends on how the batch falls to the threads.
+        query = query.unflatten(1, (new.shape[2], -1))
+        outputs.append(((query @ keys.transpose(2, 3)).softmax(-1) @ values).flatten(1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -22,7 +22,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from llasa.errors import LlasaError
 
 Linear = Callable[[Tensor], Tensor]
-# (index of the layer, queries, keys and values (n, heads + 2 kv_heads, head_size)) -> (n, heads * head_size)
+# (index of the layer, rotated and scaled queries and keys, and values, (n, heads + 2 kv_heads, head_size))
+# -> (n, heads * head_size)
 Attention = Callable[[int, Tensor], Tensor]
 
 
@@ -45,7 +46,8 @@ class Llama:
         layers: the layers, in order.
         norm: the last norm's weight, (hidden,).
         head: the output matrix's legal rows, (n, hidden) -> (n, legal).
-        rotations: (context, 1, head_size / 2) complex64; row p turns a query or key at position p.
+        rotations: (context, 1, head_size / 2) complex64; row p turns a query or key at position p, and scales each by
+            the fourth root of 1 / head_size: their product comes out scaled by the square root, as attention wants it.
         heads, kv_heads, head_size, eps: as in the configuration.
         dtype: of what flows between the matrices, and of the KV cache.
     """
@@ -87,7 +89,7 @@ def read_llama(model: LlamaForCausalLM, legal: Tensor, context: int) -> Llama:
     dtype = torch.float32 if device.type == "cpu" else model.dtype
     cos, sin = rotary(torch.zeros(1), torch.arange(context)[None])
     half = config.head_dim // 2
-    rotations = torch.complex(cos[0, :, :half], sin[0, :, :half])[:, None].to(device)
+    rotations = torch.complex(cos[0, :, :half], sin[0, :, :half])[:, None].to(device) * config.head_dim**-0.25
 
     def norm(module: Any) -> Tensor:
         return module.weight.detach().to(dtype, copy=True)

@@ -57,6 +57,11 @@ def dnsmos(samples: np.ndarray) -> float:
     return float(scores["ovrl_mos"])
 
 
+def hear(samples: np.ndarray) -> dict[str, Any]:
+    """What there is to say about a clip alone: its transcript ("heard") and its DNSMOS ("dnsmos")."""
+    return {"heard": transcribe(samples), "dnsmos": dnsmos(samples)}
+
+
 def spread(judge: Callable[..., Result], *columns: Sequence[np.ndarray], processes: int = 2) -> list[Result]:
     """A judge or measure over many clips (or pairs, given two columns), in their order, in processes of its own.
 

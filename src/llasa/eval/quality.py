@@ -58,12 +58,12 @@ def measure_words(tts: Llasa, sentences: list[str], pictures: int = 4) -> Part:
             "never ended": speech is not None and not all(speech.finished),
         }
         items.append({"text": sentence, "seed": index, "length": length, "faults": faults})
-    for name, sounds in clips.items():
-        heard = judges.spread(judges.transcribe, sounds)
-        opinions = judges.spread(judges.dnsmos, sounds)
-        for item, transcript, opinion in zip(items, heard, opinions, strict=True):
-            errors, item["words"] = metrics.word_errors(item["text"], transcript)
-            item[name] = {"heard": transcript, "errors": errors, "dnsmos": opinion}
+    # One pool for all clips: its processes take seconds to start.
+    found = iter(judges.spread(judges.hear, [clip for sounds in clips.values() for clip in sounds]))
+    for name in clips:
+        for item in items:
+            item[name] = next(found)
+            item[name]["errors"], item["words"] = metrics.word_errors(item["text"], item[name]["heard"])
     by_length = sorted(range(len(items)), key=lambda i: len(sentences[i]))
     chosen = [by_length[len(items) * k // pictures] for k in range(pictures)]
     shown = [(sentences[i], [("teacher", clips["teacher"][i]), ("voice", clips["voice"][i])]) for i in chosen]

@@ -62,28 +62,28 @@ def assemble(runs: Path, corpus: Path, out: Path, sampling: dict[str, float] | N
 
 
 def make_voices(folder: Path, corpus: Path) -> None:
-    """Preset voices from held-out speech: the teachers, some shifted speakers, and the human reader."""
+    """Preset voices: the teachers, some shifted speakers, and the human reader; held-out clips before trained ones."""
     codec = Codec.load(folder / "codec")
     mark = fingerprint(folder / "codec")
-    rows = list(_candidates(corpus / "val"))
+    rows = _candidates(corpus / "val", corpus / "train")
     shifted = sorted({row["speaker"] for row in rows} - set(TEACHERS))
     chosen = dict(zip(NAMES, shifted[:: max(1, len(shifted) // len(NAMES))], strict=False))
     presets = {teacher: teacher for teacher in TEACHERS} | chosen
     if (corpus / "val-real").exists():
-        human = [row for row in _candidates(corpus / "val-real") if row["text"]]
+        human = [row for row in _candidates(corpus / "val-real", corpus / "real") if row["text"]]
         rows += human
         presets |= {READER: human[0]["speaker"]} if human else {}
     for name, speaker in presets.items():
         own = [row for row in rows if row["speaker"] == speaker]
         if not own:
             continue
-        # Of a speaker's clips the one whose length is nearest the middle of what is asked.
-        row = min(own, key=lambda r: abs(r["seconds"] - (SHORTEST + LONGEST) / 2))
+        # Of a speaker's first clips the one whose length is nearest the middle of what is asked.
+        row = min(own[:8], key=lambda r: abs(r["seconds"] - (SHORTEST + LONGEST) / 2))
         samples = row_audio(row)
         Voice(name, row["text"], codec.encode(samples), mark).save(folder / "lm" / "voices" / f"{name}.safetensors")
 
 
-def _candidates(folder: Path) -> list[dict[str, Any]]:
-    """Rows fit to be a reference: long enough, short enough, and a text that is a plain sentence."""
-    rows = [row for file in shard_files(folder) for row in read_rows(file)]
+def _candidates(*folders: Path) -> list[dict[str, Any]]:
+    """Rows of each folder's first shards fit to be a reference: neither short nor long, and a plain sentence."""
+    rows = [row for folder in folders for file in shard_files(folder)[:4] for row in read_rows(file)]
     return [r for r in rows if SHORTEST <= r["seconds"] <= LONGEST and not re.search(r"[^A-Za-z ,.'?!-]", r["text"])]

@@ -1,0 +1,136 @@
+"""The second implementation of the Llama against transformers' own."""
+
+import pytest
+import torch
+from models import make_lm
+from torch import Tensor
+from transformers import LlamaForCausalLM, RepetitionPenaltyLogitsProcessor
+
+from llasa.engine import Engine, Sampling, llama
+from llasa.engine.sampling import Sampler
+from llasa.errors import LlasaError
+
+VOCABULARY, FIRST, SIZE, END = 150, 50, 90, 40
+LEGAL = [*range(FIRST, FIRST + SIZE), END]
+PROMPT = [3, 4, 5, 6, 60, 61, 7]
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+
+KINDS: dict[str, dict] = {
+    "grouped queries": {},
+    "one key a query": {"num_key_value_heads": 4},
+    "tied": {"tie_word_embeddings": True},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "head size": {"head_dim": 24},
+    "llama3 rope": {"rope_parameters": LLAMA3},
+}
+
+
+def make(**changes: object) -> LlamaForCausalLM:
+    """A random Llama whose biases and norms are not at their neutral values either."""
+    model = make_lm(VOCABULARY, **changes)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+def reference(model: LlamaForCausalLM, prompt: list[int], tokens: int, penalty: float = 1.0) -> list[int]:
+    """What transformers generates greedily from legal tokens, without the end token."""
+    processor = RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=len(prompt))
+    illegal = [token for token in range(VOCABULARY) if token not in LEGAL]
+    ids = model.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
+        max_new_tokens=tokens, eos_token_id=END, pad_token_id=1, suppress_tokens=illegal, logits_processor=[processor],
+    )  # fmt: skip
+    new = ids[0, len(prompt) :].tolist()
+    return new[: new.index(END)] if END in new else new
+
+
+def logits_of(engine: Engine, monkeypatch: pytest.MonkeyPatch, tokens: int) -> tuple[list[int], Tensor]:
+    """Greedy tokens and the logits (tokens, legal) they were picked from."""
+    seen: list[Tensor] = []
+    choose = Sampler.choose
+
+    def record(self: Sampler, logits: Tensor, *rest: Tensor) -> Tensor:
+        seen.append(logits[0])
+        return choose(self, logits, *rest)
+
+    monkeypatch.setattr(Sampler, "choose", record)
+    state = engine.extend(engine.start([PROMPT], sampling=Sampling(temperature=0)), tokens)
+    return state.tokens[0], torch.stack(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_is_transformers_generate_token_for_token(kind: str) -> None:
+    model = make(**KINDS[kind])
+    engine = Engine(model, FIRST, SIZE, END)
+    prompts = [PROMPT, [9], list(range(45, 85))]
+    state = engine.extend(engine.start(prompts, sampling=Sampling(temperature=0)), 120)
+    wanted = [reference(model, prompt, 120) for prompt in prompts]
+    assert state.tokens == wanted
+    assert max(map(len, wanted)) >= 40
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_transformers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(**KINDS[kind])
+    tokens, found = logits_of(Engine(model, FIRST, SIZE, END), monkeypatch, 30)
+    with torch.no_grad():
+        wanted = model(torch.tensor([PROMPT + tokens])).logits[0, len(PROMPT) - 1 :, LEGAL]
+    assert (found - wanted[: len(found)]).abs().max() < 1e-4 * wanted.abs().max()
+
+
+def test_bfloat16_weights_give_the_logits_of_the_same_weights_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make().to(torch.bfloat16)
+    tokens, found = logits_of(Engine(model, FIRST, SIZE, END), monkeypatch, 30)
+    with torch.no_grad():
+        wanted = model.float()(torch.tensor([PROMPT + tokens])).logits[0, len(PROMPT) - 1 :, LEGAL]
+    assert (found - wanted[: len(found)]).abs().mean() < 0.02 * wanted.std()
+
+
+def test_without_packed_weights_the_tokens_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(attention_bias=True)
+    monkeypatch.setattr(llama, "_packs", lambda weight: False)
+    engine = Engine(model, FIRST, SIZE, END)
+    state = engine.extend(engine.start([PROMPT], sampling=Sampling(temperature=0)), 100)
+    assert state.tokens[0] == reference(model, PROMPT, 100)
+
+
+def test_repetition_penalty_counts_what_was_generated_and_not_the_prompt() -> None:
+    model = make()
+    prompt = list(range(FIRST, FIRST + 40))
+    sampling = Sampling(temperature=0, repetition_penalty=1.4)
+    engine = Engine(model, FIRST, SIZE, END)
+    state = engine.start([prompt], sampling=sampling)
+    for _ in range(4):
+        engine.extend(state, 15)
+    assert state.tokens[0] == reference(model, prompt, 60, penalty=1.4)
+    assert state.tokens[0] != reference(model, prompt, 60)
+    assert len(state.tokens[0]) > 20
+
+
+def test_the_engine_keeps_its_own_weights() -> None:
+    model = make()
+    engine = Engine(model, FIRST, SIZE, END)
+    before = engine.extend(engine.start([PROMPT], seeds=[1])).tokens
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    assert engine.extend(engine.start([PROMPT], seeds=[1])).tokens == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_act": "gelu"}, "activation is gelu"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}}, "rope type is dynamic"),
+    ],
+)
+def test_llamas_of_another_kind_are_refused(changes: dict, words: str) -> None:
+    with pytest.raises(LlasaError, match=words):
+        Engine(make(**changes), FIRST, SIZE, END)

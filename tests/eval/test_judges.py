@@ -1,0 +1,63 @@
+"""Judges on flite's speech, where the words and the speakers are known."""
+
+import numpy as np
+import pytest
+
+from llasa.data.synthesis import Speaker, speak
+from llasa.eval import judges, metrics, statistics
+
+SENTENCES = (
+    "The old man walked slowly down to the river.",
+    "There was nothing left in the house but a table and two chairs.",
+    "She wrote a long letter to her brother in the city.",
+    "We waited for the morning train until the rain came.",
+)
+
+
+@pytest.fixture(scope="module")
+def clips() -> dict[str, list[np.ndarray]]:
+    return {voice: [speak(text, Speaker(voice, voice))[0] for text in SENTENCES] for voice in ("rms", "slt")}
+
+
+def test_the_recogniser_understands_the_teacher(clips: dict[str, list[np.ndarray]]) -> None:
+    pairs = [
+        metrics.word_errors(text, judges.transcribe(clip)) for text, clip in zip(SENTENCES, clips["rms"], strict=True)
+    ]
+    assert statistics.error_rate(*zip(*pairs, strict=True)).value < 0.35
+
+
+def test_the_recogniser_hears_words_not_just_any_speech(clips: dict[str, list[np.ndarray]]) -> None:
+    heard = judges.transcribe(clips["rms"][0])
+    assert metrics.wer(SENTENCES[1], heard) > 0.7
+
+
+def test_other_processes_hear_the_same_in_any_order(clips: dict[str, list[np.ndarray]]) -> None:
+    backwards = judges.spread(judges.transcribe, clips["rms"][::-1])
+    assert backwards == [judges.transcribe(clip) for clip in clips["rms"]][::-1]
+
+
+def test_silence_has_no_words_no_speaker_and_no_score() -> None:
+    for silence in (np.empty(0, np.float32), np.zeros(16000, np.float32)):
+        assert judges.transcribe(silence) == ""
+        assert judges.similarity(silence, silence) == 0
+        assert np.isnan(judges.dnsmos(silence))
+
+
+def test_a_speaker_is_nearer_to_itself(clips: dict[str, list[np.ndarray]]) -> None:
+    own = judges.similarity(clips["rms"][0], clips["rms"][1])
+    assert own > judges.similarity(clips["rms"][0], clips["slt"][1]) + 0.15
+    assert own < 0.9999
+    assert judges.similarity(clips["rms"][0], clips["rms"][0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_hum_and_an_overdriven_clip_still_have_embeddings(clips: dict[str, list[np.ndarray]]) -> None:
+    hum = np.sin(np.arange(3200) / 20).astype(np.float32)
+    assert np.linalg.norm(judges.speaker_embedding(hum)) == pytest.approx(1, abs=1e-4)
+    assert judges.similarity(clips["rms"][0], 30 * clips["rms"][0]) > 0.75
+
+
+def test_dnsmos_prefers_clean_speech(clips: dict[str, list[np.ndarray]]) -> None:
+    clean = clips["rms"][1]
+    noisy = clean + np.random.default_rng(0).normal(0, 0.05, clean.size).astype(np.float32)
+    assert judges.dnsmos(clean) > judges.dnsmos(noisy) + 0.5
+    assert 1 <= judges.dnsmos(noisy) <= 5

@@ -1,0 +1,96 @@
+"""Measures against hand-counted errors, closed forms, and sounds whose order is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llasa.data.synthesis import Speaker, speak
+from llasa.errors import LlasaError
+from llasa.eval import metrics
+
+
+@pytest.fixture(scope="module")
+def spoken() -> np.ndarray:
+    return speak("Nobody in the village had seen the ferry since early spring.", Speaker("rms", "rms"))[0]
+
+
+def test_words_drop_case_and_punctuation_but_keep_apostrophes() -> None:
+    assert metrics.words("“Don’t!” cried O'Neil; the well-known 'café'.") == (
+        ["don't", "cried", "o'neil", "the", "well", "known", "cafe"]
+    )
+
+
+def test_words_of_a_number_are_the_words_read() -> None:
+    assert metrics.words("It cost 12 dollars") == ["it", "cost", "twelve", "dollars"]
+
+
+def test_word_errors_are_counted_by_hand() -> None:
+    # sat -> sits, down added, the second "the" gone
+    assert metrics.word_errors("The cat sat on the mat.", "the cat sits down on mat") == (3, 6)
+    assert metrics.wer("The cat sat on the mat.", "the cat sits down on mat") == 0.5
+
+
+def test_nothing_heard_is_all_deleted_and_extra_words_exceed_one() -> None:
+    assert metrics.wer("two words", "") == 1.0
+    assert metrics.wer("two words", "and these are all quite other ones") == 3.5
+    assert metrics.word_errors("...", "noise heard") == (2, 0)
+
+
+def test_wer_without_words_says_so() -> None:
+    with pytest.raises(LlasaError, match="no words"):
+        metrics.wer("?!", "something")
+
+
+def test_measures_of_equal_sounds_are_perfect(spoken: np.ndarray) -> None:
+    assert metrics.stoi(spoken, spoken) == pytest.approx(1.0, abs=1e-6)
+    assert metrics.pesq_wb(spoken, spoken) == pytest.approx(4.64, abs=0.01)
+    assert metrics.mel_distance(spoken, spoken) == 0
+
+
+def test_measures_fall_as_noise_rises(spoken: np.ndarray) -> None:
+    noise = np.random.default_rng(0).normal(size=spoken.size).astype(np.float32)
+    noisy = [spoken + level * noise for level in (0.0003, 0.003, 0.03)]
+    for measure in (metrics.stoi, metrics.pesq_wb, lambda one, other: -metrics.mel_distance(one, other)):
+        scores = [measure(spoken, sound) for sound in noisy]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[0] - scores[-1] > 0.1
+
+
+def test_a_codecs_longer_output_is_compared_over_the_shared_length(spoken: np.ndarray) -> None:
+    longer = np.concatenate([spoken, np.ones(300, np.float32)])
+    assert metrics.stoi(spoken, longer) == metrics.stoi(spoken, spoken)
+    assert metrics.mel_distance(spoken, longer) == 0
+
+
+def test_mel_distance_is_the_log_of_a_gain(spoken: np.ndarray) -> None:
+    # In white noise every band lies above the floor, so a gain of two moves all by ln 2.
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    assert metrics.mel_distance(noise, 2 * noise) == pytest.approx(np.log(2), abs=1e-4)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(16000, np.float32), np.ones(100, np.float32), np.empty(0, np.float32)])
+def test_sounds_without_speech_have_no_score(samples: np.ndarray) -> None:
+    assert np.isnan(metrics.stoi(samples, samples))
+    assert np.isnan(metrics.pesq_wb(samples, samples))
+
+
+@given(st.integers(1, 300))
+def test_evenly_used_codes_have_their_number_as_perplexity(count: int) -> None:
+    used = metrics.codebook_usage([np.arange(count), np.arange(count)], 300)
+    assert used.perplexity == pytest.approx(count)
+    assert used.share == count / 300
+    assert used.count == 2 * count
+
+
+def test_rare_codes_count_as_used_but_hardly_add_perplexity() -> None:
+    used = metrics.codebook_usage([np.zeros(999, np.uint16), np.array([7], np.uint16)], 8)
+    assert used.share == 0.25
+    assert used.perplexity == pytest.approx(1.008, abs=1e-3)
+
+
+def test_codes_of_another_codebook_are_refused() -> None:
+    with pytest.raises(LlasaError, match="another codec"):
+        metrics.codebook_usage([np.array([64])], 64)
+    with pytest.raises(LlasaError, match="no codes"):
+        metrics.codebook_usage([], 64)

@@ -1,0 +1,81 @@
+"""Intervals against closed forms, and against what they promise: to hold the truth 19 times in 20."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llasa.eval import statistics
+
+
+def test_mean_agrees_with_the_normal_interval() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    found = statistics.mean(values)
+    reach = statistics.Z * values.std() / 20
+    assert found.value == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - reach, abs=0.03)
+    assert found.high == pytest.approx(values.mean() + reach, abs=0.03)
+
+
+def test_mean_covers_the_truth_about_19_times_in_20() -> None:
+    rng = np.random.default_rng(2)
+    found = [statistics.mean(rng.exponential(1.0, 60)) for _ in range(100)]
+    assert 87 <= sum(interval.low <= 1.0 <= interval.high for interval in found) <= 99
+
+
+def test_median_ignores_one_outlier() -> None:
+    found = statistics.median([*np.linspace(1, 2, 51), 1e6])
+    assert 1.0 < found.low < found.value < found.high < 2.0
+
+
+def test_the_same_figures_give_the_same_interval() -> None:
+    assert statistics.mean([1, 2, 5]) == statistics.mean([1, 2, 5])
+
+
+def test_error_rate_weighs_sentences_by_their_words() -> None:
+    found = statistics.error_rate([1, 9], [1, 99])
+    assert found.value == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx((9 / 99, 1.0))
+
+
+def test_a_paired_difference_is_surer_than_two_intervals() -> None:
+    rng = np.random.default_rng(3)
+    words = rng.integers(5, 20, 100)
+    teacher = rng.binomial(words, rng.uniform(0, 0.6, 100))
+    ours = teacher + 1  # each sentence one error worse, however hard it is
+    paired = statistics.error_rate_difference(ours, teacher, words)
+    alone = statistics.error_rate(teacher, words)
+    assert paired.value == pytest.approx(100 / words.sum())
+    assert 0 < paired.low < paired.high
+    assert paired.high - paired.low < 0.3 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "low", "high"),
+    # 0 of n: high is z² / (n + z²); half of n: the centre stays and the reach is z / 2 / sqrt(n + z²).
+    [(0, 100, 0.0, 0.036995), (100, 100, 0.963005, 1.0), (50, 100, 0.403832, 0.596168)],
+)
+def test_share_agrees_with_wilsons_closed_forms(hits: int, total: int, low: float, high: float) -> None:
+    found = statistics.share(hits, total)
+    assert (found.value, found.low, found.high) == pytest.approx((hits / total, low, high), abs=1e-5)
+
+
+@given(st.integers(1, 500).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_share_is_symmetric_and_within_bounds(pair: tuple[int, int]) -> None:
+    hits, total = pair
+    found, mirrored = statistics.share(hits, total), statistics.share(total - hits, total)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low == pytest.approx(1 - mirrored.high)
+
+
+@pytest.mark.parametrize(("hits", "total"), [(3, 2), (-1, 2), (0, 0)])
+def test_share_refuses_what_is_no_proportion(hits: int, total: int) -> None:
+    with pytest.raises(ValueError, match="not a proportion"):
+        statistics.share(hits, total)
+
+
+def test_empty_or_uneven_columns_are_refused() -> None:
+    with pytest.raises(ValueError, match="equal length"):
+        statistics.mean([])
+    with pytest.raises(ValueError, match="equal length"):
+        statistics.error_rate([1, 2], [3])

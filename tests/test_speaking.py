@@ -1,0 +1,143 @@
+"""Takes: their order, their seeds, which are tried again, and that several at once are what each is alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from models import ALPHABET, make_lm
+
+from llasa import speaking
+from llasa.engine import Engine, Sampling
+from llasa.errors import LlasaError
+from llasa.planning import Piece
+from llasa.speaking import Take, draw_seed, row_count, stream_take, take_seed, takes
+from llasa.vocabulary import character_tokenizer, read_vocabulary
+
+VOCABULARY = read_vocabulary(character_tokenizer(ALPHABET, 64, context=512))
+MODEL = make_lm(len(VOCABULARY.tokenizer))
+ENGINE = Engine(MODEL, VOCABULARY.first, VOCABULARY.size, VOCABULARY.end)
+HOT = Sampling(temperature=1.0)
+
+
+def make_pieces(count: int, expected: float = 20, limit: int = 60) -> list[Piece]:
+    """Pieces of different texts; the random model ends at random, after about 60 codes."""
+    texts = [f"word {'abcdefghijklmnopqrstuvwxyz'[i]}" for i in range(count)]
+    return [Piece(text, VOCABULARY.prompt(text), expected, limit, 0.0) for text in texts]
+
+
+def speak(pieces: list[Piece], rows: int = 16, seed: int = 7, **more: object) -> list[Take]:
+    return list(takes(ENGINE, VOCABULARY, pieces, seed, HOT, rows, **more))  # type: ignore[arg-type]
+
+
+def test_each_take_is_what_it_is_alone_whatever_else_is_spoken():
+    pieces = make_pieces(7)
+    together, pairs, alone = speak(pieces), speak(pieces, rows=2), speak(pieces, rows=1)
+    assert len(together) == 7
+    for others in (pairs, alone):
+        for a, b in zip(together, others, strict=True):
+            np.testing.assert_array_equal(a.codes, b.codes)
+            assert a.finished == b.finished
+    single = speak(pieces[3:4], offset=3)
+    np.testing.assert_array_equal(single[0].codes, together[3].codes)
+
+
+def test_the_seed_decides():
+    pieces = make_pieces(2)
+    first, again, other = speak(pieces, seed=1), speak(pieces, seed=1), speak(pieces, seed=2)
+    np.testing.assert_array_equal(first[1].codes, again[1].codes)
+    assert [t.codes.tolist() for t in first] != [t.codes.tolist() for t in other]
+    assert len({take_seed(s, p, a) for s in range(3) for p in range(3) for a in range(3)}) == 27
+
+
+def test_an_implausible_take_is_tried_again_and_the_best_kept(monkeypatch: pytest.MonkeyPatch):
+    pieces = make_pieces(12, expected=50, limit=60)
+    seeds: list[int] = []
+    start = Engine.start
+
+    def counting(self, prompts, samples, given, *rest):
+        seeds.extend(given)
+        return start(self, prompts, samples, given, *rest)
+
+    monkeypatch.setattr(Engine, "start", counting)
+    best = speak(pieces)
+    again = [i for i in range(12) if take_seed(7, i, 1) in seeds]
+    third = [i for i in range(12) if take_seed(7, i, 2) in seeds]
+    assert 0 < len(third) < len(again) < 12
+    assert len(seeds) == 12 + len(again) + len(third)  # none is tried a fourth time
+    monkeypatch.setattr(speaking, "ATTEMPTS", 1)
+    first = speak(pieces)
+    for i, piece in enumerate(pieces):
+        plausible = piece.is_plausible(len(first[i].codes), first[i].finished)
+        assert plausible == (i not in again)
+        if plausible:
+            np.testing.assert_array_equal(best[i].codes, first[i].codes)
+        before, after = (piece.distance(len(t.codes), t.finished) for t in (first[i], best[i]))
+        assert after <= before
+    assert sum(t.finished for t in best) > sum(t.finished for t in first)
+
+
+def test_what_never_ends_is_cut_at_its_own_limit():
+    mute = make_lm(len(VOCABULARY.tokenizer))
+    mute.lm_head.weight.data[VOCABULARY.end] = 0  # as unlikely as it gets with logits of both signs
+    engine = Engine(mute, VOCABULARY.first, VOCABULARY.size, VOCABULARY.end)
+    pieces = [replace(piece, limit=limit) for piece, limit in zip(make_pieces(3), (5, 33, 60), strict=True)]
+    result = list(takes(engine, VOCABULARY, pieces, 1, Sampling(temperature=1.0, top_k=5), 16))
+    assert [len(take.codes) for take in result] == [5, 33, 60]
+    assert not any(take.finished for take in result)
+
+
+def test_greedy_takes_are_not_repeated(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    start = Engine.start
+    monkeypatch.setattr(Engine, "start", lambda self, *rest: calls.append(rest) or start(self, *rest))
+    list(takes(ENGINE, VOCABULARY, make_pieces(2, expected=1000, limit=30), 1, Sampling(temperature=0.0), 16))
+    assert len(calls) == 1
+
+
+def test_takes_come_in_order_as_soon_as_they_can():
+    pieces = make_pieces(6)
+    reported: list[tuple[float, float]] = []
+    stream = takes(ENGINE, VOCABULARY, pieces, 7, HOT, 1, on_progress=lambda *both: reported.append(both))
+    next(stream)
+    assert reported[-1][0] < 100  # one row: the others have not begun
+    rest = list(stream)
+    codes, expected = reported[-1]
+    assert len(rest) == 5
+    assert codes == expected
+    assert all(so_far <= total for so_far, total in reported)
+
+
+def test_a_stream_is_the_take_in_parts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(speaking, "ATTEMPTS", 1)
+    pieces = make_pieces(4, limit=200)
+    whole = speak(pieces)
+    for index, piece in enumerate(pieces):
+        parts = list(stream_take(ENGINE, VOCABULARY, piece, 7, HOT, index))
+        np.testing.assert_array_equal(np.concatenate(parts), whole[index].codes)
+        assert len(parts[0]) <= speaking.FIRST_CODES
+        assert all(len(part) for part in parts)
+
+
+def test_a_stream_that_ends_at_once_starts_over():
+    """With an expectation of 400 codes, ending within the first 20 is no take at all."""
+    piece = make_pieces(1, expected=400, limit=500)[0]
+    tries = takes(ENGINE, VOCABULARY, [replace(piece, expected=1, limit=20)] * 60, 7, HOT, 16)
+    early = [i for i, take in enumerate(tries) if take.finished and len(take.codes) < 20]
+    assert len(early) > 5
+    firsts = [len(next(stream_take(ENGINE, VOCABULARY, piece, 7, HOT, i), np.empty(0))) for i in early]
+    assert sum(first == speaking.FIRST_CODES for first in firsts) > len(firsts) / 2
+
+
+def test_seeds():
+    assert draw_seed(5) == 5
+    assert draw_seed(None) != draw_seed(None)
+    with pytest.raises(LlasaError, match="must be 0 or more"):
+        draw_seed(-1)
+
+
+def test_rows_are_bounded_by_their_caches():
+    assert row_count(MODEL.config, 512) == 16
+    big = make_lm(64, hidden_size=1024, num_attention_heads=8, num_key_value_heads=8, num_hidden_layers=2).config
+    big.num_hidden_layers = 32
+    assert row_count(big, 2048) == 2  # 512 MiB each
+    assert row_count(big, 8192) == 1
