@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from llasa.audio import (
-    is_silent, load, loudness, pcm16, resample, save, set_loudness, trim_silence, wav_bytes, wav_header,
-)  # fmt: skip
+    is_silent,
+    load,
+    loudness,
+    pcm16,
+    resample,
+    save,
+    set_loudness,
+    trim_silence,
+    wav_bytes,
+    wav_header,
+)
 from llasa.errors import LlasaError
 
 
@@ -94,15 +103,15 @@ BROKEN = {
     "not audio": (b"just some text\n" * 50, "not an audio file, or is truncated or corrupt"),
     "zeros": (bytes(5000), "not an audio file"),
     "zero bytes": (b"", r"empty \(0 bytes\)"),
-    "header alone": (wav_header(16000, 0), "no samples"),
+    "header alone": (wav_header(16000, 0), "holds no samples"),
     "half a header": (wav_header(16000, 5)[:30], "truncated or corrupt"),
-    "truncated wav": (wav_bytes(tone(), 16000)[:9000], "truncated: 8956 bytes where its header says 32000"),
+    "truncated wav": (wav_bytes(tone(), 16000)[:9000], "truncated: 8992 bytes where its header says 32036"),
     "truncated 8 bit": (encoded(tone(), 16000, "WAV", "PCM_U8")[:9000], "truncated"),
     "truncated aiff": (encoded(tone(), 16000, "AIFF", "PCM_16")[:9000], "truncated"),
     "truncated w64": (encoded(tone(), 16000, "W64", "PCM_16")[:9000], "truncated"),
     "truncated flac": (encoded(tone(), 16000, "FLAC", "PCM_16")[:4000], "truncated or corrupt"),
-    "truncated ogg": (encoded(tone(), 16000, "OGG", "VORBIS")[:4000], "truncated or corrupt"),
-    "truncated mp3": (encoded(tone(4), 16000, "MP3", "MPEG_LAYER_III")[:6000], "truncated: "),
+    "truncated ogg": (encoded(tone(), 16000, "OGG", "VORBIS")[:4000], "empty, or was cut off"),
+    "truncated mp3": (encoded(tone(4), 16000, "MP3", "MPEG_LAYER_III")[:3000], "truncated: "),
     "corrupt flac": (
         encoded(tone(), 16000, "FLAC", "PCM_16")[:3000] + bytes(range(256)) * 20, "truncated or corrupt",
     ),

@@ -1,4 +1,4 @@
-"""The command line, with the arguments, pipes and mistakes of its users: what comes out, where, and with which status."""
+"""The command line, with the arguments, pipes and mistakes of its users: what comes out, where, with which status."""
 
 import io
 import json
@@ -18,6 +18,7 @@ import soundfile
 
 from llasa import audio
 from llasa.cli import main
+from llasa.tts import Llasa
 from llasa.voice import Voice
 
 LONG = "This is a sentence of the long text that is spoken here. " * 30
@@ -47,8 +48,16 @@ def run(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPa
     return call
 
 
+@pytest.fixture(scope="module")
+def model(lm_folder: Path) -> Llasa:
+    return Llasa.load(lm_folder)
+
+
 @pytest.fixture
-def say(run: Run, lm_folder: Path) -> Run:
+def say(run: Run, lm_folder: Path, model: Llasa, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`llasa say` with a model that is loaded once for all tests; no chunk lasts more than a second."""
+    monkeypatch.setattr(Llasa, "load", lambda name, device: model)
+
     def call(*arguments: object, stdin: bytes = b"") -> Result:
         return run("say", *arguments, "--model", lm_folder, "--max-seconds", 1, stdin=stdin)
 
@@ -164,9 +173,9 @@ def test_a_recording_and_its_transcript_are_a_voice(say: Run, reference: Path):
 def test_settings_reach_the_engine(say: Run):
     greedy = [say("Hello.", "--temperature", 0, "--seed", seed).out for seed in (1, 2)]
     assert greedy[0] == greedy[1]
-    narrow = [say("Hello.", "--top-k", 1, "--seed", seed).out for seed in (1, 2)]
-    assert narrow == greedy
-    fails(say("Hello.", "--temperature", -1), "temperature is -1.0")
+    assert say("Hello.", "--temperature", 0, "--repetition-penalty", 9).out != greedy[0]
+    for option, value in (("temperature", -1), ("top-p", 0), ("top-k", -1), ("min-p", 2), ("repetition-penalty", 0)):
+        fails(say("Hello.", f"--{option}", value), f"{option.replace('-', '_')} is {value}")
     assert say("Hello.", "--seed", -1).code == 2
 
 
@@ -270,19 +279,18 @@ def test_a_reference_needs_its_transcript_and_the_other_way_round(say: Run, run:
 
 def test_a_model_that_is_not_there_or_broken(run: Run, tmp_path: Path, lm_folder: Path):
     fails(run("say", "Hello.", "--model", "tynny"), "did you mean tiny?")
-    fails(run("info", "--model", "/no/folder"), "no model called /no/folder")
+    fails(run("voices", "list", "--model", "/no/folder"), "no model called /no/folder")
     shutil.copytree(lm_folder.parent / "codec", tmp_path / "codec")
     copy = shutil.copytree(lm_folder, tmp_path / "lm")
     (copy / "config.json").write_text("{")
-    for verb in (["say", "Hello."], ["info"]):
-        fails(run(*verb, "--model", copy), "config.json cannot be read")
+    fails(run("say", "Hello.", "--model", copy), "config.json cannot be read")
     shutil.copy(lm_folder / "config.json", copy)
     weights = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[:-100])
     for verb in (["say", "Hello."], ["info"]):
         result = run(*verb, "--model", copy)
         assert result.code == 1
-        assert "error: " in result.err
+        assert result.err.startswith(f"error: the model in {copy} cannot" if verb != ["info"] else "error: ")
         assert result.err.count("\n") == 1
     (copy / "tokenizer.json").unlink()
     fails(run("say", "Hello.", "--model", copy), "has no tokenizer.json")
@@ -318,11 +326,10 @@ def test_ctrl_c_during_a_stream_leaves_a_whole_file(lm_folder: Path, tmp_path: P
 
 
 def test_ctrl_c_saves_the_chunks_that_are_finished(
-    say: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+    say: Run, model: Llasa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from contextlib import contextmanager
 
-    from llasa import speaking
     from llasa.commands import say as verb
 
     @contextmanager
@@ -334,7 +341,7 @@ def test_ctrl_c_saves_the_chunks_that_are_finished(
         yield advance
 
     monkeypatch.setattr(verb, "bar", impatient)
-    monkeypatch.setattr(speaking, "ROWS", 1)
+    monkeypatch.setattr(model, "_rows", 1)
     limit = 4.0
     result = say(LONG, "-o", tmp_path / "out.wav", "--seed", 1)
     assert result.code == 130

@@ -40,6 +40,7 @@ def load(source: str | Path | BinaryIO, rate: int = 16000, max_seconds: float = 
 
     Raises:
         LlasaError: no such file, a folder, not audio, truncated, corrupt, empty, too long, or NaN or infinite samples.
+            An OGG cut off after its first second is not noticed, since it does not say how long it should be.
     """
     name, opened = _open(source)
     try:
@@ -90,9 +91,9 @@ def _read(sound: soundfile.SoundFile, name: str, rate: int, max_seconds: float) 
     count = 0
     while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
         count += len(block)
-        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-        if not np.all(np.abs(mono) < 1e6):  # false for NaN too
+        if not np.all(np.abs(block) < 1e6):  # false for NaN too
             raise LlasaError(f"{name} has NaN, infinite or absurdly large samples: it is damaged, export it again")
+        mono = block.mean(axis=1)
         pieces.append(stream.resample_chunk(mono) if stream else mono)
     # MP3 counts are exact to a few frames of 1,152 samples.
     if count < 0.99 * sound.frames - 4608:
@@ -101,7 +102,7 @@ def _read(sound: soundfile.SoundFile, name: str, rate: int, max_seconds: float) 
         pieces.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     if not samples.size:
-        raise LlasaError(f"{name} holds no samples")
+        raise LlasaError(f"{name} holds no samples: it is empty, or was cut off")
     return samples
 
 

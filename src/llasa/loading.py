@@ -41,8 +41,8 @@ def find_model(name: str | Path) -> Path:
     if _HUB_ID.fullmatch(text):
         return _from_hub(text)
     close = get_close_matches(text, EMBEDDED, cutoff=0.5)
-    guess = f"did you mean {close[0]}?" if close else f"pass {', '.join(EMBEDDED)},"
-    raise LlasaError(f"there is no model called {text}: {guess} or pass a folder, or a hub id like HKUSTAudio/Llasa-1B")
+    guess = f"did you mean {close[0]}? Or" if close else f"pass {', '.join(EMBEDDED)}, or"
+    raise LlasaError(f"there is no model called {text}: {guess} a folder, or a hub id like HKUSTAudio/Llasa-1B")
 
 
 def _from_hub(name: str) -> Path:
