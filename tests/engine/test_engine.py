@@ -1,6 +1,6 @@
 """The three verbs: prefilling, forking, seeds, stopping, selecting."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -64,16 +64,7 @@ def test_sampled_tokens_follow_the_softmax_of_the_legal_logits() -> None:
     assert statistic < 124.1  # chi-square's 99 % quantile for 90 degrees of freedom
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.usefixtures("threads")
 def test_a_row_is_the_same_whatever_else_is_in_the_batch(dtype: torch.dtype) -> None:
     """Bit for bit, down to the KV cache, where the weights are packed."""
     model = make_lm(VOCABULARY, hidden_size=128, head_dim=32).to(dtype)
@@ -101,6 +92,22 @@ def test_a_row_is_the_same_whatever_else_is_in_the_batch(dtype: torch.dtype) -> 
             else:
                 assert torch.allclose(found, wanted, atol=1e-3)
     assert any(len(tokens) > 30 for tokens in batches[0].tokens)
+
+
+def test_a_row_does_not_depend_on_the_thread_that_its_place_in_the_batch_falls_to(tiny: Engine) -> None:
+    def run(seeds: list[int]) -> State:
+        state = tiny.start([list(range(100)) * 3], len(seeds), seeds, WARM, max_tokens=3)
+        return tiny.extend(state, 3)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        alone, batch = run([5]), run([1, 2, 3, 4, 5])
+    finally:
+        torch.set_num_threads(threads)
+    assert alone.tokens[0] == batch.tokens[4]
+    if llama._packs(tiny.llama.embedding):
+        assert torch.equal(alone.cache[:, :, 0, :, :302], batch.cache[:, :, 4, :, :302])
 
 
 def test_seeds_make_rows_differ_and_repeat(tiny: Engine) -> None:

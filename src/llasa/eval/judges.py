@@ -7,6 +7,7 @@ is loaded once a process.
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.resources import files
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,9 +52,7 @@ def dnsmos(samples: np.ndarray) -> float:
     """DNSMOS P.835, overall: the opinion score from 1 to 5 that listeners would give. NaN for no sound at all."""
     if not samples.any():
         return float("nan")
-    from speechmos import dnsmos as rater
-
-    scores = rater.run(np.clip(samples, -1, 1).astype(np.float32), sr=RATE)
+    scores = _rater()(np.clip(samples, -1, 1).astype(np.float32), RATE, False)
     return float(scores["ovrl_mos"])
 
 
@@ -87,3 +86,18 @@ def _speaker_encoder() -> Any:
     import resemblyzer
 
     return resemblyzer.VoiceEncoder("cpu", verbose=False)
+
+
+@cache
+def _rater() -> Any:
+    from onnxruntime import InferenceSession, SessionOptions
+    from speechmos.dnsmos import DNSMOS
+
+    folder = files("speechmos") / "dnsmos_models"
+    primary, p808 = str(folder / "sig_bak_ovr.onnx"), str(folder / "model_v8.onnx")
+    # Sessions of its own making spin a thread on every core while they wait, which starves other processes.
+    options = SessionOptions()
+    options.intra_op_num_threads = 1
+    rater = DNSMOS(primary, p808)
+    rater.onnx_sess, rater.p808_onnx_sess = InferenceSession(primary, options), InferenceSession(p808, options)
+    return rater
