@@ -1,6 +1,7 @@
 # make hello    sets up .venv and says a sentence with the embedded voice
 # make test     the test suite                          make lint     formatting, lint and types
-# make tiny     trains the embedded voice anew          make quality SENTENCES=held-out.txt     measures it
+# make tiny TEXT=sentences.txt SPEECH="folder ..."      trains the embedded voice anew
+# make quality SENTENCES=held-out.txt                   measures the embedded voice
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)

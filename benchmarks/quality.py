@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py --sentences held-out.txt
 
-Writes quality.md, quality.json (every sentence's figures) and quality.png into benchmarks/results. Parts can be run one
-by one with `--only`: what was measured earlier on the same weights is kept.
+Writes quality.md, quality.json (every sentence's figures, by its number) and quality.png into benchmarks/results. Parts
+can be run one by one with `--only`: what was measured earlier on the same weights is kept.
 
 - wer      errors of words by PocketSphinx, faulty lengths, DNSMOS; the voice against its teacher
 - codec    the codec alone: STOI, PESQ, use of the codebook
@@ -90,7 +90,7 @@ def measure(name: str, arguments: argparse.Namespace, sentences: list[str]) -> A
     part = quality.measure_speed(tts, sentences[:40])
     cold = [cold_start(arguments.model, sentences[0]) for _ in range(1 if arguments.quick else 5)]
     middle = statistics.median(cold)
-    part.items.append({"text": sentences[0], "cold_starts": cold})
+    part.items.append({"sentence": 0, "cold_starts": cold})
     what = f"`llasa say` from its start to the file, one sentence, median of {len(cold)} (and their range)"
     figure = f"{middle:.1f} s ({min(cold):.1f} to {max(cold):.1f})"
     part.rows.append(quality.Row(what, figure, "at most 8 s", middle <= 8))

@@ -27,6 +27,7 @@ def test_every_phone_is_one_character_of_its_own() -> None:
         ("the dog's", "ðə DɔGZ"),
         ("the bus's", "ðə BʌSəZ"),
         ("o'zyx  'cat'", "ozyx KæT"),
+        ("A cat, A B A, the A", "a KæT, E b E, ðə a"),
     ],
 )
 def test_known_words_become_phones_and_others_stay_letters(text: str, spoken: str) -> None:

@@ -26,6 +26,8 @@ PUNCTUATION = " .,?!;:-"
 ALPHABET = LETTERS + PUNCTUATION + "".join(PHONES.values())
 
 _WORD = re.compile(r"[a-z']+")
+# An "A" beside another single capital is spelled, as in "A P I"; any other is the article.
+_SPELLED_A = re.compile(r"(?<=\b[A-Z] )A\b|\bA(?= [A-Z]\b)")
 _VOICELESS = set("PTKFθ")
 _SIBILANT = set("SZʃʒCJ")
 
@@ -74,4 +76,5 @@ def pronounce(text: str, lexicon: dict[str, str], spell: Callable[[str], bool] =
                 return known
         return word.replace("'", "")
 
-    return re.sub(r"\s+", " ", _WORD.sub(replace, text.lower())).strip()
+    marked = _SPELLED_A.sub("\0", text).lower()
+    return re.sub(r"\s+", " ", _WORD.sub(replace, marked).replace("\0", PHONES["ey"])).strip()

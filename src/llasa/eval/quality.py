@@ -3,6 +3,8 @@
 Knows the package's speakers and the judges, and the bars that the embedded voice is held to; knows nothing of files.
 Everything is measured against the teacher, flite's voice of the same name, reading the same words. A figure meets its
 bar by itself; its interval is printed beside it. Whatever is drawn at random has a fixed seed.
+
+Results name sentences by their numbers, from 0, and hold no words of theirs: held-out lists are others' to publish.
 """
 
 import math
@@ -57,16 +59,17 @@ def measure_words(tts: Llasa, sentences: list[str], pictures: int = 4) -> Part:
             "stopped early": length < SHORT,
             "never ended": speech is not None and not all(speech.finished),
         }
-        items.append({"text": sentence, "seed": index, "length": length, "faults": faults})
+        items.append({"sentence": index, "length": length, "faults": faults})
     # One pool for all clips: its processes take seconds to start.
     found = iter(judges.spread(judges.hear, [clip for sounds in clips.values() for clip in sounds]))
     for name in clips:
-        for item in items:
-            item[name] = next(found)
-            item[name]["errors"], item["words"] = metrics.word_errors(item["text"], item[name]["heard"])
+        for item, sentence in zip(items, sentences, strict=True):
+            judged = next(found)
+            errors, item["words"] = metrics.word_errors(sentence, judged["heard"])
+            item[name] = {"errors": errors, "dnsmos": judged["dnsmos"]}
     by_length = sorted(range(len(items)), key=lambda i: len(sentences[i]))
     chosen = [by_length[len(items) * k // pictures] for k in range(pictures)]
-    shown = [(sentences[i], [("teacher", clips["teacher"][i]), ("voice", clips["voice"][i])]) for i in chosen]
+    shown = [(f"sentence {i}", [("teacher", clips["teacher"][i]), ("voice", clips["voice"][i])]) for i in chosen]
     return Part([*_word_rows(items), *_fault_rows(items), *_opinion_rows(items)], items, shown)
 
 
@@ -112,15 +115,15 @@ def _say(tts: Llasa, sentence: str, voice: str | Voice, seed: int) -> Speech | N
 def measure_codec(codec: Codec, sentences: list[str]) -> Part:
     """The codec alone: every sentence is read by every teacher and by two unseen shifted speakers."""
     shifted = speakers(2 * len(sentences), SEED)[len(TEACHERS) :]
-    readings = [(sentence, Speaker(name, name)) for sentence in sentences for name in TEACHERS]
+    readings = [(index, Speaker(name, name)) for index in range(len(sentences)) for name in TEACHERS]
     plain = len(readings)
-    readings += [(sentences[i % len(sentences)], speaker) for i, speaker in enumerate(shifted)]
-    sounds = [speak(normalise(sentence), speaker)[0] for sentence, speaker in readings]
+    readings += [(i % len(sentences), speaker) for i, speaker in enumerate(shifted)]
+    sounds = [speak(normalise(sentences[index]), speaker)[0] for index, speaker in readings]
     streams = [codec.encode(sound) for sound in sounds]
     figures = judges.spread(metrics.compare, sounds, [codec.decode(stream) for stream in streams])
     items: list[dict[str, Any]] = [
-        {"text": sentence, "speaker": speaker.name, "seconds": sound.size / RATE, **figure}
-        for (sentence, speaker), sound, figure in zip(readings, sounds, figures, strict=True)
+        {"sentence": index, "speaker": speaker.name, "seconds": sound.size / RATE, **figure}
+        for (index, speaker), sound, figure in zip(readings, sounds, figures, strict=True)
     ]
     rows = []
     for label, part in (("teachers", items[:plain]), ("unseen shifted speakers", items[plain:])):
@@ -152,13 +155,13 @@ def measure_cloning(tts: Llasa, sentences: list[str]) -> Part:
     items: list[dict[str, Any]] = []
     sounds: dict[str, list[np.ndarray]] = {"reference": [], "speaker": [], "clone": []}
     for index, speaker in enumerate(speakers(min(len(sentences), CLONED), SEED)[len(TEACHERS) :]):
-        said, reference = _reference(sentences[index:] + sentences[:index], speaker)
-        other = sentences[(sentences.index(said) + len(sentences) // 2) % len(sentences)]
-        speech = _say(tts, other, tts.clone(reference, said, rate=RATE), index)
+        said, reference = _reference(sentences, index, speaker)
+        other = (said + len(sentences) // 2) % len(sentences)
+        speech = _say(tts, sentences[other], tts.clone(reference, sentences[said], rate=RATE), index)
         sounds["reference"].append(reference)
-        sounds["speaker"].append(speak(normalise(other), speaker)[0])
+        sounds["speaker"].append(speak(normalise(sentences[other]), speaker)[0])
         sounds["clone"].append(speech.samples if speech else np.zeros(0, np.float32))
-        items.append({"speaker": speaker.name, "reference": said, "text": other})
+        items.append({"speaker": speaker.name, "reference": said, "sentence": other})
     embedded = {name: np.stack([judges.speaker_embedding(clip) for clip in clips]) for name, clips in sounds.items()}
     rows = []
     for name, label in (("speaker", "the speakers themselves"), ("clone", "clones")):
@@ -174,12 +177,12 @@ def measure_cloning(tts: Llasa, sentences: list[str]) -> Part:
     return Part(rows, items)
 
 
-def _reference(sentences: list[str], speaker: Speaker) -> tuple[str, np.ndarray]:
-    """The first sentence that takes this speaker 3 to 10 seconds, and its sound."""
-    for sentence in sentences:
-        sound, _, _ = speak(normalise(sentence), speaker)
+def _reference(sentences: list[str], first: int, speaker: Speaker) -> tuple[int, np.ndarray]:
+    """The first sentence, counted round from `first`, that takes this speaker 3 to 10 seconds, and its sound."""
+    for index in [*range(first, len(sentences)), *range(first)]:
+        sound, _, _ = speak(normalise(sentences[index]), speaker)
         if 3 * RATE <= sound.size <= 10 * RATE:
-            return sentence, sound
+            return index, sound
     raise LlasaError("no sentence takes 3 to 10 seconds to read, as a reference should: give longer or shorter ones")
 
 
@@ -195,7 +198,7 @@ def measure_speed(tts: Llasa, sentences: list[str]) -> Part:
         said = time.perf_counter()
         next(tts.stream(sentence, voice=TEACHER, seed=index))
         first = time.perf_counter() - said
-        items.append({"text": sentence, "seconds": seconds, "say": said - began, "first_audio": first})
+        items.append({"sentence": index, "seconds": seconds, "say": said - began, "first_audio": first})
     factor = statistics.median([item["say"] / item["seconds"] for item in items])
     waits = [1000 * item["first_audio"] for item in items]
     wait = statistics.median(waits)

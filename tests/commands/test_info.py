@@ -1,0 +1,33 @@
+"""`llasa info`."""
+
+import json
+import shutil
+from pathlib import Path
+
+from commands.runner import Run
+
+
+def test_info_tells_versions_and_sizes(run: Run, lm_folder: Path, codec_folder: Path):
+    result = run("info", "--model", lm_folder)
+    assert result.code == 0
+    text = result.out.decode()
+    total = sum(t.numel() for t in _weights(lm_folder))
+    assert f"{total / 1e6:,.1f} million parameters, 2 layers of 64, context 512 tokens" in text
+    assert "64 codes, 50 a second" in text
+    assert "0 presets, 0 of your own" in text
+    assert str(codec_folder) in text
+
+
+def _weights(folder: Path) -> list:
+    from safetensors.torch import load_file
+
+    return list(load_file(folder / "model.safetensors").values())
+
+
+def test_info_measures_this_machine(run: Run, lm_folder: Path, tmp_path: Path):
+    copy = shutil.copytree(lm_folder, tmp_path / "lm")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"codec": str(lm_folder.parent / "codec")}))
+    text = run("info", "--model", copy, "--benchmark").out.decode()
+    for measured in ("codes a second", "real-time factor", "first audio of a stream"):
+        assert measured in text
