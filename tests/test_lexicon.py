@@ -27,6 +27,7 @@ def test_every_phone_is_one_character_of_its_own() -> None:
         ("the dog's", "ðə DɔGZ"),
         ("the bus's", "ðə BʌSəZ"),
         ("o'zyx  'cat'", "ozyx KæT"),
+        ('"The cat" (sat)\tçat', "ðə KæT sat at"),
         ("A cat, A B A, the A", "a KæT, E b E, ðə a"),
     ],
 )

@@ -25,6 +25,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PUNCTUATION = " .,?!;:-"
 ALPHABET = LETTERS + PUNCTUATION + "".join(PHONES.values())
 
+_KNOWN = frozenset(ALPHABET)
 _WORD = re.compile(r"[a-z']+")
 # An "A" beside another single capital is spelled, as in "A P I"; any other is the article.
 _SPELLED_A = re.compile(r"(?<=\b[A-Z] )A\b|\bA(?= [A-Z]\b)")
@@ -59,6 +60,8 @@ def save_lexicon(lexicon: dict[str, str], folder: Path) -> None:
 def pronounce(text: str, lexicon: dict[str, str], spell: Callable[[str], bool] = lambda word: False) -> str:
     """Normalised text with every word that the lexicon knows written in phones, the others in lower-case letters.
 
+    Nothing outside `ALPHABET` is left, so a character tokenizer gives one token for each character of the result.
+
     Args:
         text: letters and punctuation, as `text.normalise` leaves it.
         lexicon: word to phones.
@@ -77,4 +80,5 @@ def pronounce(text: str, lexicon: dict[str, str], spell: Callable[[str], bool] =
         return word.replace("'", "")
 
     marked = _SPELLED_A.sub("\0", text).lower()
-    return re.sub(r"\s+", " ", _WORD.sub(replace, marked).replace("\0", PHONES["ey"])).strip()
+    spoken = _WORD.sub(replace, marked).replace("\0", PHONES["ey"])
+    return " ".join("".join(c if c in _KNOWN else " " if c.isspace() else "" for c in spoken).split())

@@ -107,7 +107,7 @@ def test_a_shard_truncated_by_a_crash_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(LlasaError, match=r"a\.parquet is not a whole Parquet shard"):
         list(read_rows(path))
-    with pytest.raises(LlasaError, match="no .parquet shards"):
+    with pytest.raises(LlasaError, match=r"no \.parquet shards"):
         shard_files(tmp_path / "nothing")
 
 

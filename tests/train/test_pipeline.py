@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, voices_of_two: Path) -> Path
     for stage, changes in SMALL.items():
         settings = yaml.safe_load((RECIPES / f"{stage}.yaml").read_text())
         (folder / f"recipes/tiny/{stage}.yaml").write_text(yaml.safe_dump(settings | changes))
+    shutil.copy(RECIPES / "voice.yaml", folder / "recipes/tiny")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [RECIPES / "run", "voice", "text.txt", voices_of_two],
@@ -155,7 +157,10 @@ def test_a_finished_stage_started_again_does_nothing(built: Path, stage: str) ->
 
 
 def test_a_stage_asked_to_stop_goes_on_where_it_was(built: Path, tmp_path: Path) -> None:
-    settings = yaml.safe_load((built / "recipes/tiny/lm.yaml").read_text()) | {"steps": 100000, "out": str(tmp_path / "lm")}
+    settings = yaml.safe_load((built / "recipes/tiny/lm.yaml").read_text()) | {
+        "steps": 100000,
+        "out": str(tmp_path / "lm"),
+    }
     (tmp_path / "lm.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "llasa.cli", "train", "lm", str(tmp_path / "lm.yaml"), "--threads", "1"]
     with subprocess.Popen(command, cwd=built, stdout=subprocess.PIPE, text=True, env=os.environ) as process:

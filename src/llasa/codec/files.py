@@ -3,6 +3,7 @@
 Knows the file; knows nothing of what the codes sound like.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def save_codes(path: str | Path, codes: np.ndarray) -> None:
             np.save(file, array)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+            temporary.unlink(missing_ok=True)
         raise LlasaError(f"cannot write the codes to {path}: {error.strerror}") from error
 
 

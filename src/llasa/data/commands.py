@@ -15,7 +15,6 @@ def _installed() -> None:
     need_extra("train", "pyarrow")
 
 
-
 @app.command()
 def synth(
     text: Annotated[Path, typer.Argument(help="A text file, a sentence a line.")],

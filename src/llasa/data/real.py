@@ -10,6 +10,7 @@ from llasa import audio
 from llasa.data.shards import AUDIO_SCHEMA, write_shard
 from llasa.data.synthesis import RATE, RMS_LEVEL, flac
 from llasa.errors import LlasaError
+from llasa.text import normalise
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff"}
 
@@ -62,7 +63,7 @@ def make_shards(
             rows.append(
                 {
                     "id": file.stem,
-                    "text": text,
+                    "text": normalise(text),
                     "audio": flac(samples),
                     "speaker": f"{name}-{who}",
                     "language": "en",

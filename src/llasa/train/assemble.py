@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,29 @@ from llasa.loading import fingerprint
 from llasa.train.semantic import SYMBOLS
 from llasa.voice import Voice
 
+
+@dataclass
+class Settings:
+    """`recipes/*/voice.yaml`: where the stages left their models, and the sampling that suits the voice."""
+
+    runs: str = "runs"
+    corpus: str = "runs/corpus"
+    sampling: dict[str, float] = field(default_factory=dict)
+
+
 SHORTEST, LONGEST = 3.0, 6.0  # seconds of a preset's reference
 # Presets made of shifted speakers get names of their own; which speaker each is, is in the voice's card.
 NAMES = ("alma", "bruno", "clara", "dario", "edith", "felix", "greta", "hugo")
 READER = "reader"
 
 
-def assemble(runs: Path, corpus: Path, out: Path, sampling: dict[str, float] | None = None) -> None:
+def assemble(settings: Settings, out: Path) -> None:
     """Writes `out/recogniser`, `out/codec` and `out/lm` (with its voices), each whole before it replaces an older one.
 
     Raises:
         LlasaError: a stage has no model yet.
     """
+    runs = Path(settings.runs)
     for stage in ("semantic", "codec", "lm"):
         if not (runs / stage / "model" / "config.json").exists():
             raise LlasaError(f"{runs / stage} has no model yet: run `llasa train {stage}` first")
@@ -46,14 +58,14 @@ def assemble(runs: Path, corpus: Path, out: Path, sampling: dict[str, float] | N
     model = LlamaForCausalLM.from_pretrained(runs / "lm" / "model", dtype=torch.float32).half()
     model.config.codec = "../codec"
     model.config.default_voice = TEACHERS[0]
-    for key, value in (sampling or {}).items():
+    for key, value in settings.sampling.items():
         setattr(model.generation_config, key, value)
     model.generation_config.do_sample = True
     model.save_pretrained(fresh / "lm")
     AutoTokenizer.from_pretrained(runs / "lm" / "model").save_pretrained(fresh / "lm")
     if lexicon := load_lexicon(runs / "lm" / "model"):
         save_lexicon(lexicon, fresh / "lm")
-    make_voices(fresh, corpus)
+    make_voices(fresh, Path(settings.corpus))
     for part in ("recogniser", "codec", "lm"):
         shutil.rmtree(out / part, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)

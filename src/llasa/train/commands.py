@@ -68,16 +68,15 @@ def lm(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
 
 @app.command()
 def assemble(
+    recipe: Recipe,
     out: Annotated[Path, typer.Argument(help="Folder for lm/, codec/ and recogniser/.")],
-    runs: Annotated[Path, typer.Option(help="Folder with the stages' outputs.")] = Path("runs"),
-    corpus: Annotated[Path, typer.Option(help="Held-out audio shards to take the preset voices from.")] = Path(
-        "runs/corpus"
-    ),
 ) -> None:
-    """Put the trained models together as one voice: bfloat16 weights and preset voices.
+    """Put the trained models together as one voice: half-precision weights and preset voices.
 
-    Example: llasa train assemble src/llasa/assets/tiny
+    Example: llasa train assemble recipes/tiny/voice.yaml my-voice
     """
+    from llasa.train.assemble import Settings
     from llasa.train.assemble import assemble as run
+    from llasa.train.loop import read_settings
 
-    run(runs, corpus, out)
+    run(read_settings(Settings, recipe), out)

@@ -93,11 +93,11 @@ class Reader:
         texts = [self.text(row["text"], lambda word: rng.random() < self.spell) for row in rows]
         prompt = self.vocabulary.prompt(" ".join(texts))
         codes = np.concatenate([row["codes"] for row in rows])
-        ids = np.array([*prompt, *self.vocabulary.tokens(codes), self.vocabulary.end])
-        pointers = np.full(len(ids), UNKNOWN)
+        sequence = np.array([*prompt, *self.vocabulary.tokens(codes), self.vocabulary.end])
+        pointers = np.full(len(sequence), UNKNOWN)
         offset, frame = prompt.index(self.opening) + 1, len(prompt)
-        tokens = self.vocabulary.tokenizer.encode(texts[0], add_special_tokens=False)
-        one_token_a_character = len(tokens) == len(texts[0])
+        tokens = [self.vocabulary.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        one_token_a_character = all(len(ids) == len(text) for ids, text in zip(tokens, texts, strict=True))
         for text, row in zip(texts, rows, strict=True):
             count = len(row["codes"])
             if one_token_a_character and row["phones"]:
@@ -105,7 +105,7 @@ class Reader:
                 pointers[frame - 1 : frame - 1 + count] = targets + offset
             offset += len(text) + 1
             frame += count
-        return Sample(ids, len(prompt) - 1, pointers)
+        return Sample(sequence, len(prompt) - 1, pointers)
 
     def text(self, text: str, spell: Callable[[str], bool] = lambda word: False) -> str:
         """What the tokenizer is given for a normalised text."""
@@ -145,10 +145,11 @@ def align(text: str, phones: list[str], ends: np.ndarray, frames: int, rate: flo
 
 
 def samples(corpus: Corpus, reader: Reader, rng: random.Random, longest: int, joined: float) -> Iterator[Sample]:
-    """Endless samples, a round after another of `corpus.order`; with probability `joined` others of its speaker are said before.
+    """Endless samples, a round after another of `corpus.order`; some after others of their speaker.
 
     Args:
         longest: tokens; longer samples are not made.
+        joined: probability that one more utterance of the speaker is said before.
     """
     order = list(corpus.order)
     while True:
