@@ -44,7 +44,7 @@ class Piece:
 
     def is_plausible(self, count: int, finished: bool) -> bool:
         """Whether a take of `count` codes came to its end by itself and neither too soon nor too late."""
-        return finished and 0 < count <= self.limit and count >= 0.35 * self.expected - 25
+        return finished and 0 < count <= self.limit and count >= 0.4 * self.expected - 8
 
     def can_be_voice(self, count: int, finished: bool) -> bool:
         """Whether a take of this piece may be the reference of others, and leaves them room."""
