@@ -33,6 +33,7 @@ class Piece:
         prompt: token ids.
         expected: about how many codes it should take.
         limit: the most codes it may take; a longer take has run away.
+        least: codes before which it may not end; a shorter take has lost its words.
         pause: seconds of silence after it.
     """
 
@@ -40,11 +41,12 @@ class Piece:
     prompt: list[int]
     expected: float
     limit: int
+    least: int
     pause: float
 
     def is_plausible(self, count: int, finished: bool) -> bool:
         """Whether a take of `count` codes came to its end by itself and neither too soon nor too late."""
-        return finished and 0 < count <= self.limit and count >= 0.4 * self.expected - 8
+        return finished and max(1, self.least) <= count <= self.limit
 
     def can_be_voice(self, count: int, finished: bool) -> bool:
         """Whether a take of this piece may be the reference of others, and leaves them room."""
@@ -106,7 +108,8 @@ class Planner:
         if room < expected / 2:
             raise self._no_room(voice)
         limit = max(1, min(room, round(longest * self.codes_per_second)))
-        return Piece(chunk.text, prompt, expected, limit, chunk.pause)
+        least = min(max(0, round(0.4 * expected - 8)), limit - 1)
+        return Piece(chunk.text, prompt, expected, limit, least, chunk.pause)
 
     def expected(self, text: str, voice: Voice | None) -> float:
         """About how many codes a text takes."""

@@ -89,7 +89,8 @@ def takes(
         if new := [waiting.popleft() for _ in range(min(len(waiting), rows - len(running)))]:
             seeds = [take_seed(seed, offset + i, tries[i]) for i in new]
             longest = max(pieces[i].limit for i in new)
-            fresh = engine.start([pieces[i].prompt for i in new], 1, seeds, sampling, longest)
+            least = [pieces[i].least for i in new]
+            fresh = engine.start([pieces[i].prompt for i in new], 1, seeds, sampling, longest, least)
             state = engine.merge(state, fresh) if state else fresh
             running += new
         assert state is not None  # something is unsettled, so something is under way
@@ -125,13 +126,10 @@ def stream_take(
 ) -> Iterator[np.ndarray]:
     """The codes of one piece as they come, in arrays (T,) uint16.
 
-    Only what ends too soon before anything was handed out can be tried again; what runs away is cut off.
+    What was handed out cannot be tried again: a piece that runs away is cut off.
     """
-    for attempt in range(ATTEMPTS):
-        state = engine.start([piece.prompt], 1, [take_seed(seed, index, attempt)], sampling, piece.limit)
-        state = engine.extend(state, FIRST_CODES)
-        if not state.finished[0] or piece.is_plausible(len(state.tokens[0]), True):
-            break
+    state = engine.start([piece.prompt], 1, [take_seed(seed, index, 0)], sampling, piece.limit, [piece.least])
+    state = engine.extend(state, FIRST_CODES)
     given, step = 0, SECOND_CODES
     while True:
         tokens = state.tokens[0]

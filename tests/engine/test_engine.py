@@ -248,3 +248,15 @@ def test_damaged_weights_are_told(temperature: float) -> None:
     tiny = Engine(model, FIRST, SIZE, END)
     with pytest.raises(LlasaError, match="weights are damaged"):
         tiny.extend(tiny.start([PROMPTS[0]], sampling=Sampling(temperature=temperature)))
+
+
+def test_a_row_does_not_end_before_its_least(tiny: Engine) -> None:
+    def run(least: list[int] | None) -> list[list[int]]:
+        start = tiny.start(PROMPTS[:1], 60, range(60), Sampling(temperature=2.0), 30, least)
+        return tiny.extend(start, 30).tokens
+
+    free, held = run(None), run([12])
+    assert min(map(len, free)) < 12
+    assert min(map(len, held)) >= 12
+    with pytest.raises(LlasaError, match="one a prompt"):
+        tiny.start(PROMPTS[:1], min_tokens=[1, 2])

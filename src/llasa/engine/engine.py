@@ -73,6 +73,7 @@ class Engine:
         seeds: Sequence[int] | None = None,
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
+        min_tokens: Sequence[int] | None = None,
     ) -> State:
         """Prefills each prompt once and forks it into `samples` rows: rows 0 to samples - 1 are the first prompt's.
 
@@ -82,10 +83,12 @@ class Engine:
             seeds: one a row; drawn afresh when left out.
             sampling: how tokens are picked; `Sampling()` when left out.
             max_tokens: the most tokens a row may generate; without it, what the context leaves.
+            min_tokens: one a prompt: tokens before which none of its rows may end; none by default.
 
         Raises:
             LlasaError: a prompt that is empty, leaves no room in the context, or holds ids outside the vocabulary;
-                a number of seeds that is not the number of rows; fewer than one sample or token.
+                a number of seeds that is not the number of rows, or of `min_tokens` that is not that of prompts;
+                fewer than one sample or token.
         """
         if samples < 1 or (max_tokens is not None and max_tokens < 1):
             raise LlasaError("samples and max_tokens must be at least 1")
@@ -96,12 +99,17 @@ class Engine:
             seeds = [secrets.randbits(63) for _ in range(count)]
         if len(seeds) != count:
             raise LlasaError(f"{len(seeds)} seeds for {count} rows: give one a row ({samples} a prompt)")
+        if min_tokens is None:
+            min_tokens = [0] * len(prompts)
+        if len(min_tokens) != len(prompts):
+            raise LlasaError(f"{len(min_tokens)} values of min_tokens for {len(prompts)} prompts: give one a prompt")
         rows = []
         for i, seed in enumerate(seeds):
             prompt = prompts[i // samples]
             room = self.context - len(prompt)
             limit = room if max_tokens is None else min(room, max_tokens)
-            rows.append(Row(len(prompt), prompt[-1], limit, sampling or Sampling(), (seed % 2**64,)))
+            least = min_tokens[i // samples]
+            rows.append(Row(len(prompt), prompt[-1], limit, sampling or Sampling(), (seed % 2**64,), least))
         llama = self.llama
         shape = (len(llama.layers), 2, 0, llama.kv_heads, 0, llama.head_size)
         cache = allocate(rows, torch.empty(shape, dtype=llama.dtype, device=self.device))
@@ -180,10 +188,14 @@ class Engine:
         noise = noise.float().to(self.device)[:, :, None]
         seen = None if sampler.penalty is None else self._seen(rows)
         ids = torch.tensor([row.pending for row in rows], device=self.device)
+        least = [row.least - len(row.tokens) for row in rows]
+        may_not_end = torch.tensor(least, device=self.device)
         positions = torch.tensor([row.cached for row in rows], device=self.device)
         for step in range(steps):
             attend = partial(_attend, self.llama.heads, spans, stores, step)
             logits = self.llama.head(forward(self.llama, ids, positions, attend)).float()
+            if step < max(least):
+                logits[:, -1].masked_fill_(may_not_end > step, float("-inf"))
             choice = sampler.choose(logits, noise[step], seen)
             stop = False
             for row, index in zip(rows, choice.tolist(), strict=True):

@@ -21,6 +21,7 @@ class Row:
         prompt: number of prompt tokens.
         last: the last prompt token, the first that is yet to go through the model.
         limit: the most tokens that it may generate.
+        least: tokens that come before it may end.
         sampling: how its tokens are picked.
         key: what its random numbers are made of.
         tokens: ids generated so far, without the end token.
@@ -32,6 +33,7 @@ class Row:
     limit: int
     sampling: Sampling
     key: Key
+    least: int = 0
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
 
