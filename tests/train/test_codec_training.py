@@ -74,7 +74,7 @@ def test_discriminators_learn_to_tell_and_the_generator_loss_then_rises(voiced: 
     real = torch.from_numpy(voiced[:8000])[None]
     made = 0.1 * torch.randn_like(real)
     optimiser = torch.optim.Adam(judges.parameters(), 3e-3)
-    first = float(discriminator_loss(judges(real), judges(made)))
+    first = float(discriminator_loss(judges(real), judges(made)).detach())
     for _ in range(15):
         optimiser.zero_grad()
         loss = discriminator_loss(judges(real), judges(made))

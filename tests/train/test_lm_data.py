@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from models import make_lm
 from transformers import LlamaForCausalLM
 
 from llasa.data.shards import CODES_SCHEMA, write_shard
+from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET
 from llasa.train.lm import Settings, Trainer
-from llasa.train.lm_data import UNKNOWN, Corpus, Reader, align, pack, packs, samples
+from llasa.train.lm_data import UNKNOWN, Corpus, Reader, align, pack, packs, sample_indices, samples
 from llasa.vocabulary import character_tokenizer, read_vocabulary
 
 LEXICON = {"the": "ðə", "cat": "KæT", "sat": "SæT"}
@@ -80,7 +83,7 @@ def test_pointers_of_joined_utterances_name_the_right_characters() -> None:
 
 
 def test_joined_utterances_are_of_one_speaker(corpus: Corpus) -> None:
-    stream = samples(corpus, READER, random.Random(1), longest=400, joined=0.7)
+    stream = samples(corpus, READER, 1, 400, 0.7, itertools.count())
     by_speaker = {"a": set(), "b": set()}  # type: dict[str, set[int]]
     for item in corpus.rows:
         by_speaker[item["speaker"]].add(int(item["codes"][0]) * 64 + int(item["codes"][1]))
@@ -102,7 +105,7 @@ def test_a_weight_says_how_often_a_round_takes_an_utterance(corpus: Corpus, tmp_
 
 
 def test_packs_are_full_and_hold_whole_samples(corpus: Corpus) -> None:
-    stream = packs(samples(corpus, READER, random.Random(0), 300, 0.5), 512, 50.0, pad=1)
+    stream = packs(samples(corpus, READER, 0, 300, 0.5, itertools.count()), 512, 50.0, pad=1)
     for _ in range(5):
         row_ = next(stream)
         assert len(row_.ids) == 512
@@ -111,8 +114,60 @@ def test_packs_are_full_and_hold_whole_samples(corpus: Corpus) -> None:
         assert (row_.ids == 1).sum() < 512 * 0.2
 
 
+def test_a_round_takes_every_utterance_once(corpus: Corpus) -> None:
+    stream = samples(corpus, READER, 0, 300, 0.0, itertools.count())
+    rounds = [[VOCABULARY.codes(next(stream).ids).tobytes() for _ in range(3)] for _ in range(8)]
+    assert all(set(once) == {row_["codes"].tobytes() for row_ in corpus.rows} for once in rounds)
+    assert len(set(map(tuple, rounds))) > 1  # in another order each time
+
+
+@given(processes=st.integers(1, 4), later=st.integers(1, 4), taken=st.integers(0, 6), seed=st.integers(0, 99))
+def test_processes_share_the_samples_and_go_on_where_they_stopped(
+    processes: int, later: int, taken: int, seed: int
+) -> None:
+    """Whatever was waiting when a run stopped comes first, nothing comes twice, whoever goes on."""
+    rng = random.Random(seed)
+    saved, used = [], []
+    for process in range(processes):
+        made = list(itertools.islice(sample_indices([], process, processes), taken + 3))
+        waiting = sorted(rng.sample(made, 3))
+        used += [index for index in made if index not in waiting]
+        saved.append((waiting, made[-1]))
+    streams = [list(itertools.islice(sample_indices(saved, p, later), 30)) for p in range(later)]
+    after = [index for stream in streams for index in stream]
+    assert len(set(after + used)) == len(after + used)
+    assert {index for waiting, _ in saved for index in waiting} <= set(after)
+    if later == processes:
+        for stream, (waiting, last) in zip(streams, saved, strict=True):
+            assert stream[:4] == [*waiting, last + processes]
+
+
+def test_a_stream_goes_on_from_what_its_last_pack_says(corpus: Corpus) -> None:
+    def stream(saved: list[tuple[list[int], int]]) -> Any:
+        return packs(samples(corpus, READER, 0, 300, 0.5, sample_indices(saved, 1, 2)), 512, 50.0, pad=1)
+
+    whole = stream([])
+    rows = [next(whole) for _ in range(12)]
+    for stop in (0, 3, 7):
+        again = stream([([], 0), (rows[stop].waiting, rows[stop].last)])
+        for expected in rows[stop + 1 :]:
+            got = next(again)
+            assert torch.equal(got.ids, expected.ids)
+            assert torch.equal(got.pointers, expected.pointers)
+            assert (got.waiting, got.last) == (expected.waiting, expected.last)
+
+
+def test_a_corpus_that_cannot_be_read_says_so(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(LlasaError, match="longest"):
+        next(samples(corpus, READER, 0, 20, 0.5, itertools.count()))
+    (tmp_path / "silent").mkdir()
+    write_shard(tmp_path / "silent/0.parquet", [row("the cat") | {"text": ""}], CODES_SCHEMA)
+    with pytest.raises(LlasaError, match="silent has a text"):
+        Corpus({tmp_path / "silent": 1})
+
+
 def test_a_packed_row_computes_what_its_samples_compute_alone(corpus: Corpus) -> None:
-    stream = samples(corpus, READER, random.Random(0), 300, 0.5)
+    stream = samples(corpus, READER, 0, 300, 0.5, itertools.count())
     chosen = [next(stream) for _ in range(3)]
     row_ = pack(chosen, sum(len(s.ids) for s in chosen) + 9, 50.0, pad=1)
     model = make_lm(len(VOCABULARY.tokenizer))
@@ -134,7 +189,7 @@ def test_a_packed_row_computes_what_its_samples_compute_alone(corpus: Corpus) ->
 
 def test_pointing_scores_are_the_heads_own_attention(corpus: Corpus) -> None:
     """The loss must be on what the model computes: compare with transformers' eager attention weights."""
-    sample = next(samples(corpus, READER, random.Random(0), 300, 0.0))
+    sample = next(samples(corpus, READER, 0, 300, 0.0, itertools.count()))
     row_ = pack([sample], len(sample.ids), 50.0, pad=1)
     model = make_lm(len(VOCABULARY.tokenizer))
     eager = LlamaForCausalLM._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()

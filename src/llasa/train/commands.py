@@ -55,7 +55,7 @@ def codec(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
 
 @app.command()
 def lm(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
-    """The language model. On several processes: accelerate launch -m llasa.cli train lm RECIPE
+    """The language model. On several processes: torchrun --standalone --nproc-per-node 2 -m llasa.cli train lm RECIPE
 
     Example: llasa train lm recipes/tiny/lm.yaml
     """

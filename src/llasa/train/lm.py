@@ -10,8 +10,8 @@ none sees another and nothing is spent on padding. Two aids that leave a plain L
 """
 
 import itertools
-import random
-from dataclasses import asdict, dataclass, field
+import shutil
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET, load_lexicon, save_lexicon
+from llasa.loading import find_model
 from llasa.train import loop
-from llasa.train.lm_data import Corpus, Pack, Reader, packs, samples
+from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
+from llasa.train.processes import make_accelerator
 from llasa.vocabulary import Vocabulary, character_tokenizer, extend_tokenizer, read_vocabulary
 
 
@@ -33,8 +36,9 @@ from llasa.vocabulary import Vocabulary, character_tokenizer, extend_tokenizer, 
 class Settings:
     """`recipes/*/lm.yaml`.
 
-    `corpus` maps folders of codes shards to how often a round takes each utterance; `init` is a pretrained folder or
-    hub id, without which `model` is a fresh LlamaConfig.
+    `corpus` maps folders of codes shards (or of upstream's rows) to how often a round takes each utterance; `init` is
+    `tiny`, a pretrained folder or a hub id, without which `model` is a fresh LlamaConfig. `tokens` is what each process
+    takes a step.
     """
 
     corpus: dict[str, int]
@@ -87,7 +91,10 @@ ALL_ATTENTION_FUNCTIONS["packed"] = packed_attention
 
 
 class DigitTable(nn.Module):
-    """Parametrisation of an embedding: the rows of speech tokens get a learned vector for each level of each digit."""
+    """Parametrisation of an embedding: the rows of speech tokens get a learned vector for each level of each digit.
+
+    The vectors start at zero, where the table is what it was.
+    """
 
     def __init__(self, levels: list[int], first: int, rows: int, width: int) -> None:
         super().__init__()
@@ -98,7 +105,7 @@ class DigitTable(nn.Module):
         self.first, self.after = first, rows - first - len(index)
         self.digits: torch.Tensor
         self.register_buffer("digits", torch.cat(digits, 1).float(), persistent=False)
-        self.vectors = nn.Parameter(torch.randn(sum(levels), width) * 0.02)
+        self.vectors = nn.Parameter(torch.zeros(sum(levels), width))
 
     def forward(self, table: torch.Tensor) -> torch.Tensor:
         return table + F.pad(self.digits @ self.vectors, (0, 0, self.first, self.after))
@@ -160,12 +167,20 @@ class Trainer(nn.Module):
 
 
 def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
-    """The model to train and its vocabulary: pretrained and extended, or fresh with a character tokenizer."""
-    levels = AutoConfig.from_pretrained(settings.codec).quantization_levels
+    """The model to train, in float32, and its vocabulary: pretrained and extended, or fresh with a character tokenizer.
+
+    Raises:
+        LlasaError: the pretrained model has another number of speech tokens than the codec has codes.
+    """
+    levels = AutoConfig.from_pretrained(find_model(settings.codec)).quantization_levels
     size = int(torch.tensor(list(levels)).prod())
     if settings.init:
-        tokenizer = AutoTokenizer.from_pretrained(settings.init)
-        model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(settings.init)  # type: ignore[assignment]
+        folder = find_model(settings.init)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # Without dtype, the half precision that a folder was saved in would stay.
+        model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)  # type: ignore[assignment]
+        for config in (model.config, model.generation_config):
+            vars(config).pop("default_voice", None)  # the voices stay in the folder
         model.resize_token_embeddings(max(extend_tokenizer(tokenizer, size), model.config.vocab_size))
     else:
         tokenizer = character_tokenizer(ALPHABET, size, context=settings.model.get("max_position_embeddings", 2048))
@@ -180,16 +195,24 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
             )
         )
     vocabulary = read_vocabulary(tokenizer)
+    if vocabulary.size != size:
+        raise LlasaError(f"{settings.init} speaks {vocabulary.size} codes, {settings.codec} has {size}: not a pair")
     model.config.eos_token_id = model.generation_config.eos_token_id = vocabulary.end
     if settings.factored:
         rows, width = model.config.vocab_size, model.config.hidden_size
-        for part in {id(t): t for t in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
-            parametrize.register_parametrization(part, "weight", DigitTable(levels, vocabulary.first, rows, width))
+        parts = [model.get_input_embeddings(), model.get_output_embeddings()]
+        # Tied embeddings stay one table.
+        tied = parts[0].weight is parts[1].weight
+        tables = [DigitTable(levels, vocabulary.first, rows, width) for _ in parts]
+        for part, table in zip(parts, [tables[0]] * 2 if tied else tables, strict=True):
+            if not settings.init:
+                nn.init.normal_(table.vectors, std=0.02)
+            parametrize.register_parametrization(part, "weight", table)
     return model, vocabulary
 
 
 def save_model(model: LlamaForCausalLM, vocabulary: Vocabulary, settings: Settings, out: Path) -> None:
-    """A model folder: plain Llama weights, tokenizer, lexicon, and the name of the codec."""
+    """A model folder, whole before it replaces an older one: plain Llama weights, tokenizer, lexicon, codec's name."""
     state = {}
     for name, tensor in model.state_dict().items():
         if ".parametrizations." not in name:
@@ -199,124 +222,113 @@ def save_model(model: LlamaForCausalLM, vocabulary: Vocabulary, settings: Settin
     plain = LlamaForCausalLM(model.config)
     plain.load_state_dict(state)
     plain.config.codec = str(Path(settings.codec).resolve()) if Path(settings.codec).exists() else settings.codec
-    plain.save_pretrained(out)
-    vocabulary.tokenizer.save_pretrained(out)
+    if settings.init and not Path(settings.init).exists():
+        plain.config.base_model = settings.init  # what `llasa export` knows its licence by
+    plain.generation_config = model.generation_config
+    fresh = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    plain.save_pretrained(fresh)
+    vocabulary.tokenizer.save_pretrained(fresh)
     if settings.lexicon and (lexicon := load_lexicon(Path(settings.lexicon))):
-        save_lexicon(lexicon, out)
-
-
-@torch.no_grad()
-def validate(trainer: Trainer, held_out: list[Pack], out: Path, step: int) -> dict[str, float]:
-    """Loss a speech token, and how often the pointing heads look within one character of the right one."""
-    trainer.eval()
-    total = count = near = known = 0.0
-    pictures: list[torch.Tensor] = []
-    for pack in held_out:
-        terms_of = trainer.forward(pack)
-        n = int((pack.labels >= 0).sum())
-        total, count = total + float(terms_of["speech"]) * n, count + n
-    if trainer.settings.pointing_heads:
-        layer, head = trainer.settings.pointing_heads[-1]
-        for pack in held_out[:2]:
-            trainer.model.model(
-                input_ids=pack.ids[None], position_ids=pack.positions[None], bounds=pack.bounds, use_cache=False
-            )
-            for a, b in zip(pack.bounds, pack.bounds[1:], strict=False):
-                pointers = pack.pointers[a:b]
-                mask = pointers >= 0
-                if mask.any():
-                    attention = trainer.scores(pack, layer, head, a, b).softmax(-1)[mask]
-                    near += float(((attention.argmax(-1) - (pointers[mask] - a)).abs() <= 1).sum())
-                    known += float(mask.sum())
-                    pictures.append(attention[:, : int((pointers.max() - a) + 2)])
-        trainer.seen.clear()
-        picture(pictures[:3], out / "validation" / f"{step:06d}.png")
-    trainer.train()
-    return {"loss": total / max(1, count), "pointing_right": near / max(1, known)}
-
-
-def picture(attentions: list[torch.Tensor], path: Path) -> None:
-    """The attention of speech frames (across) over characters (up): where speech is aligned to text, a diagonal."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, max(1, len(attentions)), figsize=(15, 4), squeeze=False)
-    for axis, attention in zip(axes[0], attentions, strict=False):
-        axis.imshow(attention.T.float(), origin="lower", aspect="auto", vmin=0, vmax=1)
-        axis.set_xlabel("speech frame")
-        axis.set_ylabel("text token")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=60)
-    pyplot.close(figure)
+        save_lexicon(lexicon, fresh)
+    shutil.rmtree(out, ignore_errors=True)
+    fresh.rename(out)
 
 
 def train(settings: Settings) -> None:
     """Trains, or goes on training, in `settings.out`; leaves the model folder in `out/model`.
 
-    On one process, or on several under `accelerate launch`: each draws its own samples.
-    """
-    from accelerate import Accelerator
+    On one process, or on several under `torchrun` or `accelerate launch`. Each makes packs of its own share of the
+    corpus; a step is then what one process would do with all their packs. Only the main process writes. Where each
+    process is in the corpus is part of the checkpoint: a run that was stopped or killed ends like one that was not.
 
-    accelerator = Accelerator(mixed_precision="bf16")
+    Raises:
+        LlasaError: the settings or the launcher ask for what cannot be, or the loss is no longer a number.
+    """
+    from accelerate.utils import gather_object
+
+    from llasa.train.lm_validation import validate
+
+    if settings.longest > settings.tokens:
+        raise LlasaError(f"a sample of `longest: {settings.longest}` doesn't fit into `tokens: {settings.tokens}`")
+    accelerator = make_accelerator()
+    main, processes = accelerator.is_main_process, accelerator.num_processes
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     model, vocabulary = make_model(settings)
-    codec = AutoConfig.from_pretrained(settings.codec)
-    rate = codec.sampling_rate / codec.hop_length
-    lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
     trainer = Trainer(model, settings).train()
     groups = loop.optimisers(trainer, settings.lr, settings.muon_lr, decay=settings.decay)
-    average, step = loop.Average(trainer, settings.ema), 0
-    if (saved := loop.load_checkpoint(out)) is not None:
+    saved = loop.load_checkpoint(out) or {"step": 0, "streams": [], "log": {}}
+    if "model" in saved:
         trainer.load_state_dict(saved["model"])
-        for optimiser, state in zip(groups, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(state)
-        average.weights, step = saved["average"], saved["step"]
-    pad = vocabulary.tokenizer.pad_token_id or 0
+    wrapped, *optimisers = accelerator.prepare(trainer, *groups)
+    for optimiser, state in zip(groups, saved.get("optimisers", []), strict=False):
+        optimiser.load_state_dict(state)
+    step = saved["step"]
+
+    codec = AutoConfig.from_pretrained(find_model(settings.codec))
+    rate, pad = codec.sampling_rate / codec.hop_length, vocabulary.tokenizer.pad_token_id or 0
+    lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
     reader = Reader(vocabulary, lexicon, rate, settings.spell)
-    rng = random.Random(f"{settings.seed}-{step}-{accelerator.process_index}")
     corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()})
-    stream = packs(samples(corpus, reader, rng, settings.longest, settings.joined), settings.tokens, rate, pad)
-    still = Reader(vocabulary, lexicon, rate)
-    unseen = Corpus({Path(settings.validation): 1}, limit=150)
-    fixed = packs(samples(unseen, still, random.Random(0), settings.longest, 0.0), settings.tokens, rate, pad)
-    held_out = [next(fixed) for _ in range(4)]
-    prepared = accelerator.prepare(trainer, *groups)
-    wrapped, optimisers = prepared[0], prepared[1:]
-    log, clock = loop.Log(out, "lm", settings.steps), loop.Clock(settings.checkpoint_minutes)
+    indices = sample_indices(saved["streams"], accelerator.process_index, processes)
+    source = samples(corpus, reader, settings.seed, settings.longest, settings.joined, indices)
+    stream = packs(source, settings.tokens, rate, pad)
+
+    clock = loop.Clock(settings.checkpoint_minutes, quiet=not main)
+    if main:
+        average = loop.Average(trainer, settings.ema)
+        if "average" in saved:
+            average.weights = {name: tensor.to(accelerator.device) for name, tensor in saved["average"].items()}
+        log = loop.Log(out, "lm", settings.steps, after=step)
+        log.sums = saved["log"]
+        unseen, still = Corpus({Path(settings.validation): 1}, 150, "val"), Reader(vocabulary, lexicon, rate)
+        fixed = packs(samples(unseen, still, 0, settings.longest, 0.0, itertools.count()), settings.tokens, rate, pad)
+        held_out = [move(next(fixed), accelerator.device) for _ in range(4)]
     while step < settings.steps:
         pack = move(next(stream), accelerator.device)
+        counts = torch.stack([(pack.labels >= 0).sum(), (pack.pointers >= 0).sum()])
+        # Where one process has more tokens than another, its mean loss counts for more: all tokens count the same.
+        weights = counts * processes / accelerator.reduce(counts, "sum").clamp(min=1)
         loop.set_learning_rate(groups, step, settings.warmup, settings.steps)
         terms = wrapped(pack)
-        loss = terms["speech"] + settings.pointing_weight * terms.get("pointing", torch.zeros(()))
-        accelerator.backward(loss)
-        values = {key: float(value.detach()) for key, value in terms.items()}
+        losses = torch.stack([terms["speech"], terms.get("pointing", torch.zeros_like(terms["speech"]))]) * weights
+        accelerator.backward(losses[0] + settings.pointing_weight * losses[1])
+        # What all must agree on before the next step: whether to stop after this one, and whether to save it.
+        facts = losses.new_tensor([pack.seconds, clock.stop, main and clock.due()])
+        speech, pointing, *facts = accelerator.reduce(torch.cat([losses.detach(), facts]), "mean").tolist()
+        values = {"speech": speech} | ({"pointing": pointing} if settings.pointing_heads else {})
         values["gradient"] = float(accelerator.clip_grad_norm_(trainer.parameters(), 1.0))
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
         step += 1
-        average.update(trainer, step)
-        if not accelerator.is_main_process:
-            continue
-        log.step(step, pack.seconds * accelerator.num_processes, values)
-        if clock.due() or step == settings.steps:
-            state = {"model": trainer.state_dict(), "optimisers": [o.state_dict() for o in groups]}
-            loop.save_checkpoint(out, state | {"average": average.weights, "step": step, "settings": asdict(settings)})
-            with average.swapped(trainer), accelerator.autocast():
-                figures = validate(trainer, [move(p, accelerator.device) for p in held_out], out, step)
-                save_model(model, vocabulary, settings, out / "model")
-            log.write(step, figures)
-            print("validation", "  ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
-        if clock.stop:
-            return
+        loop.check_finite("lm", step, values)
+        seconds, stop, due = facts[0] * processes, facts[1] > 0, facts[2] > 0
+        if main:
+            average.update(trainer, step)
+            log.step(step, seconds, values)
+        if stop or due or step == settings.steps:
+            streams = gather_object([(pack.waiting, pack.last)])
+            if main:
+                with average.swapped(trainer), accelerator.autocast():
+                    figures = validate(trainer, held_out, out, step)
+                    save_model(model, vocabulary, settings, out / "model")
+                log.write(step, figures)
+                print("validation", "  ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
+                # Last of all: what a kill left half done before this is done again.
+                state = {"model": trainer.state_dict(), "optimisers": [o.state_dict() for o in groups]}
+                state |= {"average": average.weights, "step": step, "streams": streams, "log": log.sums}
+                loop.save_checkpoint(out, state | {"settings": asdict(settings)})
+        if stop:
+            break
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
 
 
 def move(pack: Pack, device: torch.device) -> Pack:
-    """The pack's tensors on a device."""
-    tensors = {name: getattr(pack, name).to(device) for name in ("ids", "labels", "positions", "pointers")}
-    return Pack(**tensors, bounds=pack.bounds, seconds=pack.seconds)
+    """The pack with its tensors on a device."""
+    return replace(
+        pack, **{name: getattr(pack, name).to(device) for name in ("ids", "labels", "positions", "pointers")}
+    )

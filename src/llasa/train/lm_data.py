@@ -5,17 +5,20 @@ in a row, which is what cloning is: the later ones go on in the voice of the fir
 """
 
 import difflib
+import itertools
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from llasa.data import upstream
 from llasa.data.shards import read_rows, shard_files
+from llasa.errors import LlasaError
 from llasa.lexicon import PHONES, PUNCTUATION, pronounce
 from llasa.vocabulary import Vocabulary
 
@@ -30,11 +33,13 @@ class Sample:
         ids: (T,) token ids: prompt, codes, end.
         first_target: index of the first token that the loss is on, `<|SPEECH_GENERATION_START|>`.
         pointers: (T,) for the token at t, the index of the text token that the *next* token speaks; UNKNOWN if none.
+        index: its place in the corpus' endless order of samples.
     """
 
     ids: np.ndarray
     first_target: int
     pointers: np.ndarray
+    index: int = 0
 
 
 @dataclass
@@ -45,6 +50,8 @@ class Pack:
         ids, labels, positions, pointers: (T,) int64; labels are -100 where there is no loss and already shifted, so
             `labels[t]` is what position t predicts; pointers are indices into the row.
         bounds: where each sample starts, and where the last ends: (n + 1,) ints. Attention must not cross them.
+        waiting: indices of the samples that were made and are in no pack yet, in order.
+        last: index of the last sample made; with `waiting`, all that is needed to go on with the next pack.
     """
 
     ids: torch.Tensor
@@ -53,22 +60,35 @@ class Pack:
     pointers: torch.Tensor
     bounds: list[int]
     seconds: float
+    waiting: list[int]
+    last: int
 
 
 class Corpus:
     """All utterances of some folders of codes shards, in memory (2 bytes a code: 0.4 MB an hour of speech).
 
+    A folder may hold upstream's rows instead, of which those of `split` are taken. They stay on disk, and are trained
+    on as they are: their tokens, nothing said before.
+
     Attributes:
         rows: the utterances that have a text.
         order: indices into `rows`, each as often as its folder's weight says: one round of training.
         speakers: the indices of each speaker's utterances.
+
+    Raises:
+        LlasaError: no utterance has a text.
     """
 
-    def __init__(self, folders: dict[Path, int], limit: int | None = None) -> None:
+    def __init__(self, folders: dict[Path, int], limit: int | None = None, split: str = "train") -> None:
         self.rows: list[dict[str, Any]] = []
         self.order: list[int] = []
         self.speakers: dict[str, list[int]] = defaultdict(list)
         for folder, weight in folders.items():
+            if upstream.has_rows(folder):
+                tokens = upstream.open_rows(folder, split)[:limit]
+                self.order += [*range(len(self.rows), len(self.rows) + len(tokens))] * weight
+                self.rows += [{"tokens": row, "speaker": ""} for row in np.asarray(tokens)]
+                continue
             for file in shard_files(folder):
                 for row in read_rows(file):
                     if row["text"] and (limit is None or len(self.rows) < limit):
@@ -77,6 +97,10 @@ class Corpus:
                         self.speakers[row["speaker"]].append(len(self.rows))
                         self.order += [len(self.rows)] * weight
                         self.rows.append(row)
+        if not self.order:
+            raise LlasaError(
+                f"no utterance in {', '.join(map(str, folders))} has a text: there is nothing to learn from"
+            )
 
 
 class Reader:
@@ -90,6 +114,9 @@ class Reader:
 
     def sample(self, rows: list[dict[str, Any]], rng: random.Random) -> Sample:
         """One sequence that says the rows one after another."""
+        if "tokens" in rows[0]:
+            ids, first = upstream.sequence(rows[0]["tokens"], self.vocabulary)
+            return Sample(ids, first, np.full(len(ids), UNKNOWN))
         texts = [self.text(row["text"], lambda word: rng.random() < self.spell) for row in rows]
         prompt = self.vocabulary.prompt(" ".join(texts))
         codes = np.concatenate([row["codes"] for row in rows])
@@ -144,39 +171,74 @@ def align(text: str, phones: list[str], ends: np.ndarray, frames: int, rate: flo
     return character[np.minimum(segment, len(phones))]
 
 
-def samples(corpus: Corpus, reader: Reader, rng: random.Random, longest: int, joined: float) -> Iterator[Sample]:
-    """Endless samples, a round after another of `corpus.order`; some after others of their speaker.
+def sample_indices(saved: list[tuple[list[int], int]], process: int, processes: int) -> Iterator[int]:
+    """The indices of the samples that one of several processes makes: every so-many-th, for ever.
+
+    Args:
+        saved: `waiting` and `last` of each process' last pack; empty at a first start. The same number of processes
+            goes on exactly; another number shares out what was waiting and goes on behind all that was made.
+    """
+    if not saved:
+        return itertools.count(process, processes)
+    if len(saved) == processes:
+        waiting, last = saved[process]
+        return itertools.chain(waiting, itertools.count(last + processes, processes))
+    left = sorted(index for waiting, _ in saved for index in waiting)
+    behind = max(last for _, last in saved) + 1
+    return itertools.chain(left[process::processes], itertools.count(behind + process, processes))
+
+
+def samples(
+    corpus: Corpus, reader: Reader, seed: int, longest: int, joined: float, indices: Iterable[int]
+) -> Iterator[Sample]:
+    """The samples of the given indices; some are said after others of their speaker.
+
+    One index after another walks through `corpus.order`, shuffled anew each round. A sample depends on the seed and its
+    index alone, so whoever knows where a run was can go on with exactly the samples that would have come.
 
     Args:
         longest: tokens; longer samples are not made.
         joined: probability that one more utterance of the speaker is said before.
+
+    Raises:
+        LlasaError: a whole round has no sample that is short enough.
     """
-    order = list(corpus.order)
-    while True:
-        rng.shuffle(order)
-        for index in order:
-            row = corpus.rows[index]
-            rows = [row]
-            while rng.random() < joined:
-                other = corpus.rows[rng.choice(corpus.speakers[row["speaker"]])]
-                # A code takes a token, a character at most one: leave room for both.
-                if sum(len(r["codes"]) + len(r["text"]) for r in [*rows, other]) > longest - 16:
-                    break
-                rows.insert(0, other)
-            sample = reader.sample(rows, rng)
-            if len(sample.ids) <= longest:
-                yield sample
+    count, skipped = len(corpus.order), 0
+    orders: dict[int, np.ndarray] = {}
+    for index in indices:
+        lap, place = divmod(index, count)
+        if lap not in orders:
+            # Two rounds at most are under way at once: what waits from the last one, and the next.
+            orders = {k: v for k, v in orders.items() if k == lap - 1}
+            orders[lap] = np.random.default_rng([seed, lap]).permutation(count)
+        rng = random.Random(f"{seed}-{index}")
+        row = corpus.rows[corpus.order[orders[lap][place]]]
+        rows = [row]
+        while row["speaker"] and rng.random() < joined:
+            other = corpus.rows[rng.choice(corpus.speakers[row["speaker"]])]
+            # A code takes a token, a character at most one: leave room for both.
+            if sum(len(r["codes"]) + len(r["text"]) for r in [*rows, other]) > longest - 16:
+                break
+            rows.insert(0, other)
+        sample = reader.sample(rows, rng)
+        skipped = skipped + 1 if len(sample.ids) > longest else 0
+        if skipped > count:
+            raise LlasaError(f"every utterance takes more than `longest: {longest}` tokens: raise it")
+        if not skipped:
+            yield replace(sample, index=index)
 
 
 def packs(source: Iterator[Sample], tokens: int, rate: float, pad: int) -> Iterator[Pack]:
     """Endless rows of `tokens` tokens; of the samples waiting, the longest that still fits goes next."""
     waiting: list[Sample] = []
+    last = 0
     while True:
         chosen: list[Sample] = []
         room = tokens
         while True:
             while len(waiting) < 32:
                 waiting.append(next(source))
+                last = max(last, waiting[-1].index)
             fitting = [s for s in waiting if len(s.ids) <= room]
             if not fitting:
                 break
@@ -185,7 +247,7 @@ def packs(source: Iterator[Sample], tokens: int, rate: float, pad: int) -> Itera
             waiting = [s for s in waiting if s is not best]
             chosen.append(best)
             room -= len(best.ids)
-        yield pack(chosen, tokens, rate, pad)
+        yield replace(pack(chosen, tokens, rate, pad), waiting=[s.index for s in waiting], last=last)
 
 
 def pack(chosen: list[Sample], tokens: int, rate: float, pad: int) -> Pack:
@@ -206,4 +268,4 @@ def pack(chosen: list[Sample], tokens: int, rate: float, pad: int) -> Pack:
     if bounds[-1] < tokens:
         positions[bounds[-1] :] = torch.arange(tokens - bounds[-1])
         bounds.append(tokens)
-    return Pack(ids, labels, positions, pointers, bounds, speech / rate)
+    return Pack(ids, labels, positions, pointers, bounds, speech / rate, [], 0)

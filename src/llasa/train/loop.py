@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -144,21 +145,29 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 class Log:
-    """Losses to TensorBoard, to `log.jsonl`, and as a line on the terminal; nothing more often than every `every`."""
+    """Losses to TensorBoard, to `log.jsonl`, and as a line on the terminal: every so many steps, their means.
 
-    def __init__(self, folder: Path, name: str, total: int, every: int = 20) -> None:
+    Attributes:
+        sums: the losses since the last row. A stage that keeps them in its checkpoint writes the same rows, stopped or
+            not.
+    """
+
+    def __init__(self, folder: Path, name: str, total: int, every: int = 20, after: int | None = None) -> None:
+        """With `after`, a checkpoint's step, the rows of later steps go: they were lost and will come again."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.folder, self.name, self.total, self.every = folder, name, total, every
-        self.board = SummaryWriter(folder / "tensorboard")
+        self.folder, self.name, self.total = folder, name, total
+        self.every = max(1, min(every, total // 10))
+        if after is not None:
+            forget(folder / "log.jsonl", after)
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=None if after is None else after + 1)
         self.sums: dict[str, list[float]] = {}
         self.mark, self.seconds = time.perf_counter(), 0.0
 
     def step(self, step: int, audio_seconds: float, losses: dict[str, float]) -> None:
         """Adds one step's losses; every so often writes their means and the hours of audio trained on per hour."""
+        check_finite(self.name, step, losses)
         for key, value in losses.items():
-            if not math.isfinite(value):
-                raise LlasaError(f"{self.name}: {key} is {value} at step {step}; the last good checkpoint is kept")
             self.sums.setdefault(key, []).append(value)
         self.seconds += audio_seconds
         if step % self.every and step != self.total:
@@ -180,16 +189,37 @@ class Log:
             file.write(json.dumps({"step": step} | {k: round(v, 5) for k, v in values.items()}) + "\n")
 
 
+def check_finite(name: str, step: int, losses: dict[str, float]) -> None:
+    """Ends a run that has diverged, before it can overwrite its last good checkpoint.
+
+    Raises:
+        LlasaError: a loss is not a number, or infinite.
+    """
+    for key, value in losses.items():
+        if not math.isfinite(value):
+            raise LlasaError(f"{name}: {key} is {value} at step {step}; the last good checkpoint is kept")
+
+
+def forget(path: Path, after: int) -> None:
+    """Drops a log's rows of later steps, and a last row that a kill left unfinished."""
+    if path.exists():
+        rows = [(re.match(r'\{"step": (\d+).*\}$', line), line) for line in path.read_text().splitlines()]
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(f"{line}\n" for match, line in rows if match and int(match[1]) <= after))
+        os.replace(temporary, path)
+
+
 class Clock:
     """Says when to checkpoint, and when a signal asks the run to stop after this step."""
 
-    def __init__(self, minutes: float) -> None:
-        self.interval, self.last, self.stop = minutes * 60, time.monotonic(), False
+    def __init__(self, minutes: float, quiet: bool = False) -> None:
+        self.interval, self.last, self.stop, self.quiet = minutes * 60, time.monotonic(), False, quiet
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._asked)
 
     def _asked(self, number: int, frame: Any) -> None:
-        print("stopping after this step; the same command goes on from here", file=sys.stderr, flush=True)
+        if not self.quiet and not self.stop:
+            print("stopping after this step; the same command goes on from here", file=sys.stderr, flush=True)
         self.stop = True
 
     def due(self) -> bool:

@@ -1,0 +1,42 @@
+"""How a training finds out that it is one process of several.
+
+`torchrun` and `accelerate launch` say so in the environment; accelerate reads it and joins the processes, over NCCL
+where there are GPUs and over gloo where there are none.
+"""
+
+import os
+from typing import Any
+
+import torch
+
+from llasa.errors import LlasaError
+
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def make_accelerator() -> Any:
+    """An accelerate.Accelerator in bfloat16 for a whole copy of the model in each process.
+
+    Raises:
+        LlasaError: the launcher asked for what this training doesn't do, or started one process where several were
+            asked for.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    def on(name: str) -> bool:
+        return os.environ.get(name, "").lower() in ("1", "true", "yes")
+
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if on(f"ACCELERATE_USE_{name}"):
+            raise LlasaError(f"each process holds the whole model here: launch without {name.replace('_', '-')}")
+    if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
+        raise LlasaError("gradients are not accumulated here: launch without it and raise `tokens` in the recipe")
+    # On CPUs accelerate's launcher leaves the starting of processes to MPI, and without it quietly starts one alone.
+    if on("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ and not any(size in os.environ for size in _SIZES):
+        raise LlasaError(
+            "`accelerate launch --cpu` starts one process only where there is no MPI: use "
+            "`torchrun --standalone --nproc-per-node 2 -m llasa.cli train lm RECIPE`"
+        )
+    # The model's buffers are constants: nothing to broadcast.
+    plain = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available(), kwargs_handlers=[plain])

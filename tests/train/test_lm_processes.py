@@ -1,0 +1,182 @@
+"""The language model on two processes over gloo: against one process with all their packs, and through kills."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from processes import start
+from safetensors.torch import load_file
+
+from llasa.data.shards import CODES_SCHEMA, write_shard
+from llasa.errors import LlasaError
+from llasa.lexicon import load_lexicon, save_lexicon
+from llasa.train import loop
+from llasa.train.lm import Settings, Trainer, make_model, train
+from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
+
+LEXICON = {"the": "ðə", "cat": "KæT", "sat": "SæT"}
+NAMES = {"ð": "dh", "ə": "ax", "K": "k", "æ": "ae", "T": "t", "S": "s"}
+STEPS, RATE = 12, 50.0
+MODEL = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 512,
+}  # fmt: skip
+
+
+def utterance(number: int) -> dict[str, Any]:
+    """Words whose phones last 0.1 s each. One in three has no alignment, so packs differ in what they teach."""
+    rng = random.Random(number)
+    text = " ".join(rng.choices(list(LEXICON), k=rng.randint(1, 3)))
+    phones = [NAMES[c] for word in text.split() for c in LEXICON[word]]
+    ends = [0.1 * (i + 1) for i in range(len(phones))]
+    codes = np.random.default_rng(number).integers(0, 64, len(phones) * 5)
+    aligned = number % 3 > 0
+    return {
+        "id": str(number), "text": text, "codes": codes, "speaker": "ab"[number % 2], "language": "en",
+        "seconds": ends[-1], "phones": phones if aligned else [], "ends": ends if aligned else [],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> dict[str, Any]:
+    """A recipe over a corpus of 40 utterances; `out` is for the test to name."""
+    folder = tmp_path_factory.mktemp("processes")
+    for part, numbers in (("train", range(40)), ("val", range(40, 60))):
+        (folder / part).mkdir()
+        write_shard(folder / part / "0.parquet", [utterance(i) for i in numbers], CODES_SCHEMA)
+    save_lexicon(LEXICON, folder)
+    return {
+        "corpus": {str(folder / "train"): 1}, "validation": str(folder / "val"), "codec": str(codec_folder),
+        "lexicon": str(folder), "model": MODEL, "pointing_heads": [[1, 1]], "tokens": 256, "longest": 200,
+        "steps": STEPS, "warmup": 4, "ema": 0.8,
+    }  # fmt: skip
+
+
+def arguments(recipe: dict[str, Any], out: Path, **changes: Any) -> list[str]:
+    """`train lm RECIPE`."""
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(recipe | changes | {"out": str(out)}))
+    return ["train", "lm", str(path), "--threads", "1"]
+
+
+def curve(out: Path) -> dict[int, dict[str, float]]:
+    """What was logged of each step's training losses."""
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    training = [row for row in rows if "gradient" in row]
+    assert [row["step"] for row in training] == sorted({row["step"] for row in training})  # each step once
+    return {row["step"]: {k: v for k, v in row.items() if k not in ("step", "realtime")} for row in training}
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on two processes that nothing interrupted, by the command of docs/train.md."""
+    out = tmp_path_factory.mktemp("whole") / "lm"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "llasa.cli"]
+    done = subprocess.run([*launch, *arguments(recipe, out)], capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
+    assert done.stdout.count("validation") == 1
+    assert done.stdout.count(f"lm {STEPS}/{STEPS}") == 1  # one process speaks
+    return out
+
+
+def union(left: Pack, right: Pack) -> Pack:
+    """Both packs in one row."""
+    size = len(left.ids)
+    shifted = torch.where(right.pointers >= 0, right.pointers + size, right.pointers)
+    joined = {name: torch.cat([getattr(left, name), getattr(right, name)]) for name in ("ids", "labels", "positions")}
+    bounds = [*left.bounds, *(bound + size for bound in right.bounds[1:])]
+    return replace(left, **joined, pointers=torch.cat([left.pointers, shifted]), bounds=bounds)
+
+
+def test_two_processes_learn_what_one_does_from_both_their_packs(recipe: dict[str, Any], whole: Path) -> None:
+    settings = Settings(**recipe, out="")
+    torch.manual_seed(settings.seed)
+    model, vocabulary = make_model(settings)
+    corpus, lexicon = Corpus({Path(folder): 1 for folder in settings.corpus}), load_lexicon(Path(recipe["lexicon"]))
+    reader, pad = Reader(vocabulary, lexicon, RATE, settings.spell), vocabulary.tokenizer.pad_token_id
+    streams = [
+        packs(samples(corpus, reader, 0, 200, settings.joined, sample_indices([], p, 2)), 256, RATE, pad)
+        for p in (0, 1)
+    ]
+    trainer = Trainer(model, settings).train()
+    groups = loop.optimisers(trainer, settings.lr, settings.muon_lr, decay=settings.decay)
+    logged, differ = curve(whole), 0
+    for step in range(STEPS):
+        left, right = next(streams[0]), next(streams[1])
+        differ += int((left.labels >= 0).sum()) != int((right.labels >= 0).sum())
+        loop.set_learning_rate(groups, step, settings.warmup, settings.steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = trainer(union(left, right))
+        (terms["speech"] + settings.pointing_weight * terms["pointing"]).backward()
+        values = {key: float(value.detach()) for key, value in terms.items()}
+        values["gradient"] = loop.clip(trainer.parameters(), 1.0)
+        for optimiser in groups:
+            optimiser.step()
+            optimiser.zero_grad()
+        assert logged[step + 1]["speech"] == pytest.approx(values["speech"], abs=1e-3)
+        assert logged[step + 1]["pointing"] == pytest.approx(values["pointing"], abs=1e-3)
+        assert logged[step + 1]["gradient"] == pytest.approx(values["gradient"], rel=0.02)
+    assert differ > STEPS // 2  # or a plain mean over processes would do as well
+
+
+def test_a_run_stopped_and_killed_ends_like_one_that_was_not(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    out, printed = tmp_path / "lm", tmp_path / "printed"
+    for seen in (3, 7):
+        workers = start(arguments(recipe, out, checkpoint_minutes=0.0), 2, printed)
+        while f"lm {seen}/" not in (printed.read_text() if printed.exists() else ""):
+            assert all(worker.is_alive() for worker in workers), printed.read_text()
+            time.sleep(0.02)
+        if seen == 3:
+            workers[1].terminate()  # one is asked, both stop
+        else:
+            for worker in workers:
+                worker.kill()
+        for worker in workers:
+            worker.join(120)
+        assert [worker.exitcode for worker in workers] == ([0, 0] if seen == 3 else [-9, -9])
+        assert seen - 1 <= torch.load(out / loop.CHECKPOINT, weights_only=False)["step"] < STEPS
+    workers = start(arguments(recipe, out), 2, printed)
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0], printed.read_text()
+    assert curve(out) == curve(whole)
+    ends = [torch.load(folder / loop.CHECKPOINT, weights_only=False) for folder in (out, whole)]
+    for part in ("model", "average"):
+        assert all(torch.equal(ends[0][part][name], tensor) for name, tensor in ends[1][part].items())
+    assert ends[0]["streams"] == ends[1]["streams"]
+    shipped = [load_file(folder / "model/model.safetensors") for folder in (out, whole)]
+    assert all(torch.equal(shipped[0][name], tensor) for name, tensor in shipped[1].items())
+
+
+@pytest.mark.parametrize(
+    ("word", "environment"),
+    [
+        ("torchrun", {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}),
+        ("FSDP", {"ACCELERATE_USE_FSDP": "true"}),
+        ("tokens", {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}),
+    ],
+)
+def test_what_a_launcher_cannot_have_says_so(
+    word: str, environment: dict[str, str], recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LlasaError, match=word):
+        train(Settings(**recipe, out=str(tmp_path / "lm")))
+    assert not (tmp_path / "lm").exists()
+
+
+def test_samples_longer_than_a_row_say_so(recipe: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(LlasaError, match="longest"):
+        train(Settings(**(recipe | {"tokens": 100}), out=str(tmp_path / "lm")))
