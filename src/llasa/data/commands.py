@@ -1,11 +1,14 @@
-"""`llasa data`: from texts and recordings to a corpus of codes."""
+"""`llasa data`: from texts and recordings to a corpus of codes, and from and to upstream's files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llasa.errors import LlasaError, need_extra
+
+if TYPE_CHECKING:
+    from llasa.vocabulary import Vocabulary
 
 app = typer.Typer(help="Make a corpus: synthetic speech, recordings, a lexicon, codes.", no_args_is_help=True)
 
@@ -123,3 +126,78 @@ def tokenise(
         hours += seconds / 3600
         speed = hours * 3600 / (time.monotonic() - started)
         typer.echo(f"{hours:.2f} hours encoded, {speed:.0f}x real time", err=True)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Folder of upstream's rows (.memmap) or code files (.npy).")],
+    out: Annotated[Path, typer.Argument(help="Folder for the codes shards; train/ and val/ are made in it.")],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="A model with the tokenizer and codec they were made with.")
+    ],
+    text: Annotated[
+        Path | None, typer.Option(help="Transcripts of code files, id|text a line; SOURCE/metadata.csv by default.")
+    ] = None,
+    speaker: Annotated[str, typer.Option(help="Who speaks all of them; without, cloning is not learnt.")] = "",
+) -> None:
+    """Read the data of LLaSA_training or X-Codec-2.0 as codes shards.
+
+    Of code files, every thirtieth is held out for validation.
+
+    Example: llasa data import ljspeech_bin runs/codes --model HKUSTAudio/Llasa-1B
+    """
+    from llasa.data import upstream
+
+    if not source.is_dir():
+        raise LlasaError(f"no folder {source}")
+    vocabulary, rate, _ = _model(model)
+    if upstream.has_rows(source):
+        splits = [split for split in upstream.SPLITS if upstream.has_rows(source, split)]
+        parts = {split: upstream.utterances(source, split, vocabulary, rate, speaker) for split in splits}
+    else:
+        files, silent = upstream.code_files(source, text or source / "metadata.csv")
+        chosen = {"train": [file for i, file in enumerate(files, 1) if i % upstream.HELD_OUT]}
+        chosen["val"] = files[upstream.HELD_OUT - 1 :: upstream.HELD_OUT]
+        parts = {split: upstream.read_code_files(some, vocabulary, rate, speaker) for split, some in chosen.items()}
+        if silent:
+            typer.echo(f"left out for want of a transcript: {silent}", err=True)
+    for split in parts:
+        if any((out / split).glob("*.parquet")):
+            raise LlasaError(f"{out / split} has shards already: choose another folder, or delete them")
+    for split, rows in parts.items():
+        count = hours = 0.0
+        for utterances, seconds in upstream.write_shards(rows, out / split, source.resolve().name):
+            count, hours = count + utterances, hours + seconds / 3600
+        typer.echo(f"{split}: {count:.0f} utterances, {hours:.2f} hours", err=True)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="Folder of codes shards, or one with train/ and val/ in it.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the rows, .memmap and _shape.npy.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model that is to be trained on them.")],
+) -> None:
+    """Write codes shards as the rows that LLaSA_training reads, for one model's tokenizer.
+
+    Example: llasa data export runs/codes ljspeech_bin --model HKUSTAudio/Llasa-1B
+    """
+    from llasa.data import upstream
+
+    vocabulary, _, lexicon = _model(model)
+    split_up = {split: source / split for split in upstream.SPLITS if (source / split).is_dir()}
+    for split, folder in (split_up or {"train": source}).items():
+        count, cut = upstream.export_shards(folder, out, split, vocabulary, lexicon)
+        typer.echo(f"{split}: {count} rows, {cut} of them cut to {upstream.WIDTH} tokens", err=True)
+
+
+def _model(name: str) -> "tuple[Vocabulary, float, dict[str, str] | None]":
+    """A model's vocabulary, codes a second, and lexicon if it has one."""
+    from llasa.codec import convert
+    from llasa.lexicon import load_lexicon
+    from llasa.loading import find_base, find_model, load_tokenizer, tokenizer_folder
+    from llasa.vocabulary import read_vocabulary
+
+    folder = find_model(name)
+    vocabulary = read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
+    codec, _ = convert.read(convert.find(name))
+    return vocabulary, codec.sampling_rate / codec.hop_length, load_lexicon(find_base(folder))

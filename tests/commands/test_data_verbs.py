@@ -1,0 +1,64 @@
+"""`llasa data import` and `llasa data export`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands.runner import Run, fails
+
+from llasa.data.shards import AUDIO_SCHEMA, read_rows, shard_files, write_shard
+
+
+@pytest.fixture
+def ljspeech(tmp_path: Path) -> Path:
+    """What upstream's scripts leave of LJSpeech: transcripts beside a folder of code files."""
+    folder = tmp_path / "LJSpeech-1.1"
+    codes = folder / "codes" / "vq_codes"
+    codes.mkdir(parents=True)
+    for i in range(31):
+        np.save(codes / f"LJ001-{i:04d}.wav.npy", np.arange(i + 1, dtype=np.int32))
+    np.save(codes / "LJ002-0000.wav.npy", np.arange(3, dtype=np.int32))
+    (folder / "metadata.csv").write_text("".join(f"LJ001-{i:04d}|it was number {i}.|spoken\n" for i in range(31)))
+    return folder
+
+
+def test_code_files_become_shards_become_rows_become_shards(run: Run, ljspeech: Path, lm_folder: Path, tmp_path: Path):
+    model = ("--model", lm_folder)
+    result = run("data", "import", ljspeech, tmp_path / "codes", *model, "--speaker", "lj")
+    assert result.code == 0
+    told = ["left out for want of a transcript: 1", "train: 30 utterances, 0.00 hours", "val: 1 utterances, 0.00 hours"]
+    assert result.err.splitlines() == told
+    result = run("data", "export", tmp_path / "codes", tmp_path / "bin", *model)
+    assert result.err.splitlines() == [
+        "train: 30 rows, 0 of them cut to 2048 tokens",
+        "val: 1 rows, 0 of them cut to 2048 tokens",
+    ]
+    assert run("data", "import", tmp_path / "bin", tmp_path / "again", *model).code == 0
+    for split in ("train", "val"):
+        one, other = (
+            [row for f in shard_files(tmp_path / at / split) for row in read_rows(f)] for at in ("codes", "again")
+        )
+        assert [row["codes"] for row in one] == [row["codes"] for row in other]
+        assert {row["speaker"] for row in one} == {"lj"}
+        assert {row["speaker"] for row in other} == {""}
+        # The digits are none of this tokenizer's characters.
+        assert other[0]["text"] == "it was number ."
+    assert (tmp_path / "codes" / "train" / "LJSpeech-1.1-00000.parquet").exists()
+    fails(run("data", "import", tmp_path / "bin", tmp_path / "again", *model), "again/train has shards already")
+
+
+def test_what_cannot_be_imported_or_exported(run: Run, ljspeech: Path, lm_folder: Path, tmp_path: Path):
+    model = ("--model", lm_folder)
+    out = tmp_path / "out"
+    fails(run("data", "import", tmp_path / "none", out, *model), "no folder")
+    (tmp_path / "empty").mkdir()
+    fails(run("data", "import", tmp_path / "empty", out, *model), "pass --text")
+    fails(run("data", "import", tmp_path / "empty", out, *model, "--text", ljspeech / "metadata.csv"), "no .npy files")
+    fails(run("data", "export", tmp_path / "empty", out, *model), "no .parquet shards")
+    facts = {"speaker": "", "language": "", "seconds": 1.0, "phones": [], "ends": []}
+    write_shard(tmp_path / "empty" / "a.parquet", [{"id": "a", "text": "a", "audio": b"", **facts}], AUDIO_SCHEMA)
+    fails(run("data", "export", tmp_path / "empty", out, *model), "holds audio, not codes")
+    (ljspeech / "codes" / "vq_codes" / "LJ001-0000.wav.npy").write_bytes(b"\x93NUMPY")
+    (ljspeech / "codes" / "vq_codes" / "LJ002-0000.wav.npy").unlink()
+    fails(run("data", "import", ljspeech, out, *model), "is damaged or not a .npy file")
+    assert not list(out.rglob("*.*"))
