@@ -17,6 +17,8 @@ RATE = 16000
 MELS = 80
 FRAME, SHIFT, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 STACK = 2
+EMPHASIS = 0.97
+BLOCK = 512  # frames at once, so that what they need stays in the processor's cache
 HOP = SHIFT * STACK  # samples a feature frame, and therefore samples a code
 FLOOR = torch.finfo(torch.float32).eps  # Kaldi's least mel energy, on the 16-bit scale
 
@@ -53,13 +55,24 @@ def log_mel(padded: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, (T - FRAME) // SHIFT + 1, MELS) natural logarithms of energies on the 16-bit integer scale.
     """
-    frames = padded.float().unfold(-1, FRAME, SHIFT) * 2.0**15
-    frames = frames - frames.mean(-1, keepdim=True)
-    # Kaldi takes the sample before a frame to equal the frame's first.
-    previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
+    frames, step = (padded.shape[-1] - FRAME) // SHIFT + 1, max(1, BLOCK // padded.shape[0])
+    blocks = [
+        _log_mel(padded[..., first * SHIFT : (min(first + step, frames) - 1) * SHIFT + FRAME])
+        for first in range(0, frames, step)
+    ]
+    return torch.cat(blocks, 1)
+
+
+def _log_mel(padded: torch.Tensor) -> torch.Tensor:
     window, filters = _window_and_filters(padded.device)
-    spectrum = torch.fft.rfft((frames - 0.97 * previous) * window, FFT)
-    power = spectrum.real.square() + spectrum.imag.square()
+    samples = padded.to(window.dtype) * 2.0**15
+    # Kaldi takes each frame's mean away, then 0.97 of the sample before, a frame's first being its own predecessor. Of
+    # all samples at once that is this difference less a part of the mean; a frame's first alone differs, and there the
+    # window is zero.
+    differences = F.pad(samples[..., 1:] - EMPHASIS * samples[..., :-1], (1, 0)).unfold(-1, FRAME, SHIFT)
+    means = samples.unfold(-1, FRAME, SHIFT).mean(-1, keepdim=True)
+    spectrum = torch.fft.rfft((differences - (1 - EMPHASIS) * means) * window, FFT)
+    power = (spectrum.real.square() + spectrum.imag.square()).float()
     return (power @ filters).clamp_min(FLOOR).log()
 
 
@@ -84,7 +97,7 @@ def mel_features(
         lengths = [samples.shape[-1]] * len(wave)
     frames = torch.as_tensor(lengths, device=wave.device) // HOP + 1
     mask = torch.arange(mels.shape[1] // STACK, device=wave.device) < frames[:, None]
-    valid = mask.repeat_interleave(STACK, 1)[..., None]
+    valid = mask.to(mels.dtype).repeat_interleave(STACK, 1)[..., None]
     count = (frames * STACK)[:, None, None]
     mean = (mels * valid).sum(1, keepdim=True) / count
     variance = ((mels - mean).square() * valid).sum(1, keepdim=True) / (count - 1)
@@ -105,8 +118,10 @@ def stack(mels: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode(False)  # else a first call under inference mode would leave tensors that no backward may use
 def _window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """The Povey window (FRAME,) and Kaldi's triangles on the mel scale (FFT // 2 + 1, MELS), made once a device."""
+    # In single precision a loud low tone's rounding errors drown what is 90 dB below it; MPS has no other.
+    precision = torch.float32 if device.type == "mps" else torch.float64
     window = torch.hann_window(FRAME, periodic=False, dtype=torch.float64) ** 0.85
     filters = mel_filter_bank(
         FFT // 2 + 1, MELS, 20, RATE // 2, RATE, norm=None, mel_scale="kaldi", triangularize_in_mel_space=True
     )
-    return window.float().to(device), torch.from_numpy(filters).float().to(device)
+    return window.to(precision).to(device), torch.from_numpy(filters).float().to(device)
