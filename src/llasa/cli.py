@@ -1,4 +1,4 @@
-"""The command line: `llasa say`, `voices`, `encode`, `decode`, `info`, `data`, `train`.
+"""The command line: `llasa say`, `voices`, `encode`, `decode`, `convert`, `info`, `merge`, `export`, `data`, `train`.
 
 Puts the verbs together and turns what goes wrong into one line and an exit status. Every heavy import is inside the
 verb that needs it.
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import llasa
-from llasa.commands import codes, info, say, voices
+from llasa.commands import codes, convert, export, info, merge, say, voices
 from llasa.data import commands as data
 from llasa.errors import LlasaError
 from llasa.train import commands as train
@@ -30,7 +30,10 @@ app.command()(say.say)
 app.add_typer(voices.app, name="voices")
 app.command()(codes.encode)
 app.command()(codes.decode)
+app.command()(convert.convert)
 app.command()(info.info)
+app.command()(merge.merge)
+app.command()(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 

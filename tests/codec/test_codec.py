@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from llasa.codec import Codec
 from llasa.codec import codec as codec_module
 from llasa.codec.features import acoustic_input, mel_features
 from llasa.errors import LlasaError
+from llasa.eval.metrics import log_mel
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +93,56 @@ def test_windows_give_the_codes_of_the_whole(codec: Codec, voiced: np.ndarray, s
     assert agreement(windowed, whole) > 0.8
 
 
-def test_windows_agree_exactly_but_for_attention(
+def test_windows_agree_exactly_but_for_attention_and_levels(
     voiced: np.ndarray, small_windows: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without what looks at a whole window, windows cannot be told from one pass: waves and features fit together."""
     model = make_codec()
     for layer in model.semantic_encoder.encoder.layers:
         torch.nn.init.zeros_(layer.self_attn.linear_out.weight)
+    monkeypatch.setattr(codec_module, "normalise", lambda mels, mean, variance: mels / 10)
     codec = Codec(model)
     windowed = codec.encode(voiced)
     monkeypatch.setattr(codec_module, "WINDOW", 1000)
     assert agreement(windowed, codec.encode(voiced)) > 0.99
+
+
+def test_a_window_adapts_to_its_own_recording(codec: Codec, voiced: np.ndarray, small_windows: None) -> None:
+    """What another microphone recorded a window away changes nothing."""
+    loud = np.concatenate([voiced, voiced])
+    quiet = np.concatenate([voiced, voiced / 30])
+    assert agreement(codec.encode(loud)[:100], codec.encode(quiet)[:100]) == 1
+
+
+def test_joins_are_no_worse_than_the_rest(voiced: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded codec's copy around joins against another in windows half a window later."""
+    codec = Codec.load("tiny")
+    sound = np.concatenate([voiced, 0.5 * voiced[::-1]])
+    grid = codec_module._windows
+
+    def later(total: int) -> list[tuple[int, int]]:
+        edges = [0, *(start + 20 for start, _ in grid(total)[:-1]), total]
+        return list(pairwise(edges))
+
+    def excess(context: int) -> np.ndarray:
+        """How much farther from the original in nepers the 0.2 s around each join are than amid a window."""
+        distances, joins = [], []
+        for windows in (grid, later):
+            with monkeypatch.context() as patch:
+                patch.setattr(codec_module, "WINDOW", 40)
+                patch.setattr(codec_module, "CONTEXT", context)
+                patch.setattr(codec_module, "_windows", windows)
+                codes = codec.encode(sound)
+                copy = codec.decode(codes)[: len(sound)]
+                joins.append([stop for _, stop in windows(len(codes))[:-1]])
+            distances.append(np.abs(log_mel(sound) - log_mel(copy)).mean(0))
+        around = [(k, slice(2 * join - 10, 2 * join + 10)) for k in (0, 1) for join in joins[k]]
+        return np.array([distances[k][near].mean() - distances[1 - k][near].mean() for k, near in around])
+
+    smooth, abrupt = excess(50), excess(0)
+    assert len(smooth) == 14
+    assert smooth.mean() < 0.03
+    assert np.abs(smooth).mean() < 0.6 * np.abs(abrupt).mean()
 
 
 def test_a_memory_map_is_encoded(codec: Codec, voiced: np.ndarray, tmp_path: Path) -> None:
@@ -248,5 +290,5 @@ def test_a_hub_codec_out_of_reach_is_one_line_and_its_licence_told_once(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for _ in range(2):
-        refuse("HKUSTAudio/no-such-codec", "could not be fetched")
+        refuse("HKUSTAudio/no-such-codec", "the hub cannot be reached")
     assert capsys.readouterr().err.count("CC BY-NC 4.0") == 1

@@ -26,11 +26,12 @@ import torch
 import torch.nn.functional as F
 from transformers import Xcodec2Model
 
-from llasa.codec.features import HOP, MELS, RATE, STACK, frame_count, log_mel, mel_features, normalise, stack
+from llasa.codec.convert import find, read
+from llasa.codec.features import HOP, RATE, frame_count, log_mel, mel_features, normalise, stack
 from llasa.codec.files import check_codes
 from llasa.codec.stream import StreamDecoder, crossfade
 from llasa.errors import LlasaError
-from llasa.loading import check_weights, find_codec, find_model, first_line, hush_transformers, read_json
+from llasa.loading import first_line, hush_transformers
 
 WINDOW = 1000  # codes, 20 s
 CONTEXT = 100  # codes on either side of a window, 2 s
@@ -67,33 +68,23 @@ class Codec:
         """Loads a codec.
 
         Args:
-            name: a codec's folder in the transformers layout, a hub id, or a language model's name, which stands for
-                the codec that the model uses.
+            name: a codec's folder or hub id, a checkpoint of X-codec2's training (see `convert` for the layouts), or a
+                language model's name, which stands for the codec that the model uses.
             device, dtype: where and as what the weights are to lie. Codes made in half precision differ from those
                 made in float32 wherever a latent lies near the edge of a level.
 
         Raises:
             LlasaError: it does not exist, cannot be fetched, is damaged or of another architecture; or no such device.
         """
-        folder = find_model(name)
-        kind = read_json(folder / "config.json").get("model_type")
-        if kind == "llama":
-            folder = find_codec(folder)
-            kind = read_json(folder / "config.json").get("model_type")
-        if kind != "xcodec2":
-            raise LlasaError(f"{folder} holds a model of type {kind!r}, not 'xcodec2': pass a codec's folder")
-        check_weights(folder)
+        source = find(name)
+        config, tensors = read(source)
         hush_transformers()
         try:
-            loaded: Any = Xcodec2Model.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, use_safetensors=True, local_files_only=True
-            )
+            # Not from the folder: transformers knows one layout, and fills what is missing with random numbers.
+            load: Any = Xcodec2Model.from_pretrained
+            model = load(None, config=config, state_dict=tensors, dtype=dtype)
         except Exception as error:  # whatever a damaged file makes torch, safetensors or transformers raise
-            raise LlasaError(f"the codec in {folder} cannot be loaded ({first_line(error)}): copy it again") from error
-        model, report = loaded
-        # transformers fills missing weights with random numbers and a warning; such a codec only makes noise.
-        if missing := sorted(report["missing_keys"]):
-            raise LlasaError(f"the codec in {folder} lacks {missing[0]} ({len(missing)} missing in all): copy it again")
+            raise LlasaError(f"the codec in {source} cannot be loaded ({first_line(error)}): copy it again") from error
         try:
             model.to(device)
         except (RuntimeError, AssertionError) as error:
@@ -115,12 +106,12 @@ class Codec:
         """
         _check_samples(samples)
         total = frame_count(len(samples))
-        mean, variance = self._statistics(samples)
         codes = np.empty(total, dtype=np.uint16)
         for start, stop in _windows(total):
             first, last = max(0, start - CONTEXT), min(total, stop + CONTEXT)
             wave = self._slice(samples, first * HOP, last * HOP)
-            features = stack(normalise(self._mels(samples, first, last), mean, variance))
+            mels = self._mels(samples, first, last)
+            features = stack(normalise(mels, mels.mean(1, keepdim=True), mels.var(1, keepdim=True)))
             window = self._quantise(wave, features, None)[0]
             codes[start:stop] = window[start - first : stop - first]
             if progress:
@@ -234,19 +225,6 @@ class Codec:
             hidden = model.fc_encoder(torch.cat([adapted, acoustic], 1).transpose(1, 2))
             codes[rows, :count] = model.quantizer(hidden)[1][..., 0].cpu().numpy()
         return codes
-
-    def _statistics(self, samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and unbiased variance (MELS,) of a whole file's log-mel frames, a window in memory at a time."""
-        total = frame_count(len(samples))
-        sums, squares = torch.zeros(MELS, dtype=torch.float64), torch.zeros(MELS, dtype=torch.float64)
-        for start, stop in _windows(total):
-            mels = self._mels(samples, start, stop)[0].cpu().double()
-            sums += mels.sum(0)
-            squares += mels.square().sum(0)
-        count = total * STACK
-        variance = ((squares - sums.square() / count) / (count - 1)).clamp_min(0)
-        device = self.model.device
-        return (sums / count).float().to(device), variance.float().to(device)
 
     def _mels(self, samples: np.ndarray, first: int, last: int) -> torch.Tensor:
         """(1, STACK * (last - first), MELS) log-mels of codes `first` to `last`, with the true samples around them."""

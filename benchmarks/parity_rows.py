@@ -1,0 +1,65 @@
+"""What the parts of parity.py share: what they are given, and the lines they hand back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a part: at the official sizes or small ones, on which speech, and against whose code.
+
+    Attributes:
+        full: whether at the official sizes.
+        speech: (N,) float32 at 16 kHz, a minute or more.
+        reference: the folder into which the reference packages were installed, if there is one.
+        scratch: a folder for checkpoints, removed afterwards.
+    """
+
+    full: bool
+    speech: np.ndarray
+    reference: Path | None
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what was computed, by whom else, how far apart they are, and what was asked; no bar, no verdict.
+
+    Attributes:
+        difference: the largest there was.
+        equal: share from 0 to 1 of codes, tokens or tensors that are the same.
+        bound: the largest difference allowed.
+        all_equal: whether every one must be the same.
+    """
+
+    what: str
+    against: str
+    difference: float | None = None
+    equal: float | None = None
+    bound: float | None = None
+    all_equal: bool = False
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether it met what was asked, if anything was."""
+        if self.bound is None and not self.all_equal:
+            return None
+        near = self.bound is None or (self.difference is not None and self.difference <= self.bound)
+        return near and (not self.all_equal or self.equal == 1)
+
+
+def table(rows: list[Row]) -> str:
+    """The lines as a Markdown table."""
+    verdicts = {None: "", True: "pass", False: "**fail**"}
+    lines = ["| what | against | largest difference | equal | asked | |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        difference = "" if row.difference is None else f"{row.difference:.1e}"
+        # Never rounded up to what was asked: one code in a million that differs must show.
+        equal = "" if row.equal is None else "100 %" if row.equal == 1 else f"{np.floor(row.equal * 1e6) / 1e4:g} %"
+        asked = [] if row.bound is None else [f"at most {row.bound:g}"]
+        asked += ["100 %"] if row.all_equal else []
+        cells = [row.what, row.against, difference, equal, ", ".join(asked), verdicts[row.passed]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

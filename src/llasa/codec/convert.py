@@ -1,0 +1,277 @@
+"""Codec checkpoints as files: which of three layouts they have, reading each, and writing one as another.
+
+The layouts are transformers' (as `HKUSTAudio/xcodec2-hf`), X-codec2's original one (as `HKUSTAudio/xcodec2`, a folder
+too) and the Lightning checkpoints of its training (`.ckpt`). Knows files and what can be wrong with them; how tensors
+change between layouts is in `upstream.py`. Runs no model, and nothing that is pickled in a checkpoint.
+"""
+
+import json
+import os
+import shutil
+from collections import OrderedDict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from transformers import Wav2Vec2BertConfig, Xcodec2Config, Xcodec2Model
+from transformers.initialization import no_init_weights
+
+from llasa.codec import upstream
+from llasa.codec.features import HOP, MELS, RATE
+from llasa.codec.upstream import SEMANTIC_LAYERS, Tensors
+from llasa.errors import LlasaError
+from llasa.loading import check_weights, find_codec, find_model, first_line, read_json
+
+SEMANTIC = "facebook/w2v-bert-2.0"  # upstream's semantic encoder, frozen: a training checkpoint may lack it
+
+_RECORD = "transformers_config"  # our key in an upstream config: the sizes that no tensor tells
+_TYPES = ("xcodec2", "xcodec", "bigcodec")  # the hub's config says the first, upstream's package the others
+
+
+def find(name: str | Path) -> Path:
+    """Where a codec lies: its folder in either layout, or a training checkpoint; a language model's name means its own.
+
+    Raises:
+        LlasaError: there is none of that name, it cannot be fetched, or it is another kind of model.
+    """
+    path = Path(name)
+    if path.suffix == ".ckpt" and not path.is_dir():
+        if not path.is_file():
+            raise LlasaError(f"there is no file {path}")
+        return path
+    folder = find_model(name)
+    if read_json(folder / "config.json").get("model_type") == "llama":
+        folder = find_codec(folder)
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind not in _TYPES:
+        raise LlasaError(f"{folder} holds a model of type {kind!r}, not 'xcodec2': pass a codec's folder")
+    return folder
+
+
+def layout(source: Path) -> str:
+    """The layout of what `find` found, as the names of its tensors tell: transformers, original or lightning.
+
+    Raises:
+        LlasaError: the weights are missing or damaged, or not a codec's.
+    """
+    if source.is_file():
+        return "lightning"
+    names = {name for shard in _shards(source) for name in _names(shard)}
+    if any(name.startswith("acoustic_encoder.") for name in names):
+        return "transformers"
+    if any(name.startswith("CodecEnc.") for name in names):
+        return "original"
+    raise LlasaError(f"{source} holds no codec: there is no acoustic encoder among its weights")
+
+
+def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config, Tensors]:
+    """A codec of any layout as transformers has it. Tensors that need no change stay in their file until they are used.
+
+    Args:
+        source: what `find` found.
+        semantic: folder or hub id of the semantic encoder, for a training checkpoint that lacks it.
+
+    Returns:
+        its config, and its tensors by transformers' names.
+
+    Raises:
+        LlasaError: files are missing or damaged, tensors are missing, or the shapes are not X-codec2's.
+    """
+    kind = layout(source)
+    if kind == "lightning":
+        tensors = upstream.respell(_load_lightning(source))
+        if upstream.FIRST not in tensors:
+            raise LlasaError(f"{source} is not a training checkpoint of X-codec2: it lacks {upstream.FIRST}")
+        heard = None
+        if not any(name.startswith("semantic_model.") for name in tensors):
+            heard, extra = _load_semantic(semantic)
+            tensors |= extra
+        config = _infer_config(source, tensors, heard)
+    else:
+        content = read_json(source / "config.json")
+        tensors = {name: tensor for shard in _shards(source) for name, tensor in _load(shard).items()}
+        if kind == "original":
+            tensors = upstream.respell(tensors)
+            content = content.get(_RECORD, {})
+        config = _config(source, content) if content else _infer_config(source, tensors, None)
+    expected = _expected(source, config)
+    if kind != "transformers":
+        try:
+            tensors = upstream.from_upstream(tensors, config, expected)
+        except RuntimeError as error:  # rows that cannot be shared among the heads, a length for every other channel
+            raise LlasaError(f"{source} holds another architecture than X-codec2 ({first_line(error)})") from error
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise LlasaError(f"{source} lacks {missing[0]} ({len(missing)} tensors missing in all): copy it again")
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            found = f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
+            raise LlasaError(f"{source} cannot be loaded: {found}, so weights and config are not of one X-codec2")
+    return config, {name: tensors[name] for name in expected}
+
+
+def convert(source: Path, out: Path, to: str, semantic: str | Path = SEMANTIC) -> int:
+    """Writes a codec in another layout, whole or not at all.
+
+    Args:
+        source: what `find` found.
+        out: the folder to make; it may exist if it is empty.
+        to: transformers or original.
+        semantic: as for `read`.
+
+    Returns:
+        the number of tensors written.
+
+    Raises:
+        LlasaError: as `read`; or `out` is in use or cannot be written; or the codec has that layout already, or is one
+            that upstream's cannot express.
+    """
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LlasaError(f"{out} exists already: pass a new folder, or remove it first")
+    if layout(source) == to:
+        raise LlasaError(f"{source} has the {to} layout already: copy it, or ask for another with --to")
+    config, tensors = read(source, semantic)
+    config.architectures = ["Xcodec2Model"]
+    config.dtype = tensors["fc_encoder.weight"].dtype
+    content = json.loads(config.to_json_string())
+    if to == "original":
+        files = {"config.json": upstream.upstream_config(config) | {_RECORD: content}}
+        tensors = upstream.to_upstream(tensors, config)
+    else:
+        files = {"config.json": content, "preprocessor_config.json": _preprocessor()}
+    _write(out, files, tensors)
+    return len(tensors)
+
+
+def _write(out: Path, files: dict[str, dict[str, Any]], tensors: Tensors) -> None:
+    """A model folder, whole or not at all."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        for name, content in files.items():
+            (temporary / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise LlasaError(f"cannot write {out}: {first_line(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _config(source: Path, content: dict[str, Any]) -> Xcodec2Config:
+    try:
+        return Xcodec2Config.from_dict(dict(content))
+    except Exception as error:  # transformers checks configs, and raises errors of several libraries
+        raise LlasaError(f"the config of {source} is not an X-codec2's ({first_line(error)})") from error
+
+
+def _infer_config(source: Path, tensors: Tensors, semantic: Wav2Vec2BertConfig | None) -> Xcodec2Config:
+    try:
+        return upstream.infer_config(tensors, semantic)
+    except KeyError as error:
+        raise LlasaError(f"{source} lacks {error.args[0]}: copy it again") from error
+    except Exception as error:  # as above
+        raise LlasaError(f"{source} holds another architecture than X-codec2 ({first_line(error)})") from error
+
+
+def _expected(source: Path, config: Xcodec2Config) -> dict[str, torch.Size]:
+    """The names and shapes of the tensors that a codec of this config has."""
+    try:
+        with no_init_weights():  # so the memory is never touched; quicker than on the meta device
+            return {name: tensor.shape for name, tensor in Xcodec2Model(config).state_dict().items()}
+    except Exception as error:  # whatever sizes that do not fit one another make torch and transformers raise
+        raise LlasaError(f"{source} holds another architecture than X-codec2 ({first_line(error)})") from error
+
+
+def _preprocessor() -> dict[str, Any]:
+    """What transformers' `AutoFeatureExtractor` reads beside the model."""
+    return {
+        "feature_extractor_type": "Xcodec2FeatureExtractor",
+        "feature_size": MELS,
+        "hop_length": HOP,
+        "padding_side": "right",
+        "padding_value": 1.0,
+        "return_attention_mask": True,
+        "sampling_rate": RATE,
+    }
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights."""
+    check_weights(folder)
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return [folder / "model.safetensors"]
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise LlasaError(f"{index} names no weights: copy the folder again")
+    shards = [folder / str(name) for name in sorted(set(names.values()))]
+    for shard in shards:
+        if not shard.exists():
+            raise LlasaError(f"{folder} lacks {shard.name}, one of its {len(shards)} files of weights: fetch it again")
+    return shards
+
+
+def _names(shard: Path) -> list[str]:
+    try:
+        with safe_open(shard, framework="pt") as file:
+            return list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise _damaged(shard, error) from error
+
+
+def _load(shard: Path) -> Tensors:
+    try:
+        return load_file(shard)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(shard, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> LlasaError:
+    reason = f"it is damaged, or only half of it was fetched ({first_line(error)})"
+    return LlasaError(f"{path} cannot be loaded: {reason}: fetch it again")
+
+
+class _Unknown:
+    """Stands for every class that a checkpoint's settings name; what is made of one is a bag that does nothing.
+
+    Lightning stores the training's settings beside the weights, as objects of libraries that are not installed here.
+    """
+
+    def __new__(cls, *arguments: object) -> Any:
+        return OrderedDict()  # the one type into which torch's loader puts items and attributes alike
+
+
+def _load_lightning(path: Path) -> Tensors:
+    try:
+        strangers = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals([(_Unknown, name) for name in strangers]):
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except UnpicklingError as error:
+        raise LlasaError(f"{path} holds objects that cannot be loaded safely: pass a .ckpt of X-codec2") from error
+    except Exception as error:  # torch's zip reader and unpickler raise whatever they stumble over
+        raise _damaged(path, error) from error
+    tensors = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(tensors, dict):
+        raise LlasaError(f"{path} is not a training checkpoint of X-codec2: it has no state_dict")
+    return {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+
+
+def _load_semantic(name: str | Path) -> tuple[Wav2Vec2BertConfig, Tensors]:
+    """Config and tensors, by upstream's names, of the semantic encoder as far as upstream listens to it."""
+    try:
+        folder = find_model(name)
+    except LlasaError as error:
+        raise LlasaError(f"the checkpoint holds no semantic encoder, pass one with --semantic: {error}") from error
+    content = read_json(folder / "config.json")
+    if (kind := content.get("model_type")) != "wav2vec2-bert":
+        raise LlasaError(f"{folder} holds a model of type {kind!r}, not 'wav2vec2-bert': pass a copy of {SEMANTIC}")
+    config = Wav2Vec2BertConfig.from_dict(content | {"num_hidden_layers": SEMANTIC_LAYERS, "add_adapter": False})
+    return config, {
+        f"semantic_model.{key}": tensor for shard in _shards(folder) for key, tensor in _load(shard).items()
+    }
