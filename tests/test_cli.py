@@ -16,11 +16,11 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
-    for verb in ("say", "voices", "encode", "decode", "info"):
+    for verb in ("say", "voices", "encode", "decode", "convert", "info"):
         assert verb in done.stdout
 
 
-@pytest.mark.parametrize("verb", [["say"], ["voices"], ["voices", "add"], ["encode"], ["decode"]])
+@pytest.mark.parametrize("verb", [["say"], ["voices"], ["voices", "add"], ["encode"], ["decode"], ["convert"]])
 def test_every_verb_teaches_by_example(capsys: pytest.CaptureFixture[str], verb: list[str]):
     with pytest.raises(SystemExit) as stop:
         main([*verb, "--help"])

@@ -1,18 +1,23 @@
-"""Every command in the README and in docs/ is run here, with the embedded model, as it stands."""
+"""Every command in the README and in docs/ is run here, as it stands: with the embedded model, and, where it names an
+official one, with a small random model of that layout from a hub on this machine.
+"""
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
+from hub import of_folder, serve
+from official import make_official_folder, make_official_lora
 
 from llasa.data.synthesis import RATE, Speaker, speak
 
 ROOT = Path(__file__).parents[1]
-# train.md's commands run at toy size in tests/train/test_pipeline.py; make's are run by .ci/run.
+# train.md's commands run at toy size in tests/train; make's are run by .ci/run.
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "train.md")]
 BLOCKS = [
     (page, kind, body)
@@ -29,16 +34,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "chapter.txt").write_text("It was late. The lamp had burned low.\n\nNobody spoke for some time.\n")
     samples, _, _ = speak("The words that are spoken in the recording.", Speaker("awb", "awb"))
     soundfile.write(path / "me.wav", samples, RATE)
+    make_official_lora(path / "my-lora", "HKUSTAudio/Llasa-1B")
     return path
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> Iterator[str]:
+    """The address of a hub with an official model and its codec."""
+    lm = make_official_folder(tmp_path_factory.mktemp("official") / "lm")
+    with serve({"HKUSTAudio/Llasa-1B": of_folder(lm), "HKUSTAudio/xcodec2-hf": of_folder(codec_folder)}) as address:
+        yield address
 
 
 @pytest.mark.parametrize(
     ("page", "kind", "body"), BLOCKS, ids=[f"{page.stem}-{i}" for i, (page, _, _) in enumerate(BLOCKS)]
 )
-def test_a_block_runs(page: Path, kind: str, body: str, folder: Path) -> None:
+def test_a_block_runs(page: Path, kind: str, body: str, folder: Path, hub: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euo", "pipefail", "-c", body] if kind == "sh" else [sys.executable, "-c", body]
-    environment = os.environ | {"PATH": path, "LLASA_HOME": str(folder / "home")}
+    homes = {"LLASA_HOME": str(folder / "home"), "HF_HOME": str(folder / "hub")}
+    environment = os.environ | homes | {"PATH": path, "HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(command, cwd=folder, capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     for name in re.findall(r"(?:-o|>) (\S+\.(?:wav|flac))", body):

@@ -1,5 +1,6 @@
 """Names to folders, and a codec's identity."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -46,3 +47,25 @@ def test_messages_of_others_fit_on_one_line():
     assert first_line(ValueError("a\nb")) == "a"
     assert first_line(ValueError()) == "ValueError"
     assert len(first_line(ValueError("x" * 1000))) == 160
+
+
+def test_the_licence_of_official_weights_is_told_once(lm_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    copy = Path(shutil.copytree(lm_folder, tmp_path / "lm"))
+
+    def told() -> int:
+        find_model(copy)
+        return capfd.readouterr().err.count(f"{copy} are licensed CC BY-NC 4.0: no commercial use")
+
+    assert told() == 0
+    (copy / "README.md").write_text("---\nlicense: apache-2.0\n---\nNot license: cc-by-nc-4.0\n")
+    assert told() == 0
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"_name_or_path": "HKUSTAudio/Llasa-1B"}))
+    assert told() == 1
+    assert told() == 0
+
+
+def test_a_card_tells_the_licence(tmp_path: Path, capfd: pytest.CaptureFixture):
+    (tmp_path / "README.md").write_text("---\nlanguage:\n- en\nlicense: cc-by-nc-4.0\ntags: [a]\n---\n# A fine-tune\n")
+    find_model(tmp_path)
+    assert "CC BY-NC 4.0" in capfd.readouterr().err

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from models import make_codec_folder, make_lm_folder
+from transformers import LlamaForCausalLM
 
-from llasa import audio, speaking
+from llasa import audio, speaking, tts
 from llasa.errors import LlasaError
 from llasa.lexicon import save_lexicon
+from llasa.loading import read_json
 from llasa.speech import LEVEL, Interrupted
 from llasa.tts import Llasa, LlasaWarning
 from llasa.voice import Voice
@@ -59,7 +63,7 @@ def test_a_hub_id_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for _ in range(2):
-        with pytest.raises(LlasaError, match=r"HKUSTAudio/Llasa-0B .*could not be fetched") as caught:
+        with pytest.raises(LlasaError, match=r"HKUSTAudio/Llasa-0B is not on this machine yet") as caught:
             Llasa.load("HKUSTAudio/Llasa-0B")
         assert "\n" not in str(caught.value)
     assert capfd.readouterr().err.count("CC BY-NC 4.0") == 1  # said once
@@ -138,6 +142,37 @@ def test_no_such_device_or_dtype(lm_folder: Path):
         Llasa.load(lm_folder, dtype="float12")
 
 
+def test_devices_and_precisions(lm_folder: Path):
+    greedy = [
+        Llasa.load(lm_folder, device="cpu", **options).say("Hello.", temperature=0, max_seconds=0.5).codes.tolist()
+        for options in ({"dtype": "float32"}, {"dtype": "float32", "device_map": "auto"})
+    ]
+    assert greedy[0] == greedy[1]
+    for dtype in ("bfloat16", "float16"):
+        loaded = Llasa.load(lm_folder, device="cpu", dtype=dtype)
+        assert str(loaded.engine.llama.weights) == f"torch.{dtype}"
+        assert len(loaded.say("Hello.", seed=1, max_seconds=0.5).codes)
+    with pytest.raises(LlasaError, match="there is no device map all"):
+        Llasa.load(lm_folder, device_map="all")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(LlasaError, match="cannot use the device mps"):
+            Llasa.load(lm_folder, device="mps")
+
+
+def test_a_folder_that_is_not_this_packages_is_sampled_from_as_upstreams_snippet_does(copy: Path):
+    """Against what transformers' `generate` makes of the snippet's arguments and the folder's file."""
+    change(copy / "generation_config.json", temperature=0.6, top_p=0.9, do_sample=True)
+    assert Llasa.load(copy).defaults.temperature == 0.6  # this package's: its file is meant
+    llama = LlamaForCausalLM.from_pretrained(copy)
+    wanted, _ = llama._prepare_generation_config(None, do_sample=True, top_p=1, temperature=0.8)
+    foreign = {name: value for name, value in read_json(copy / "config.json").items() if name != "codec"}
+    sampling, _ = tts._generation_config(copy, foreign)
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (wanted.temperature, wanted.top_p, wanted.top_k)
+    assert sampling.repetition_penalty == wanted.repetition_penalty
+    change(copy / "generation_config.json", temperature=0.7)  # somebody's choice
+    assert tts._generation_config(copy, foreign)[0].temperature == 0.7
+
+
 def test_defaults_come_from_the_folder(copy: Path):
     change(copy / "generation_config.json", temperature=0.3, top_p=0.9, top_k=None)
     loaded = Llasa.load(copy)
@@ -183,17 +218,43 @@ def test_without_a_voice_the_first_chunk_is_the_voice_of_the_others(llasa: Llasa
     speech = llasa.say(TEXT, seed=1)
     first = speech.utterances[0]
     voice = Voice("first", first.text, first.codes, llasa.codec_id)
-    prompts: list[list[int]] = []
-    start = llasa.engine.start
-    llasa.engine.start = lambda given, *rest: prompts.extend(given) or start(given, *rest)  # type: ignore[method-assign]
-    try:
-        llasa.say(TEXT, seed=1)
-    finally:
-        del llasa.engine.start
+    prompts = prompts_of(llasa, lambda: llasa.say(TEXT, seed=1))
     beginning = llasa.vocabulary.prompt(first.text)
     others = [p for p in prompts if p != beginning]
     assert len(others) >= len(speech.utterances) - 1
     assert all(p[-len(voice.codes) :] == llasa.vocabulary.tokens(voice.codes) for p in others)
+
+
+def prompts_of(llasa: Llasa, speak: Callable[[], object]) -> list[list[int]]:
+    """The prompts that reach the engine while speaking."""
+    prompts: list[list[int]] = []
+    start = llasa.engine.start
+    llasa.engine.start = lambda given, *rest: prompts.extend(given) or start(given, *rest)  # type: ignore[method-assign]
+    try:
+        speak()
+    finally:
+        del llasa.engine.start
+    return prompts
+
+
+def test_a_speakers_name_goes_into_every_prompt(llasa: Llasa, voiced: np.ndarray):
+    """And no chunk is then the voice of the others."""
+    said = {"seed": 1, "max_seconds": 0.5, "speaker": "kore"}
+    texts = [u.text for u in llasa.say(TEXT, **said).utterances]
+    assert len(texts) > 1
+    wanted = [llasa.vocabulary.prompt(text, speaker="kore") for text in texts]
+    assert {tuple(p) for p in prompts_of(llasa, lambda: llasa.say(TEXT, **said))} == set(map(tuple, wanted))
+    assert prompts_of(llasa, lambda: list(llasa.stream(TEXT, **said))) == wanted
+    voice = llasa.clone(voiced, "Words.")
+    both = prompts_of(llasa, lambda: llasa.say("Hello.", voice, **said))
+    assert both[0] == llasa.vocabulary.prompt("Hello.", "Words.", voice.codes, "kore")
+
+
+def test_a_speaker_stands_in_for_the_default_voice(copy: Path, voiced: np.ndarray):
+    loaded = Llasa.load(copy)
+    loaded.clone(voiced, "Words.", "a").save(copy / "voices" / "a.safetensors")
+    prompts = prompts_of(loaded, lambda: loaded.say("Hello.", seed=1, max_seconds=0.2, speaker="puck"))
+    assert prompts[0] == loaded.vocabulary.prompt("Hello.", speaker="puck")
 
 
 def test_chunks_are_brought_to_one_level(llasa: Llasa, voiced: np.ndarray):
@@ -258,10 +319,8 @@ def test_fifty_thousand_characters(tmp_path: Path, codec_folder: Path):
 def test_text_and_voices_go_through_the_lexicon(copy: Path):
     save_lexicon({"hello": "xyz"}, copy)
     loaded = Llasa.load(copy)
-    prompts: list[list[int]] = []
-    start = loaded.engine.start
-    loaded.engine.start = lambda given, *rest: prompts.extend(given) or start(given, *rest)  # type: ignore[method-assign]
-    loaded.say("Hello 2.", Voice("v", "Hello!", np.arange(9), loaded.codec_id), max_seconds=0.1)
+    voice = Voice("v", "Hello!", np.arange(9), loaded.codec_id)
+    prompts = prompts_of(loaded, lambda: loaded.say("Hello 2.", voice, max_seconds=0.1))
     assert prompts[0] == loaded.vocabulary.prompt("xyz two.", "xyz!", range(9))
 
 

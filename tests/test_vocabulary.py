@@ -3,12 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from models import ALPHABET
+from official import PLAIN, llama3_tokenizer, upstream_prompt, written_out
 from transformers import PreTrainedTokenizerFast
 
 from llasa.errors import LlasaError
 from llasa.vocabulary import SPECIAL_TOKENS, character_tokenizer, extend_tokenizer, read_vocabulary
 
 VOCABULARY = read_vocabulary(character_tokenizer(ALPHABET, 64, context=512))
+LLAMA3 = read_vocabulary(llama3_tokenizer(64))
 
 
 def test_special_tokens_come_in_upstream_order_and_speech_tokens_follow() -> None:
@@ -58,3 +60,44 @@ def test_a_tokenizer_without_speech_tokens_is_refused() -> None:
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={"a": 0}, merges=[])))
     with pytest.raises(LlasaError, match="no speech tokens"):
         read_vocabulary(plain)
+
+
+# --- Upstream's layout ---
+
+TEXTS = [
+    "Hello there.",
+    " Spaces  around, and\ttabs ",
+    "Dealing with it is never easy. Yet, sometimes...\n\nIt's 9:15!",
+    "突然，身边一阵笑声。",
+    "Naïve 🙂 <|eot_id|> CONTINUE_FINAL_MESSAGE_TAG ",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("codes", [[], [0, 63, 7, 7, 12]])
+@pytest.mark.parametrize("speaker", [None, "kore"])
+def test_prompts_are_upstreams_token_for_token(text: str, codes: list[int], speaker: str | None) -> None:
+    reference = "What the reference says." if codes else None
+    spoken = f"{reference} {text}" if reference else text
+    lead = f"Speaker {speaker} " if speaker else ""
+    found = LLAMA3.prompt(text, reference, codes, speaker)
+    assert found == upstream_prompt(LLAMA3.tokenizer, spoken, codes, lead)
+    assert found == LLAMA3.tokenizer.encode(written_out(spoken, codes, lead), add_special_tokens=False)
+    assert found[-1 - len(codes)] == LLAMA3.start
+
+
+def test_the_space_after_the_speakers_name_is_a_token() -> None:
+    """As in upstream's example of inference: a template that trims the turn must not take it."""
+    tokens = LLAMA3.tokenizer.convert_ids_to_tokens(LLAMA3.prompt("Hello", speaker="kore"))
+    assert "".join(tokens).endswith("<|end_header_id|>ĊĊSpeakerĠkoreĠ<|SPEECH_GENERATION_START|>")
+    assert tokens[-2] == "Ġ"
+
+
+def test_ids_are_the_official_ones() -> None:
+    vocabulary = read_vocabulary(llama3_tokenizer(65536, PLAIN))
+    assert len(vocabulary.tokenizer) == 193800
+    assert (vocabulary.first, vocabulary.size, vocabulary.start, vocabulary.end) == (128264, 65536, 128260, 128261)
+    codes = [0, 65535, 4711]
+    assert vocabulary.prompt("Hello", "Hello", codes) == upstream_prompt(vocabulary.tokenizer, "Hello Hello", codes)
+    assert vocabulary.codes(vocabulary.tokens(codes)).tolist() == codes

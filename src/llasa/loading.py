@@ -18,10 +18,12 @@ EMBEDDED = {"tiny": Path(__file__).parent / "assets" / "tiny" / "lm"}
 DEFAULT_CODEC = "HKUSTAudio/xcodec2-hf"
 # Llama 3.2's config promises 131,072 positions; Llasa was trained on rows of 2,048 (arXiv 2502.04128, section 3).
 TRAINED_CONTEXT = 2048
+OFFICIAL = "HKUSTAudio/"
 NOTICE = "note: the weights of {} are licensed CC BY-NC 4.0: no commercial use"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.txt.gz", "voices/*.safetensors"]
+_NON_COMMERCIAL = re.compile(r"\A---\n(?:.*\n)*?license: *[\"']?cc-by-nc-4\.0\b", re.IGNORECASE)
+_HUB_FILES = ["README.md", "*.json", "*.safetensors", "*.jinja", "*.txt", "*.txt.gz", "voices/*.safetensors"]
 _told: set[str] = set()
 
 
@@ -35,6 +37,8 @@ def find_model(name: str | Path) -> Path:
     if text in EMBEDDED:
         return EMBEDDED[text]
     if Path(text).is_dir():
+        if _is_non_commercial(Path(text)):
+            _tell_licence(text)
         return Path(text)
     if Path(text).is_file():
         raise LlasaError(f"{text} is a file: pass the model's folder")
@@ -47,17 +51,103 @@ def find_model(name: str | Path) -> Path:
 
 def _from_hub(name: str) -> Path:
     import huggingface_hub
+    from huggingface_hub import errors
 
-    if name.startswith("HKUSTAudio/") and name not in _told:
-        _told.add(name)
-        print(NOTICE.format(name), file=sys.stderr)
+    log_in = "log in with `hf auth login` or set HF_TOKEN"
+    if name.startswith(OFFICIAL):
+        _tell_licence(name)
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
+    except errors.GatedRepoError as error:
+        raise LlasaError(
+            f"{name} is gated: accept its terms on its page on the hub with your account, then {log_in}"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise LlasaError(f"there is no {name} on the hub: check the spelling; if it is private, {log_in}") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise LlasaError(
+            f"{name} is not on this machine yet, and the hub cannot be reached: check the network (and that "
+            "HF_HUB_OFFLINE is not set), or pass a folder"
+        ) from error
     except Exception as error:  # the hub client raises its own errors, its HTTP library's and OSError
         raise LlasaError(
-            f"{name} is not a folder here and could not be fetched from the hub ({first_line(error)}): "
-            "check its name and the network, or pass a folder"
+            f"{name} could not be fetched from the hub ({first_line(error)}): try again, it goes on where it stopped; "
+            "or pass a folder"
         ) from error
+    if _is_non_commercial(folder):
+        _tell_licence(name)
+    if not any(folder.glob("*.safetensors")) and _has_old_weights(name):
+        raise LlasaError(f"{name} has its weights in the old pytorch_model.bin only: {_convert(name, 'FOLDER')}")
+    return folder
+
+
+def _has_old_weights(name: str) -> bool:
+    import huggingface_hub
+
+    try:
+        return any(file.endswith(".bin") for file in huggingface_hub.list_repo_files(name))
+    except Exception:  # no network now; that there are no weights is said when they are looked for
+        return False
+
+
+def _convert(name: str | Path, target: str | Path) -> str:
+    """How to make safetensors of old weights; in words that fit into one line."""
+    return (
+        'convert them once with python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+        f"[K.from_pretrained('{name}').save_pretrained('{target}') for K in (M, T)]\""
+    )
+
+
+def _is_non_commercial(folder: Path) -> bool:
+    """Whether a folder's card says that its weights are, or its config that they were tuned from the official ones."""
+    try:
+        if _NON_COMMERCIAL.match((folder / "README.md").read_text(encoding="utf-8", errors="replace")):
+            return True
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # whatever is wrong with the folder is said when it is loaded
+        return False
+    return isinstance(config, dict) and str(config.get("_name_or_path", "")).startswith(OFFICIAL)
+
+
+def _tell_licence(name: str) -> None:
+    """Prints the licence of non-commercial weights, once for each name."""
+    if name not in _told:
+        _told.add(name)
+        print(NOTICE.format(name), file=sys.stderr)
+
+
+def is_lora(folder: Path) -> bool:
+    """Whether a folder holds a LoRA, which is nothing without its base."""
+    return (folder / "adapter_config.json").exists()
+
+
+def find_base(folder: Path) -> Path:
+    """The folder of the model that a LoRA is for, or `folder` itself if it holds no LoRA.
+
+    Raises:
+        LlasaError: the LoRA names no base, or the base is missing or could not be fetched.
+    """
+    if not is_lora(folder):
+        return folder
+    named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not named:
+        raise LlasaError(
+            f"the LoRA in {folder} does not name its base: put base_model_name_or_path into its adapter_config.json"
+        )
+    if (folder / str(named)).is_dir():  # beside the LoRA; an absolute path stands for itself here
+        return (folder / str(named)).resolve()
+    try:
+        return find_model(str(named))
+    except LlasaError as error:
+        raise LlasaError(
+            f"the LoRA in {folder} needs its base {named} ({error}): "
+            "name it by base_model_name_or_path in its adapter_config.json"
+        ) from error
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Where a model's tokenizer lies: a LoRA may bring its own."""
+    return folder if (folder / "tokenizer.json").exists() else find_base(folder)
 
 
 def first_line(error: BaseException) -> str:
@@ -102,11 +192,12 @@ def context_length(config: dict[str, Any]) -> int:
 
 
 def find_codec(folder: Path) -> Path:
-    """The codec's folder: `folder` itself if it holds a codec, else what its config's `codec` key names.
+    """The codec's folder: `folder` itself if it holds a codec, else what the `codec` key of the model's config names.
 
     Raises:
         LlasaError: it is missing or could not be fetched.
     """
+    folder = find_base(folder)
     config = read_json(folder / "config.json")
     if config.get("model_type") == "xcodec2":
         return folder
@@ -116,29 +207,6 @@ def find_codec(folder: Path) -> Path:
     if named.startswith((".", "/")):
         raise LlasaError(f"the codec of {folder} is missing: there is no folder {folder / named}")
     return find_model(named)
-
-
-def load_lm(folder: Path, device: str, dtype: Any) -> Any:
-    """The `LlamaForCausalLM` of a model folder, on a device, ready for inference.
-
-    Raises:
-        LlasaError: its files are missing or damaged, or do not fit one another.
-    """
-    from transformers import LlamaForCausalLM
-
-    read_config(folder)
-    check_weights(folder)
-    hush_transformers()
-    try:
-        loaded: Any = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except Exception as error:  # whatever a damaged file makes torch, safetensors or transformers raise
-        raise LlasaError(f"the model in {folder} cannot be loaded ({first_line(error)}): copy it again") from error
-    # transformers fills missing weights with random numbers and a warning; such a model only makes noise.
-    model, report = loaded
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise LlasaError(f"the weights in {folder} lack {missing[0]} ({len(missing)} missing in all): copy it again")
-    return model.to(device).eval()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -162,10 +230,15 @@ def check_weights(folder: Path) -> None:
     """Asserts that a folder has safetensors weights.
 
     Raises:
-        LlasaError: it has not.
+        LlasaError: it has not; where there are old ones the message says how to convert them.
     """
-    if not any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")):
-        raise LlasaError(f"{folder} has no model.safetensors: the weights are missing, copy the model folder again")
+    if any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")):
+        return
+    if any(folder.glob("pytorch_model*.bin*")):
+        raise LlasaError(f"{folder} has its weights in the old pytorch_model.bin only: {_convert(folder, folder)}")
+    raise LlasaError(
+        f"{folder} has no model.safetensors: the weights are missing, download or copy the model folder again"
+    )
 
 
 def check_device(device: str | None) -> str:

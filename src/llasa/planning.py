@@ -66,12 +66,14 @@ class Planner:
         lexicon: the model's, if it reads phones.
         codes_per_second: the codec's rate.
         context: longest sequence of the model, in tokens.
+        speaker: the name that goes into each prompt, for models that were tuned with names.
     """
 
     vocabulary: Vocabulary
     lexicon: dict[str, str] | None
     codes_per_second: float
     context: int
+    speaker: str | None = None
 
     def chunks(self, text: str, voice: Voice | None) -> tuple[list[texts.Chunk], list[str]]:
         """Cuts text into chunks that fit the context after the voice's prompt.
@@ -118,7 +120,7 @@ class Planner:
     def _longest(self, text: str, voice: Voice | None) -> int:
         """Most characters of a chunk that leave room for its own speech, with some to spare."""
         room = self.context - len(self._prompt("", voice, self._transcript(voice))) - self.codes_per_second
-        if voice is None:
+        if voice is None and self.speaker is None:
             room /= 2  # the first chunk is going to be the voice of the others
         density = letters(text) / len(text)
         spoken = 1.3 * density * pace(voice, self.codes_per_second) * self.codes_per_second
@@ -133,7 +135,8 @@ class Planner:
         return LlasaError(f"the voice {voice.name} fills this model's context of {self.context} tokens: {ADVICE}")
 
     def _prompt(self, text: str, voice: Voice | None, transcript: str) -> list[int]:
-        return self.vocabulary.prompt(self._read(text), transcript, () if voice is None else voice.codes)
+        codes = () if voice is None else voice.codes
+        return self.vocabulary.prompt(self._read(text), transcript, codes, self.speaker)
 
     def _transcript(self, voice: Voice | None) -> str:
         """The words of the reference, as the model reads them."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from llasa import audio
+from llasa.checkpoint import open_checkpoint
 from llasa.codec import Codec
 from llasa.engine import Engine, Sampling
 from llasa.errors import LlasaError
@@ -25,14 +26,15 @@ from llasa.lexicon import load_lexicon
 from llasa.loading import (
     check_device,
     context_length,
+    find_base,
     find_codec,
     find_model,
     fingerprint,
     first_line,
-    load_lm,
     load_tokenizer,
     read_config,
     read_json,
+    tokenizer_folder,
 )  # fmt: skip
 from llasa.planning import Planner
 from llasa.speaking import draw_seed, row_count, stream_take, takes
@@ -43,6 +45,10 @@ from llasa.voice import LONGEST, Voice, check_reference, list_voices, suggest
 
 VoiceLike = Voice | str | Path | None
 NO_SOUND = "the model ended without a sound: try another seed or voice"
+# What the chat models that the official ones were made from left behind in generation_config.json, and what upstream's
+# snippet puts in its place; top_k is the default of transformers' `generate` there.
+CHAT = {"temperature": 0.6, "top_p": 0.9}
+UPSTREAM = {"temperature": 0.8, "top_p": 1.0, "top_k": 50}
 SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -60,18 +66,18 @@ class Llasa:
     """A language model, its codec and its voices, ready to speak. Made by `Llasa.load`.
 
     Attributes:
-        folder: the model's folder.
+        folder: the model's folder; that of its base, if the model is a LoRA.
         engine, codec, vocabulary: its parts.
         codec_id: fingerprint of the codec.
         defaults: sampling settings, from the folder's generation_config.json.
         rate: sample rate of all audio, Hz.
     """
 
-    def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
-        config = read_config(folder)
+    def __init__(self, folder: Path, device: str, dtype: torch.dtype, spread: bool = False) -> None:
+        self.folder = find_base(folder)
+        config = read_config(self.folder)
         codec_folder = find_codec(folder)
-        self.folder = folder
-        self.vocabulary = read_vocabulary(load_tokenizer(folder))
+        self.vocabulary = read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
         self.codec = Codec.load(codec_folder, device=device)
         self.codec_id = fingerprint(codec_folder)
         if self.codec.codebook_size != self.vocabulary.size:
@@ -79,30 +85,40 @@ class Llasa:
                 f"the model in {folder} has {self.vocabulary.size} speech tokens and its codec {codec_folder} "
                 f"{self.codec.codebook_size} codes: they do not belong together"
             )
-        model = load_lm(folder, device, dtype)
+        model = open_checkpoint(folder, device, dtype, spread)
         tokens = self.vocabulary
         self.engine = Engine(model, tokens.first, tokens.size, tokens.end, context_length(config))
         self.rate = self.codec.rate
-        self.defaults, self._default_voice = _generation_config(folder, config)
+        self.defaults, self._default_voice = _generation_config(self.folder, config)
         self._codes_per_second = self.codec.rate / self.codec.hop
-        self._planner = Planner(tokens, load_lexicon(folder), self._codes_per_second, self.engine.context)
+        self._planner = Planner(tokens, load_lexicon(self.folder), self._codes_per_second, self.engine.context)
         self._rows = row_count(model.config, self.engine.context)
 
     @classmethod
-    def load(cls, name: str | Path = "tiny", device: str | None = None, dtype: str | None = None) -> "Llasa":
+    def load(
+        cls,
+        name: str | Path = "tiny",
+        device: str | None = None,
+        dtype: str | None = None,
+        device_map: str | None = None,
+    ) -> "Llasa":
         """Loads a model.
 
         Args:
-            name: `tiny`, the model inside this package; a folder; or a hub id such as HKUSTAudio/Llasa-1B.
+            name: `tiny`, the model inside this package; a folder, of a model or of a LoRA, which is merged into its
+                base; or a hub id such as HKUSTAudio/Llasa-1B.
             device: as torch names it; by default a GPU if there is one.
             dtype: of the language model's weights: "float32", "bfloat16" or "float16"; by default the fastest that
                 the device computes well.
+            device_map: "auto" spreads the language model over all GPUs, and the CPU if they have no room.
 
         Raises:
             LlasaError: the folder is missing, damaged, or not a Llasa model's; or there is no such device or dtype.
         """
+        if device_map not in (None, "auto"):
+            raise LlasaError(f"there is no device map {device_map}: the only one is auto")
         device = check_device(device)
-        return cls(find_model(name), device, _dtype(dtype, device))
+        return cls(find_model(name), device, _dtype(dtype, device), device_map == "auto")
 
     def say(
         self,
@@ -116,6 +132,7 @@ class Llasa:
         min_p: float | None = None,
         repetition_penalty: float | None = None,
         max_seconds: float | None = None,
+        speaker: str | None = None,
         on_progress: Progress | None = None,
     ) -> Speech:
         """Speaks a text of any length.
@@ -128,6 +145,7 @@ class Llasa:
             seed: the same seed gives the same audio; drawn at random by default, and told in the result.
             temperature, top_p, top_k, min_p, repetition_penalty: see `engine.Sampling`; by default the model's own.
             max_seconds: the longest that one chunk may last; by default worked out from its length.
+            speaker: a name that the model was tuned to speak as; the model's default voice is then left out.
             on_progress: called often with the seconds spoken so far and about how many there will be.
 
         Raises:
@@ -138,7 +156,8 @@ class Llasa:
         clock = {"generate": 0.0, "decode": 0.0}
         sampling = self._sampling(temperature, top_p, top_k, min_p, repetition_penalty)
         seed = draw_seed(seed)
-        voice, chunks = self._prepare(text, voice, max_seconds)
+        planner = replace(self._planner, speaker=speaker)
+        voice, chunks = self._prepare(planner, text, voice, max_seconds)
         done: list[Utterance] = []
 
         def speech() -> Speech:
@@ -146,7 +165,7 @@ class Llasa:
             return Speech(join(done, self.rate), self.rate, text, done, seed, timings)
 
         try:
-            for utterance in self._speak(chunks, voice, seed, sampling, max_seconds, on_progress, clock):
+            for utterance in self._speak(planner, chunks, voice, seed, sampling, max_seconds, on_progress, clock):
                 done.append(utterance)
         except KeyboardInterrupt as stop:
             raise Interrupted(speech()) from stop
@@ -166,6 +185,7 @@ class Llasa:
         min_p: float | None = None,
         repetition_penalty: float | None = None,
         max_seconds: float | None = None,
+        speaker: str | None = None,
         on_progress: Progress | None = None,
     ) -> Iterator[np.ndarray]:
         """Speaks a text and yields its audio as it is made: float32 arrays, the first after about 0.2 s of audio.
@@ -175,8 +195,9 @@ class Llasa:
         """
         sampling = self._sampling(temperature, top_p, top_k, min_p, repetition_penalty)
         seed = draw_seed(seed)
-        voice, chunks = self._prepare(text, voice, max_seconds)
-        return self._stream(chunks, voice, seed, sampling, max_seconds, on_progress)
+        planner = replace(self._planner, speaker=speaker)
+        voice, chunks = self._prepare(planner, text, voice, max_seconds)
+        return self._stream(planner, chunks, voice, seed, sampling, max_seconds, on_progress)
 
     def clone(
         self, source: str | Path | np.ndarray, transcript: str, name: str = "clone", rate: int | None = None
@@ -235,12 +256,14 @@ class Llasa:
         given: dict[str, Any] = {name: v for name, v in zip(SETTINGS, values, strict=True) if v is not None}
         return replace(self.defaults, **given)
 
-    def _prepare(self, text: str, voice: VoiceLike, max_seconds: float | None) -> tuple[Voice | None, list[Chunk]]:
+    def _prepare(
+        self, planner: Planner, text: str, voice: VoiceLike, max_seconds: float | None
+    ) -> tuple[Voice | None, list[Chunk]]:
         """Everything that can fail before any work is done."""
         if max_seconds is not None and not max_seconds > 0:
             raise LlasaError(f"max_seconds is {max_seconds}: it must be above 0")
-        chosen = self.voice(voice)
-        chunks, unread = self._planner.chunks(text, chosen)
+        chosen = None if voice is None and planner.speaker else self.voice(voice)
+        chunks, unread = planner.chunks(text, chosen)
         if unread:
             sample = unread[0][:40]
             warnings.warn(
@@ -252,6 +275,7 @@ class Llasa:
 
     def _speak(
         self,
+        planner: Planner,
         chunks: list[Chunk],
         voice: Voice | None,
         seed: int,
@@ -265,9 +289,10 @@ class Llasa:
         spoken = 0.0  # seconds
         lengths = self._expected_seconds(chunks, voice)
         while first < len(chunks):
-            # Without a voice the first chunk is spoken alone: it is the voice of the others.
-            last = first + 1 if voice is None else len(chunks)
-            pieces = self._planner.pieces(chunks[first:last], voice, max_seconds)
+            # Without a voice or a speaker the first chunk is spoken alone: it is the voice of the others.
+            alone = voice is None and planner.speaker is None
+            last = first + 1 if alone else len(chunks)
+            pieces = planner.pieces(chunks[first:last], voice, max_seconds)
 
             def report(
                 count: float, expected: float, before: float = spoken, after: float = sum(lengths[last:])
@@ -286,7 +311,7 @@ class Llasa:
                 clock["decode"] += time.perf_counter() - generated
                 spoken += len(take.codes) / self._codes_per_second
                 yield Utterance(piece.text, take.codes, samples, piece.pause, take.finished)
-            if voice is None and pieces[0].can_be_voice(len(take.codes), take.finished):
+            if alone and pieces[0].can_be_voice(len(take.codes), take.finished):
                 voice = Voice("first chunk", pieces[0].text, take.codes, self.codec_id)
             first = last
 
@@ -295,6 +320,7 @@ class Llasa:
 
     def _stream(
         self,
+        planner: Planner,
         chunks: list[Chunk],
         voice: Voice | None,
         seed: int,
@@ -307,7 +333,7 @@ class Llasa:
         lengths = self._expected_seconds(chunks, voice)
         count = 0
         for index, chunk in enumerate(chunks):
-            piece = self._planner.pieces([chunk], voice, max_seconds)[0]
+            piece = planner.pieces([chunk], voice, max_seconds)[0]
             to_come = sum(lengths[index + 1 :])
             codes = np.empty(0, np.uint16)
             for new in stream_take(self.engine, self.vocabulary, piece, seed, sampling, index):
@@ -323,7 +349,11 @@ class Llasa:
                 on_progress(count / rate, count / rate + to_come)
             if len(samples := np.concatenate([decoder.finish(), silence(piece.pause, self.rate)])):
                 yield samples
-            if voice is None and piece.can_be_voice(len(codes), 0 < len(codes) < piece.limit):
+            if (
+                voice is None
+                and planner.speaker is None
+                and piece.can_be_voice(len(codes), 0 < len(codes) < piece.limit)
+            ):
                 voice = Voice("first chunk", piece.text, codes, self.codec_id)
         if not count:
             raise LlasaError(NO_SOUND)
@@ -341,11 +371,17 @@ def _dtype(name: str | None, device: str) -> torch.dtype:
 
 
 def _generation_config(folder: Path, config: dict[str, Any]) -> tuple[Sampling, str | None]:
-    """Sampling settings and the default voice's name, from generation_config.json where the folder has one."""
+    """Sampling settings and the default voice's name, from generation_config.json where the folder has one.
+
+    A folder that names no codec is not this package's: it is sampled from as upstream's snippet does.
+    """
     path = folder / "generation_config.json"
     values = read_json(path) if path.exists() else {}
+    given = {name: values[name] for name in SETTINGS if values.get(name) is not None}
+    if "codec" not in config and given in ({}, CHAT):
+        given = UPSTREAM
     try:
-        sampling = Sampling(**{name: values[name] for name in SETTINGS if values.get(name) is not None})
+        sampling = Sampling(**given)
     except (LlasaError, TypeError) as error:
         raise LlasaError(f"{path}: {first_line(error)}") from error
     return sampling, values.get("default_voice", config.get("default_voice"))

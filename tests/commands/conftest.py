@@ -36,7 +36,7 @@ def model(lm_folder: Path) -> Llasa:
 @pytest.fixture
 def say(run: Run, lm_folder: Path, model: Llasa, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`llasa say` with a model that is loaded once for all tests; no chunk lasts more than a second."""
-    monkeypatch.setattr(Llasa, "load", lambda name, device: model)
+    monkeypatch.setattr(Llasa, "load", lambda name, **options: model)
 
     def call(*arguments: object, stdin: bytes = b"") -> Result:
         return run("say", *arguments, "--model", lm_folder, "--max-seconds", 1, stdin=stdin)

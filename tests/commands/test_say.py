@@ -75,6 +75,22 @@ def test_settings_reach_the_engine(say: Run):
     assert say("Hello.", "--seed", -1).code == 2
 
 
+def test_a_speakers_name(say: Run):
+    plain, kore, puck = (
+        say("Hello.", "--seed", 1, *more) for more in ((), ("--speaker", "kore"), ("--speaker", "puck"))
+    )
+    assert len({plain.out, kore.out, puck.out}) == 3
+
+
+def test_where_and_in_what_to_compute(run: Run, lm_folder: Path):
+    options = ("--model", lm_folder, "--seed", 1, "--temperature", 0, "--max-seconds", 1, "--dtype", "float32")
+    spread = run("say", "Hello.", *options, "--device-map", "auto")
+    assert spread.out == run("say", "Hello.", *options, "--device", "cpu").out
+    fails(run("say", "Hello.", "--model", lm_folder, "--dtype", "int8"), "use float32, bfloat16, float16")
+    fails(run("say", "Hello.", "--model", lm_folder, "--device-map", "even"), "the only one is auto")
+    fails(run("say", "Hello.", "--model", lm_folder, "--device", "abacus"), "cannot use the device abacus")
+
+
 @pytest.mark.parametrize("text", ["", "  ", "...?!", "😀🎉", "\x00\x00"])
 def test_nothing_to_say(say: Run, text: str):
     fails(say(text), "there is nothing to say")
@@ -186,7 +202,7 @@ def test_a_model_that_is_not_there_or_broken(run: Run, tmp_path: Path, lm_folder
     for verb in (["say", "Hello."], ["info"]):
         result = run(*verb, "--model", copy)
         assert result.code == 1
-        assert result.err.startswith(f"error: the model in {copy} cannot" if verb != ["info"] else "error: ")
+        assert result.err.startswith(f"error: {copy / 'model.safetensors'} ")
         assert result.err.count("\n") == 1
     (copy / "tokenizer.json").unlink()
     fails(run("say", "Hello.", "--model", copy), "has no tokenizer.json")

@@ -18,7 +18,21 @@ from llasa.errors import LlasaError
 Model = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME", help="[bold]tiny[/], a model's folder, or a hub id.")
 ]
-Device = Annotated[str | None, typer.Option(help="[bold]cpu[/], [bold]cuda[/]... The best there is by default.")]
+Device = Annotated[
+    str | None, typer.Option(help="[bold]cpu[/], [bold]cuda[/], [bold]mps[/]; by default a GPU if CUDA finds one.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="Of the language model's weights: [bold]bfloat16[/], [bold]float16[/] or [bold]float32[/]; by default the "
+        "fastest that the device computes well.",
+    ),
+]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option("--device-map", metavar="auto", help="[bold]auto[/] spreads a model larger than one GPU over all."),
+]
 
 
 class Advance(Protocol):

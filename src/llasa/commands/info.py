@@ -47,10 +47,10 @@ def info(
 def _show_model(model: str) -> None:
     from transformers import LlamaConfig, Xcodec2Config
 
-    from llasa.loading import context_length, find_codec, find_model, read_config, read_json
+    from llasa.loading import context_length, find_base, find_codec, find_model, read_config, read_json
     from llasa.voice import list_voices, user_folder
 
-    folder = find_model(model)
+    folder = find_base(find_model(model))
     _line("model", str(folder))
     lm = LlamaConfig.from_dict(read_config(folder))
     layers = f"{lm.num_hidden_layers} layers of {lm.hidden_size}"
@@ -60,7 +60,7 @@ def _show_model(model: str) -> None:
     codec = Xcodec2Config.from_dict(read_json(folder / "config.json"))
     rate = codec.sampling_rate / codec.hop_length
     _line("", f"{_parameters(folder)}, {math.prod(codec.quantization_levels)} codes, {rate:.0f} a second")
-    found = list_voices(find_model(model))
+    found = list_voices(find_base(find_model(model)))
     own = sum(path.parent == user_folder() for path in found.values())
     _line("voices", f"{len(found) - own} presets, {own} of your own")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
 
-from llasa.commands.common import Device, Model, bar, check_writable, tell, waiting
+from llasa.commands.common import Device, DeviceMap, Dtype, Model, bar, check_writable, tell, waiting
 from llasa.errors import LlasaError
 
 if TYPE_CHECKING:
@@ -57,7 +57,12 @@ def say(
     min_p: Annotated[float | None, typer.Option(help="Only tokens this likely beside the likeliest.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages repeating tokens.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="The longest that one chunk of text may last.")] = None,
+    speaker: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For models tuned with speakers' names: who is to speak.")
+    ] = None,
     device: Device = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
 ) -> None:
     """Say a text.
 
@@ -85,11 +90,11 @@ def say(
         from llasa.speaking import draw_seed
         from llasa.tts import Llasa
 
-        llasa = Llasa.load(model, device=device)
+        llasa = Llasa.load(model, device=device, dtype=dtype, device_map=device_map)
         chosen = _voice(llasa, voice, voice_text)
     settings = {
         "seed": draw_seed(seed), "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-        "repetition_penalty": repetition_penalty, "max_seconds": max_seconds,
+        "repetition_penalty": repetition_penalty, "max_seconds": max_seconds, "speaker": speaker,
     }  # fmt: skip
     (_stream if stream else _say)(llasa, words, chosen, target, format, settings)
 
@@ -190,10 +195,10 @@ def _is_recording(voice: str) -> bool:
 def _check_voice(voice: str | None, voice_text: str | None, model: str) -> None:
     """Finds what is wrong with a voice before the model is loaded."""
     from llasa import audio
-    from llasa.loading import find_model
+    from llasa.loading import find_base, find_model
     from llasa.voice import LONGEST, check_reference, list_voices, suggest
 
-    known = list_voices(find_model(model))
+    known = list_voices(find_base(find_model(model)))
     recording = voice is not None and voice not in known and _is_recording(voice)
     if recording:
         check_reference(audio.load(str(voice), max_seconds=LONGEST), 16000, voice_text)

@@ -33,10 +33,10 @@ def voices(context: typer.Context) -> None:
 @app.command("list")
 def show(model: Model = "tiny") -> None:
     """List the voices that a model can speak in: its presets and your own."""
-    from llasa.loading import find_model
+    from llasa.loading import find_base, find_model
     from llasa.voice import Voice, list_voices, user_folder
 
-    found = list_voices(find_model(model))
+    found = list_voices(find_base(find_model(model)))
     if not found:
         tell("there are no voices: add one with `llasa voices add`")
     width = max(map(len, found), default=0)

@@ -4,7 +4,8 @@ Knows a Llama's weights, its KV cache and sampling; knows nothing of text, codec
 """
 
 from llasa.engine.engine import Engine
+from llasa.engine.llama import Checkpoint
 from llasa.engine.sampling import Sampling
 from llasa.engine.state import Row, State
 
-__all__ = ["Engine", "Row", "Sampling", "State"]
+__all__ = ["Checkpoint", "Engine", "Row", "Sampling", "State"]

@@ -13,17 +13,20 @@ may part ways where a draw falls that close between two tokens.
 import secrets
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import LlamaForCausalLM
 
-from llasa.engine.llama import forward, read_llama
+from llasa.engine.llama import Checkpoint, checkpoint_of, forward, read_llama
 from llasa.engine.sampling import Sampler, Sampling, uniforms
 from llasa.engine.state import Row, State, allocate, join, pick
 from llasa.errors import LlasaError
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 # Batch rows that lie side by side in the cache and are equally long: (first and last + 1 in the batch, tokens cached).
 Span = tuple[int, int, int]
@@ -33,14 +36,13 @@ class Engine:
     """Generates speech tokens with a Llama.
 
     Only the tokens `first` to `first + size - 1` and `end` are ever computed, hence no other can be sampled. The
-    weights are copied into another layout, so the model can be dropped afterwards; the engine stays on its device and
-    in its precision.
+    weights are copied into another layout, so a model can be dropped afterwards.
 
     Attributes:
         context: the most tokens, prompt included, that a row can have.
 
     Args:
-        model: a transformers Llama.
+        model: a `Checkpoint`, or a transformers Llama, on whose device and in whose precision the engine stays.
         first: id of the first speech token.
         size: number of speech tokens.
         end: id of the token that ends speech.
@@ -50,8 +52,10 @@ class Engine:
         LlasaError: these tokens are not in the model's vocabulary, or it is a Llama of an unsupported kind.
     """
 
-    def __init__(self, model: LlamaForCausalLM, first: int, size: int, end: int, context: int | None = None) -> None:
-        vocabulary = model.lm_head.weight.shape[0]
+    def __init__(
+        self, model: "Checkpoint | LlamaForCausalLM", first: int, size: int, end: int, context: int | None = None
+    ) -> None:
+        vocabulary = model.config.vocab_size
         if not (first >= 0 and size > 0 and first + size <= vocabulary and 0 <= end < vocabulary):
             raise LlasaError(
                 f"speech tokens {first} to {first + size - 1} and end token {end} do not fit the model's vocabulary of "
@@ -62,8 +66,10 @@ class Engine:
         longest = model.config.max_position_embeddings
         self.context = longest if context is None else min(context, longest)
         self.first, self.size, self.end = first, size, end
-        self.device = model.device
-        self.llama = read_llama(model, torch.tensor([*range(first, first + size), end]), self.context)
+        checkpoint = model if isinstance(model, Checkpoint) else checkpoint_of(model)
+        # Where tokens go in, and where logits come out and are sampled from.
+        self.device, self._head = checkpoint.devices[0], checkpoint.devices[-1]
+        self.llama = read_llama(checkpoint, torch.tensor([*range(first, first + size), end]), self.context)
 
     @torch.inference_mode()
     def start(
@@ -110,12 +116,11 @@ class Engine:
             limit = room if max_tokens is None else min(room, max_tokens)
             least = min_tokens[i // samples]
             rows.append(Row(len(prompt), prompt[-1], limit, sampling or Sampling(), (seed % 2**64,), least))
-        llama = self.llama
-        shape = (len(llama.layers), 2, 0, llama.kv_heads, 0, llama.head_size)
-        cache = allocate(rows, torch.empty(shape, dtype=llama.dtype, device=self.device))
+        state = State(rows, allocate(rows, self._no_cache()))
         for i, prompt in enumerate(prompts):
-            self._prefill(prompt[:-1], cache[:, :, i * samples : (i + 1) * samples])
-        return State(rows, cache)
+            place = slice(i * samples, (i + 1) * samples)
+            self._prefill(prompt[:-1], [layer[:, place] for layer in state.layers])
+        return state
 
     @torch.inference_mode()
     def extend(self, state: State, tokens: int = 50) -> State:
@@ -158,16 +163,24 @@ class Engine:
         if min(prompt) < 0 or max(prompt) >= vocabulary:
             raise LlasaError(f"the prompt holds token ids outside the model's vocabulary of {vocabulary}")
 
-    def _prefill(self, ids: Sequence[int], cache: Tensor) -> None:
-        """Computes keys and values of one prompt into every row of `cache` (layers, 2, samples, heads, width, size)."""
+    def _no_cache(self) -> tuple[Tensor, ...]:
+        """A cache of no rows, one part for every stretch of layers that share a device."""
+        llama = self.llama
+        return tuple(
+            torch.empty((len(list(layers)), 2, 0, llama.kv_heads, 0, llama.head_size), dtype=llama.dtype, device=device)
+            for device, layers in groupby(llama.layers, key=lambda layer: layer.device)
+        )
+
+    def _prefill(self, ids: Sequence[int], cache: list[Tensor]) -> None:
+        """Computes keys and values of one prompt into every row of each layer's (2, samples, heads, width, size)."""
         if not ids:
             return
         heads, kv_heads = self.llama.heads, self.llama.kv_heads
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             q, k, v = qkv.transpose(0, 1)[None].split((heads, kv_heads, kv_heads), 1)
-            cache[layer, 0, :, :, : len(ids)] = k
-            cache[layer, 1, :, :, : len(ids)] = v
+            cache[layer][0, :, :, : len(ids)] = k
+            cache[layer][1, :, :, : len(ids)] = v
             out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
             return out[0].transpose(0, 1).flatten(1)
 
@@ -182,14 +195,14 @@ class Engine:
         rows = [state.rows[i] for i in active]
         steps = min(tokens, *(row.limit - len(row.tokens) for row in rows))
         spans = _spans(active, [row.cached for row in rows])
-        stores = [[layer[:, active[a] : active[b - 1] + 1] for a, b, _ in spans] for layer in state.cache.unbind(0)]
-        sampler = Sampler([row.sampling for row in rows], self.device)
+        stores = [[layer[:, active[a] : active[b - 1] + 1] for a, b, _ in spans] for layer in state.layers]
+        sampler = Sampler([row.sampling for row in rows], self._head)
         noise = torch.stack([torch.from_numpy(uniforms(row.key, len(row.tokens), steps)) for row in rows], 1)
-        noise = noise.float().to(self.device)[:, :, None]
+        noise = noise.float().to(self._head)[:, :, None]
         seen = None if sampler.penalty is None else self._seen(rows)
         ids = torch.tensor([row.pending for row in rows], device=self.device)
         least = [row.least - len(row.tokens) for row in rows]
-        may_not_end = torch.tensor(least, device=self.device)
+        may_not_end = torch.tensor(least, device=self._head)
         positions = torch.tensor([row.cached for row in rows], device=self.device)
         for step in range(steps):
             attend = partial(_attend, self.llama.heads, spans, stores, step)
@@ -209,7 +222,7 @@ class Engine:
                 return step + 1
             if seen is not None:
                 seen.scatter_(1, choice[:, None], True)
-            ids = choice + self.first
+            ids = (choice + self.first).to(self.device)
             positions += 1
         return steps
 
@@ -218,7 +231,7 @@ class Engine:
         seen = torch.zeros(len(rows), self.size + 1, dtype=torch.bool)
         for i, row in enumerate(rows):
             seen[i, [token - self.first for token in row.tokens]] = True
-        return seen.to(self.device)
+        return seen.to(self._head)
 
 
 def _spans(active: Sequence[int], cached: Sequence[int]) -> list[Span]:

@@ -3,6 +3,9 @@
 Knows the architecture of transformers' `LlamaForCausalLM`, whose second implementation this is (tested equal to the
 first); how tokens attend to one another is the caller's. Knows nothing of caches, sampling or rows.
 
+The weights come from a `Checkpoint`, one matrix at a time: each is laid out anew and let go before the next is fetched,
+so that loading never holds the model twice.
+
 What makes it faster than the original, where one step of a small model is mostly overhead: query, key and value are
 one matrix, so are gate and up; rotary embedding is one complex product in place; the output matrix holds only the rows
 that may be sampled; and on a CPU the matrices are packed for oneDNN once. On a CPU everything but the matrices is
@@ -11,15 +14,17 @@ float32, since bfloat16 attention is many times slower there.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from llasa.errors import LlasaError
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 Linear = Callable[[Tensor], Tensor]
 # (index of the layer, rotated and scaled queries and keys, and values, (n, heads + 2 kv_heads, head_size))
@@ -28,7 +33,33 @@ Attention = Callable[[int, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """A Llama that is yet to be read.
+
+    Attributes:
+        config: transformers' `LlamaConfig`.
+        tensor: a name, as in the state dict of transformers' `LlamaForCausalLM`, to its weights, wherever they lie and
+            of whatever precision. Each name is asked for once; a tied `lm_head.weight` too.
+        dtype: precision of the matrices in which to compute.
+        devices: where each layer is to lie. Tokens come in at the first, and logits out at the last.
+    """
+
+    config: Any
+    tensor: Callable[[str], Tensor]
+    dtype: torch.dtype
+    devices: tuple[torch.device, ...]
+
+
+def checkpoint_of(model: "LlamaForCausalLM") -> Checkpoint:
+    """A transformers model as a checkpoint: on its device, in its precision. The model is left as it is."""
+    weights = model.state_dict()
+    devices = (model.device,) * model.config.num_hidden_layers
+    return Checkpoint(model.config, lambda name: weights[name].clone(), model.dtype, devices)
+
+
+@dataclass(frozen=True)
 class Layer:
+    device: torch.device
     attention_norm: Tensor
     qkv: Linear
     out: Linear
@@ -42,13 +73,14 @@ class Llama:
     """Weights and sizes.
 
     Attributes:
-        embedding: (vocabulary, hidden).
+        embedding: (vocabulary, hidden), in the precision of the file.
         layers: the layers, in order.
         norm: the last norm's weight, (hidden,).
         head: the output matrix's legal rows, (n, hidden) -> (n, legal).
         rotations: (context, 1, head_size / 2) complex64; row p turns a query or key at position p, and scales each by
             the fourth root of 1 / head_size: their product comes out scaled by the square root, as attention wants it.
         heads, kv_heads, head_size, eps: as in the configuration.
+        weights: precision of the matrices.
         dtype: of what flows between the matrices, and of the KV cache.
     """
 
@@ -61,23 +93,26 @@ class Llama:
     kv_heads: int
     head_size: int
     eps: float
+    weights: torch.dtype
     dtype: torch.dtype
 
 
 @torch.no_grad()
-def read_llama(model: LlamaForCausalLM, legal: Tensor, context: int) -> Llama:
-    """Copies what decoding needs out of a transformers model, which can be dropped afterwards.
+def read_llama(checkpoint: Checkpoint, legal: Tensor, context: int) -> Llama:
+    """Lays out a checkpoint's weights for decoding.
+
+    On a CPU the embedding stays the tensor that the checkpoint gave: one that is mapped from a file stays there, and of
+    its rows only those of the tokens that occur are ever read.
 
     Args:
-        model: on the device and in the precision in which to compute.
+        checkpoint: where the weights come from.
         legal: ids of the tokens that may be sampled; the head's rows come in this order.
         context: number of positions.
 
     Raises:
         LlasaError: a Llama with an activation or a position scaling that this implementation does not have.
     """
-    config: Any = model.config
-    body: Any = model.model
+    config, tensor, weights = checkpoint.config, checkpoint.tensor, checkpoint.dtype
     if config.hidden_act != "silu":
         raise LlasaError(f"the model's activation is {config.hidden_act}: only Llamas with silu can be decoded")
     rotary = LlamaRotaryEmbedding(config)  # a fresh one: casting a model to bfloat16 rounds its frequencies too
@@ -85,37 +120,52 @@ def read_llama(model: LlamaForCausalLM, legal: Tensor, context: int) -> Llama:
         raise LlasaError(
             f"the model's rope type is {rotary.rope_type}: positions that shift with length are unsupported"
         )
-    device = model.device
-    dtype = torch.float32 if device.type == "cpu" else model.dtype
+    first, last = checkpoint.devices[0], checkpoint.devices[-1]
+    dtype = torch.float32 if any(device.type == "cpu" for device in checkpoint.devices) else weights
     cos, sin = rotary(torch.zeros(1), torch.arange(context)[None])
     half = config.head_dim // 2
-    rotations = torch.complex(cos[0, :, :half], sin[0, :, :half])[:, None].to(device) * config.head_dim**-0.25
+    rotations = torch.complex(cos[0, :, :half], sin[0, :, :half])[:, None].to(first) * config.head_dim**-0.25
 
-    def norm(module: Any) -> Tensor:
-        return module.weight.detach().to(dtype, copy=True)
+    def norm(name: str, device: torch.device) -> Tensor:
+        return tensor(f"{name}.weight").to(device, dtype, copy=True)
 
-    def layer(block: Any) -> Layer:
-        attention, mlp = block.self_attn, block.mlp
-        turned = [_interleave(t, config.head_dim) for t in (attention.q_proj, attention.k_proj)]
+    def linear(device: torch.device, biased: bool, *names: str, turned: int = 0) -> Linear:
+        """The matrices under one another as one; the outputs of the first `turned` are interleaved for rotation."""
+
+        def stacked(kind: str) -> Tensor:
+            parts = [tensor(f"{name}.{kind}").to(device, weights) for name in names]
+            parts[:turned] = [_interleave(part, config.head_dim) for part in parts[:turned]]
+            return torch.cat(parts)  # a copy in any case: the parts may be views of a file
+
+        return _linear(stacked("weight"), stacked("bias") if biased else None)
+
+    def layer(index: int, device: torch.device) -> Layer:
+        name = f"model.layers.{index}"
+        qkv = [f"{name}.self_attn.{part}_proj" for part in "qkv"]
+        gate_up = [f"{name}.mlp.{part}_proj" for part in ("gate", "up")]
         return Layer(
-            norm(block.input_layernorm),
-            _linear(*_stack(*turned, (attention.v_proj.weight, attention.v_proj.bias))),
-            _linear(*_stack((attention.o_proj.weight, attention.o_proj.bias))),
-            norm(block.post_attention_layernorm),
-            _linear(*_stack(*((m.weight, m.bias) for m in (mlp.gate_proj, mlp.up_proj)))),
-            _linear(*_stack((mlp.down_proj.weight, mlp.down_proj.bias))),
+            device,
+            norm(f"{name}.input_layernorm", device),
+            linear(device, config.attention_bias, *qkv, turned=2),
+            linear(device, config.attention_bias, f"{name}.self_attn.o_proj"),
+            norm(f"{name}.post_attention_layernorm", device),
+            linear(device, config.mlp_bias, *gate_up),
+            linear(device, config.mlp_bias, f"{name}.mlp.down_proj"),
         )
 
+    # The largest first, while there is most room: the head is copied twice on its way.
+    head = _linear(tensor("lm_head.weight")[legal].to(last, weights), None)
     return Llama(
-        embedding=body.embed_tokens.weight.detach().clone(),
-        layers=tuple(layer(block) for block in body.layers),
-        norm=norm(body.norm),
-        head=_linear(model.lm_head.weight[legal], None),
+        embedding=tensor("model.embed_tokens.weight").to(first),
+        layers=tuple(layer(index, device) for index, device in enumerate(checkpoint.devices)),
+        norm=norm("model.norm", last),
+        head=head,
         rotations=rotations,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
         head_size=config.head_dim,
         eps=config.rms_norm_eps,
+        weights=weights,
         dtype=dtype,
     )
 
@@ -128,8 +178,10 @@ def forward(llama: Llama, ids: Tensor, positions: Tensor, attend: Attention) -> 
     size = (llama.embedding.shape[1],)
     turning = llama.heads + llama.kv_heads
     rotations = llama.rotations[positions]
-    x = F.embedding(ids, llama.embedding).to(llama.dtype)
+    x = F.embedding(ids, llama.embedding).to(llama.weights).to(llama.dtype)
     for index, layer in enumerate(llama.layers):
+        if x.device != layer.device:
+            x, rotations = x.to(layer.device), rotations.to(layer.device)
         pairs = layer.qkv(F.rms_norm(x, size, layer.attention_norm, llama.eps)).float()
         pairs = pairs.view(x.shape[0], -1, llama.head_size // 2, 2)
         torch.view_as_complex(pairs.narrow(1, 0, turning)).mul_(rotations)
@@ -160,19 +212,12 @@ def _packs(weight: Tensor) -> bool:
     )
 
 
-def _stack(*parts: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-    """One matrix and bias of several, or of one: a copy in any case."""
-    weights, biases = zip(*parts, strict=True)
-    return torch.cat(weights), None if biases[0] is None else torch.cat(biases)
-
-
-def _interleave(projection: nn.Linear, head_size: int) -> tuple[Tensor, Tensor | None]:
+def _interleave(values: Tensor, head_size: int) -> Tensor:
     """Reorders each head's outputs so that the two that are rotated together lie side by side, as complex numbers do.
 
     transformers pairs output i with i + head_size / 2. Scores do not change: queries and keys are reordered alike.
+
+    Args:
+        values: a projection's weight (heads * head_size, hidden) or bias (heads * head_size,).
     """
-
-    def reorder(values: Tensor) -> Tensor:
-        return values.unflatten(0, (-1, 2, head_size // 2)).transpose(1, 2).flatten(0, 2)
-
-    return reorder(projection.weight), None if projection.bias is None else reorder(projection.bias)
+    return values.unflatten(0, (-1, 2, head_size // 2)).transpose(1, 2).flatten(0, 2)

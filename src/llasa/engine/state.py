@@ -56,11 +56,17 @@ class Row:
 class State:
     """Rows and their cache, (layers, 2 for keys and values, rows, heads, width, head size).
 
-    A row's entries begin at column 0; the columns behind `Row.cached` hold no meaning.
+    The cache is in parts, one for every stretch of layers that share a device: with one device, one part. A row's
+    entries begin at column 0; the columns behind `Row.cached` hold no meaning.
     """
 
     rows: list[Row]
-    cache: Tensor
+    cache: tuple[Tensor, ...]
+
+    @property
+    def layers(self) -> list[Tensor]:
+        """The cache of each layer, (2, rows, heads, width, head size), as views."""
+        return [layer for part in self.cache for layer in part.unbind(0)]
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -98,7 +104,8 @@ def pick(state: State, rows: Sequence[int]) -> State:
         picked.append(replace(row, tokens=list(row.tokens), key=key))
     cache = allocate(picked, state.cache)
     filled = max((row.cached for row in picked), default=0)
-    cache[..., :filled, :] = state.cache[:, :, list(rows), :, :filled]
+    for new, old in zip(cache, state.cache, strict=True):
+        new[..., :filled, :] = old[:, :, list(rows), :, :filled]
     return State(picked, cache)
 
 
@@ -109,14 +116,19 @@ def join(first: State, second: State) -> State:
     place = 0
     for state in (first, second):
         filled = max((row.cached for row in state.rows), default=0)
-        cache[:, :, place : place + len(state.rows), :, :filled] = state.cache[..., :filled, :]
+        for new, old in zip(cache, state.cache, strict=True):
+            new[:, :, place : place + len(state.rows), :, :filled] = old[..., :filled, :]
         place += len(state.rows)
     return State(rows, cache)
 
 
-def allocate(rows: Sequence[Row], like: Tensor) -> Tensor:
-    """An unfilled cache with room for all that these rows may become; layers, heads and type as in `like`."""
+def allocate(rows: Sequence[Row], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """An unfilled cache with room for all that these rows may become; layers, heads, type and devices as in `like`."""
     width = max((row.prompt + row.limit for row in rows), default=0)
-    layers, pair, _, heads, _, size = like.shape
-    # Not zeroed: on the CPU, pages that are never written to then never take up memory.
-    return torch.empty((layers, pair, len(rows), heads, width, size), dtype=like.dtype, device=like.device)
+
+    def part(old: Tensor) -> Tensor:
+        layers, pair, _, heads, _, size = old.shape
+        # Not zeroed: on the CPU, pages that are never written to then never take up memory.
+        return torch.empty((layers, pair, len(rows), heads, width, size), dtype=old.dtype, device=old.device)
+
+    return tuple(part(old) for old in like)

@@ -1,0 +1,30 @@
+"""`llasa merge`: a LoRA and its base to one model folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llasa.commands.common import tell, waiting
+
+
+def merge(
+    lora: Annotated[str, typer.Argument(metavar="LORA", help="The LoRA's folder or hub id, as peft writes them.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The model folder to write.")],
+) -> None:
+    """Merge a LoRA into the model it was trained on.
+
+    Speaking does not need it ([bold]--model[/] takes a LoRA too, and merges it
+    while loading), but other programs do.
+
+    [bold]Example[/]
+
+      llasa merge my-lora my-model
+    """
+    from llasa.loading import find_model
+    from llasa.lora import save_merged
+
+    folder = find_model(lora)
+    with waiting("merging"):
+        save_merged(folder, output)
+    tell(f"{output}: a model folder, ready for --model")
