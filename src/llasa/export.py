@@ -1,0 +1,207 @@
+"""A model and its codec as one folder that plain transformers loads, with a card, and that folder pushed to the hub.
+
+Knows files, cards and the hub; knows nothing of speaking. The language model lies at the top, so that its folder or
+repository is the model's name everywhere, and the codec in `codec/`.
+"""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from llasa.codec import convert
+from llasa.errors import LlasaError
+from llasa.loading import (
+    DEFAULT_CODEC,
+    EMBEDDED,
+    OFFICIAL,
+    check_weights,
+    find_model,
+    first_line,
+    is_lora,
+    load_tokenizer,
+    read_config,
+    read_json,
+)  # fmt: skip
+from llasa.vocabulary import read_vocabulary
+
+CARD = "README.md"
+_TAGS = ["text-to-speech", "llasa", "xcodec2"]
+_FILES = (
+    "model*.safetensors", "model.safetensors.index.json", "generation_config.json", "tokenizer*", "chat_template.jinja",
+    "special_tokens_map.json", "added_tokens.json", "lexicon.txt.gz", "voices/*.safetensors",
+)  # fmt: skip
+_CODEC_FILES = ("config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json")
+
+
+def export(
+    name: str, out: Path, licence: str | None = None, languages: list[str] | None = None, base: str | None = None
+) -> None:
+    """Writes a model and its codec as one folder, whole or not at all.
+
+    A codec that the model names by a hub id stays where it is; any other is copied, in the transformers layout.
+
+    Args:
+        name: an embedded model, a folder or a hub id.
+        out: the folder to make; it may exist if it is empty.
+        licence, languages, base: what the card is to say; by default what the model's own card and config say.
+
+    Raises:
+        LlasaError: the model is no whole Llasa model, or a LoRA; nobody says what its licence is; or `out` is in use
+            or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LlasaError(f"{out} exists already: name a new folder")
+    folder = find_model(name)
+    if is_lora(folder):
+        raise LlasaError(f"{folder} is a LoRA: make a model of it first, with `llasa merge {folder} FOLDER`")
+    config = read_config(folder)
+    _check_whole(folder)
+    size = read_vocabulary(load_tokenizer(folder)).size
+    codec = _local_codec(folder, config)
+    if codec is not None and size != (found := math.prod(convert.read(codec)[0].quantization_levels)):
+        raise LlasaError(f"the model speaks {size} codes but its codec {codec} has {found}: they are not of one voice")
+    card = _card(name, folder, config, licence, languages, base)
+    config["codec"] = "codec" if codec is not None else config.get("codec", DEFAULT_CODEC)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            whole = Path(temporary) / "model"
+            _copy(folder, whole, _FILES)
+            (whole / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            (whole / CARD).write_text(card, encoding="utf-8")
+            if codec is not None and convert.layout(codec) == "transformers":
+                _copy(codec, whole / "codec", _CODEC_FILES)
+            elif codec is not None:
+                convert.convert(codec, whole / "codec", "transformers")
+            os.replace(whole, out)
+    except OSError as error:
+        raise LlasaError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def check_hub(name: str) -> None:
+    """Makes sure that there is a hub and that it knows us, before any work is done for it.
+
+    Raises:
+        LlasaError: the name is none of a repository, there is no network, or nobody is logged in.
+    """
+    import huggingface_hub
+    from huggingface_hub.utils import HFValidationError, LocalTokenNotFoundError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise LlasaError(f"{name} cannot name a repository on the hub: pass --push USER/NAME") from error
+    if "/" not in name:
+        raise LlasaError(f"whose repository is {name}? pass --push USER/{name}")
+    try:
+        huggingface_hub.whoami()
+    except LocalTokenNotFoundError as error:
+        raise LlasaError(
+            "nobody is logged in to the hub here: `hf auth login`, or set HF_TOKEN, to a token that may write"
+        ) from error
+    except Exception as error:  # the hub client raises its own errors, its HTTP library's and OSError
+        raise LlasaError(
+            f"the hub does not answer to us ({first_line(error)}): check the network and the token"
+        ) from error
+
+
+def push(folder: Path, name: str) -> str:
+    """Uploads a folder into a repository of the hub, a new one being private; returns its address.
+
+    Raises:
+        LlasaError: it could not be uploaded; the same call goes on.
+    """
+    import huggingface_hub
+
+    try:
+        address = huggingface_hub.create_repo(name, private=True, exist_ok=True)
+        huggingface_hub.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload a model and its codec")
+    except Exception as error:  # as above
+        raise LlasaError(
+            f"{folder} is written but could not be pushed to {name} ({first_line(error)}): check that the token may "
+            f"write there, then run `hf upload {name} {folder}`"
+        ) from error
+    return str(address)
+
+
+def _check_whole(folder: Path) -> None:
+    """Asserts that all of a model's weights are there."""
+    check_weights(folder)
+    index = folder / "model.safetensors.index.json"
+    if not (folder / "model.safetensors").exists():
+        for shard in sorted(set(read_json(index).get("weight_map", {}).values())):
+            if not (folder / shard).exists():
+                raise LlasaError(f"{folder} lacks {shard}: download or copy the model folder again")
+
+
+def _local_codec(folder: Path, config: dict[str, Any]) -> Path | None:
+    """The folder of the model's codec; None if it is named by a hub id."""
+    named = str(config.get("codec", DEFAULT_CODEC))
+    if named.startswith((".", "/")) or (folder / named).is_dir():
+        return convert.find(folder)
+    return convert.find(named) if Path(named).is_dir() else None
+
+
+def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        for file in sorted(source.glob(pattern)):
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)  # follows the links of the hub's cache
+
+
+def _card(
+    name: str, folder: Path, config: dict[str, Any], licence: str | None, languages: list[str] | None, base: str | None
+) -> str:
+    """The model card: the fields that the hub reads, then the model's own words, or a few general ones."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    own: Any = ModelCardData()
+    text = ""
+    if (folder / CARD).exists():
+        try:
+            card = ModelCard((folder / CARD).read_text(encoding="utf-8"), ignore_metadata_errors=True)
+        except Exception as error:  # YAML's errors, UnicodeDecodeError
+            raise LlasaError(f"{folder / CARD} is no model card ({first_line(error)}): mend or remove it") from error
+        own, text = card.data, card.text.strip()
+    base = base or own.base_model or config.get("base_model") or (name if name.startswith(OFFICIAL) else None)
+    official = str(base or "").startswith(OFFICIAL)
+    licence = licence or own.license or ("cc-by-nc-4.0" if official else "apache-2.0" if name in EMBEDDED else None)
+    if not licence:
+        raise LlasaError(
+            f"what is the licence of {name}? pass --license, such as apache-2.0; or, if its weights were tuned from "
+            "others, theirs"
+        )
+    if official and "-nc" not in licence:
+        raise LlasaError(
+            f"the weights of {base} are licensed CC BY-NC 4.0, so what was tuned from them cannot be {licence}: "
+            "pass --license cc-by-nc-4.0"
+        )
+    spoken: Any = languages or own.language or (["en"] if name in EMBEDDED else None)
+    data = ModelCardData(
+        license=licence, language=spoken, base_model=base, library_name="transformers", pipeline_tag="text-to-speech",
+        tags=list(dict.fromkeys([*(own.tags or []), *_TAGS])),
+    )  # fmt: skip
+    return f"---\n{data}\n---\n\n{text or _words(config, folder)}\n"
+
+
+def _words(config: dict[str, Any], folder: Path) -> str:
+    """What can be said of any model."""
+    voices = sorted(path.stem for path in folder.glob("voices/*.safetensors"))
+    lines = [
+        "# A Llasa voice",
+        f"Text to speech with a plain Llama of {config['num_hidden_layers']} layers x {config['hidden_size']}, which "
+        "continues a text with the codes of an X-codec2 (arXiv 2502.04128).",
+        *([f"Preset voices: {', '.join(voices)}."] if voices else []),
+        "```sh\nllasa say --model THIS_REPOSITORY_OR_FOLDER \"Hello.\" -o hello.wav\n```",
+        "The same files load in plain transformers: the language model with `AutoModelForCausalLM`, the tokenizer with "
+        "`AutoTokenizer`, the codec, if `codec` in config.json names a folder, with `Xcodec2Model` and "
+        "`subfolder=\"codec\"`.",
+        *(["Words go in as phones, looked up in `lexicon.txt.gz`."] if (folder / "lexicon.txt.gz").exists() else []),
+        "Clone only voices whose owners agreed.",
+    ]  # fmt: skip
+    return "\n\n".join(lines)
