@@ -32,6 +32,9 @@ class Row:
         equal: share from 0 to 1 of codes, tokens or tensors that are the same.
         bound: the largest difference allowed.
         all_equal: whether every one must be the same.
+        count: how many codes there are.
+        ties: how many of the codes that differ could have gone either way: before rounding they lay nearer to the edge
+            between two levels than rounding errors are large.
     """
 
     what: str
@@ -40,6 +43,8 @@ class Row:
     equal: float | None = None
     bound: float | None = None
     all_equal: bool = False
+    count: int = 0
+    ties: int = 0
 
     @property
     def passed(self) -> bool | None:
@@ -47,7 +52,8 @@ class Row:
         if self.bound is None and not self.all_equal:
             return None
         near = self.bound is None or (self.difference is not None and self.difference <= self.bound)
-        return near and (not self.all_equal or self.equal == 1)
+        differ = round((1 - (self.equal or 0)) * self.count) if self.count else self.equal != 1
+        return near and (not self.all_equal or differ == self.ties)
 
 
 def table(rows: list[Row]) -> str:
@@ -58,6 +64,7 @@ def table(rows: list[Row]) -> str:
         difference = "" if row.difference is None else f"{row.difference:.1e}"
         # Never rounded up to what was asked: one code in a million that differs must show.
         equal = "" if row.equal is None else "100 %" if row.equal == 1 else f"{np.floor(row.equal * 1e6) / 1e4:g} %"
+        equal += f", {row.ties} of {row.count} on an edge" if row.ties else ""
         asked = [] if row.bound is None else [f"at most {row.bound:g}"]
         asked += ["100 %"] if row.all_equal else []
         cells = [row.what, row.against, difference, equal, ", ".join(asked), verdicts[row.passed]]

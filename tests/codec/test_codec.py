@@ -24,7 +24,8 @@ def codec(codec_folder: Path) -> Codec:
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of 2 s with half a second of context, so that seconds of audio stand for hours."""
+    """Windows of 0.8 s with half a second of context, so that seconds of audio stand for hours."""
+    monkeypatch.setattr(codec_module, "WHOLE", 40)
     monkeypatch.setattr(codec_module, "WINDOW", 40)
     monkeypatch.setattr(codec_module, "CONTEXT", 25)
 
@@ -103,7 +104,7 @@ def test_windows_agree_exactly_but_for_attention_and_levels(
     monkeypatch.setattr(codec_module, "normalise", lambda mels, mean, variance: mels / 10)
     codec = Codec(model)
     windowed = codec.encode(voiced)
-    monkeypatch.setattr(codec_module, "WINDOW", 1000)
+    monkeypatch.setattr(codec_module, "WHOLE", 1000)
     assert agreement(windowed, codec.encode(voiced)) > 0.99
 
 
@@ -129,6 +130,7 @@ def test_joins_are_no_worse_than_the_rest(voiced: np.ndarray, monkeypatch: pytes
         distances, joins = [], []
         for windows in (grid, later):
             with monkeypatch.context() as patch:
+                patch.setattr(codec_module, "WHOLE", 40)
                 patch.setattr(codec_module, "WINDOW", 40)
                 patch.setattr(codec_module, "CONTEXT", context)
                 patch.setattr(codec_module, "_windows", windows)

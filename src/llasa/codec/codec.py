@@ -1,14 +1,14 @@
 """The codec as one object: 16 kHz sound to codes, 50 a second, and back.
 
-Knows `Xcodec2Model`'s parts, padding and windows; features come from `features.py`, streams from `stream.py`. Whatever
-is longer than a window goes through in windows with real context on both sides, so memory is bounded by a window, not
-by the file, and the codes have no seams:
+Knows `Xcodec2Model`'s parts, padding and windows; features come from `features.py`, streams from `stream.py`. Up to a
+minute goes through in one pass, which is what upstream's code computes; whatever is longer in windows with real context
+on both sides, so memory is bounded by a window, not by the file, and the codes have no seams:
 
-- Features are normalised by the statistics of the whole file, gathered in a first pass, so windows agree about them.
 - The acoustic encoder's reach (a fraction of a second) is shorter than the context: inside a window it computes what it
   would over the whole file.
 - The semantic encoder's attention is global; a window hears 2 s beyond either end where a whole-file pass hears
-  everything. This is the only difference left.
+  everything, and its features are normalised by its own statistics, as those of any recording of its length would be.
+  These are the only differences.
 
 In a batch, rows of different lengths share the semantic encoder under an attention mask, which is exact. The adapter
 and the acoustic encoder have no mask, and their biases would leak from the padding into a row's last codes; they run on
@@ -33,10 +33,11 @@ from llasa.codec.stream import StreamDecoder, crossfade
 from llasa.errors import LlasaError
 from llasa.loading import first_line, hush_transformers
 
-WINDOW = 1000  # codes, 20 s
+WHOLE = 3000  # most codes, 60 s, that go through in one pass; attention's memory grows with their square
+WINDOW = 1000  # codes, 20 s, of which longer recordings are made up
 CONTEXT = 100  # codes on either side of a window, 2 s
 LOUDEST = 1000.0  # full scale is 1; resampling may overshoot it a little, 16-bit integers mistaken for floats by far
-BATCH = 8 * WINDOW  # most codes, padding included, that go through the model at once
+BATCH = 8000  # most codes, padding included, that go through the model at once
 
 
 class Codec:
@@ -92,7 +93,7 @@ class Codec:
         return cls(model)
 
     def encode(self, samples: np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Sound to codes. Any length; beyond 20 s in windows.
+        """Sound to codes. Any length; beyond a minute in windows.
 
         Args:
             samples: (N,) float, 16 kHz mono, -1 to 1. A memory map does, and is never copied whole.
@@ -122,7 +123,7 @@ class Codec:
         """`encode` of several clips at once, each with the codes that it would have alone (see the module's docstring).
 
         Args:
-            clips: (N_i,) arrays as for `encode`. Those longer than a window are encoded one by one.
+            clips: (N_i,) arrays as for `encode`. Those longer than a minute are encoded one by one.
 
         Returns:
             A list of (N_i // hop + 1,) uint16 in the clips' order.
@@ -135,7 +136,7 @@ class Codec:
         result: dict[int, np.ndarray] = {}
         # Neighbours in length share a batch: little padding, and the first of a batch bounds its memory.
         order = sorted(range(len(clips)), key=lambda i: len(clips[i]), reverse=True)
-        while order and frame_count(len(clips[order[0]])) > WINDOW:
+        while order and frame_count(len(clips[order[0]])) > WHOLE:
             result[order[0]] = self.encode(clips[order[0]])
             order = order[1:]
         while order:
@@ -145,7 +146,7 @@ class Codec:
         return [result[i] for i in range(len(clips))]
 
     def decode(self, codes: np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Codes to sound. Any length; beyond 20 s in windows that are faded into one another.
+        """Codes to sound. Any length; beyond a minute in windows that are faded into one another.
 
         Args:
             codes: (T,) integers.
@@ -238,8 +239,8 @@ class Codec:
 
 
 def _windows(total: int) -> list[tuple[int, int]]:
-    """0 to `total` cut into the fewest equal parts of at most WINDOW, so that no window is a crumb."""
-    parts = -(-total // WINDOW)
+    """0 to `total` in one, or cut into the fewest equal parts of at most WINDOW, so that no window is a crumb."""
+    parts = 1 if 0 < total <= WHOLE else -(-total // WINDOW)
     return [(total * i // parts, total * (i + 1) // parts) for i in range(parts)]
 
 
