@@ -1,14 +1,18 @@
 """Measures a model on held-out sentences by judges that had no part in its training; `llasa.eval.quality` says how.
 
-    python benchmarks/quality.py --sentences held-out.txt
+    python benchmarks/quality.py --sentences held-out.txt --reader LJSpeech-1.1 --speakers LibriSpeech
 
 Writes quality.md, quality.json (every sentence's figures, by its number) and quality.png into benchmarks/results. Parts
 can be run one by one with `--only`: what was measured earlier on the same weights is kept.
 
-- wer      errors of words by PocketSphinx, faulty lengths, DNSMOS; the voice against its teacher
+- wer      errors of words by PocketSphinx and the recipe's own recogniser, faulty lengths, DNSMOS; against the teachers
 - codec    the codec alone: STOI, PESQ, use of the codebook
 - cloning  Resemblyzer similarity of clones to their references
+- real     real people: speakers through the codec and cloned (--speakers), the preset of a human reader (--reader)
 - speed    real-time factor, first audio, cold start, on two cores
+
+Of a folder of recordings, only what `llasa data recordings` holds out is used, every twelfth, and of that no speaker of
+whom there is more in the folder; `--all-unseen` says that none of it was trained on.
 """
 
 import argparse
@@ -25,7 +29,7 @@ from typing import Any
 
 from machine import describe, on_two_cores
 
-PARTS = ("wer", "codec", "cloning", "speed")
+PARTS = ("wer", "codec", "cloning", "real", "speed")
 
 
 def main() -> None:
@@ -44,12 +48,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
     parser.add_argument("--count", type=int, default=100, help="how many of them, from the first (default 100)")
     parser.add_argument("--model", default="tiny", help="an embedded name, a folder or a hub id (default tiny)")
-    parser.add_argument("--only", type=lambda value: value.split(","), default=PARTS, help="parts, by commas")
+    parser.add_argument("--only", type=lambda value: value.split(","), help="parts, by commas (default: all)")
+    parser.add_argument("--reader", type=Path, help="folder in LJSpeech's layout, of the person in the preset `reader`")
+    parser.add_argument("--speakers", type=Path, help="folder of audio, file names up to a dash or _ naming speakers")
+    parser.add_argument("--all-unseen", action="store_true", help="use every recording: training saw none of them")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results")
     parser.add_argument("--quick", action="store_true", help="8 sentences, into quality-quick.*: does it run at all?")
     arguments = parser.parse_args()
+    recorded = bool(arguments.reader or arguments.speakers)
+    if arguments.only is None:
+        arguments.only = [name for name in PARTS if name != "real" or recorded]
     if unknown := [name for name in arguments.only if name not in PARTS]:
         parser.error(f"there is no part {unknown[0]}: choose from {', '.join(PARTS)}")
+    if "real" in arguments.only and not recorded:
+        parser.error("the part real needs --reader or --speakers, a folder of recordings, or both")
     arguments.name = "quality-quick" if arguments.quick else "quality"
     arguments.count = 8 if arguments.quick else arguments.count
     return arguments
@@ -69,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         facts["sentences"] = f"{len(sentences)} of {arguments.sentences.name}"
         facts["took"] = f"{time.perf_counter() - began:.0f} s"
         results["parts"][name] = {"facts": facts, "rows": [asdict(row) for row in part.rows], "items": part.items}
-        if part.pictures:
+        if name == "wer":
             draw_spectrograms(arguments.out / f"{arguments.name}.png", part.pictures)
         write(arguments, results)
 
@@ -87,6 +99,8 @@ def measure(name: str, arguments: argparse.Namespace, sentences: list[str]) -> A
         return quality.measure_words(tts, sentences)
     if name == "cloning":
         return quality.measure_cloning(tts, sentences)
+    if name == "real":
+        return measure_real(tts, arguments, sentences)
     part = quality.measure_speed(tts, sentences[:40])
     cold = [cold_start(arguments.model, sentences[0]) for _ in range(1 if arguments.quick else 5)]
     middle = statistics.median(cold)
@@ -95,6 +109,36 @@ def measure(name: str, arguments: argparse.Namespace, sentences: list[str]) -> A
     figure = f"{middle:.1f} s ({min(cold):.1f} to {max(cold):.1f})"
     part.rows.append(quality.Row(what, figure, "at most 8 s", middle <= 8))
     return part
+
+
+def measure_real(tts: Any, arguments: argparse.Namespace, sentences: list[str]) -> Any:
+    """The speakers' folder, the reader's, or both."""
+    from llasa import audio
+    from llasa.data.real import ljspeech, plain
+    from llasa.eval import quality_real as real
+    from llasa.eval.quality import Part
+
+    parts = []
+    if arguments.speakers:
+        clips = [audio.load(path) for path in unseen_speakers(plain(arguments.speakers), arguments.all_unseen)]
+        parts += [real.measure_codec(tts.codec, clips), real.measure_cloning(tts, sentences, clips)]
+    if arguments.reader:
+        items = ljspeech(arguments.reader)[:: 1 if arguments.all_unseen else 12]
+        parts.append(real.measure_reader(tts, sentences, [(audio.load(path), said) for path, said in items]))
+    return Part([row for part in parts for row in part.rows], [item for part in parts for item in part.items])
+
+
+def unseen_speakers(items: list[tuple[Path, str]], all_unseen: bool) -> list[Path]:
+    """One recording each of the speakers of whom none is among those that training takes."""
+    from llasa.errors import LlasaError
+
+    by_speaker: dict[str, list[int]] = {}
+    for index, (path, _) in enumerate(items):
+        by_speaker.setdefault(path.stem.replace("_", "-").split("-")[0], []).append(index)
+    held = [found[0] for found in by_speaker.values() if all_unseen or all(index % 12 == 0 for index in found)]
+    if not held:
+        raise LlasaError("the folder of --speakers holds no unseen speaker: give more recordings, or --all-unseen")
+    return [items[index][0] for index in held]
 
 
 def cold_start(model: str, sentence: str) -> float:

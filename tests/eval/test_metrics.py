@@ -31,6 +31,12 @@ def test_word_errors_are_counted_by_hand() -> None:
     assert metrics.wer("The cat sat on the mat.", "the cat sits down on mat") == 0.5
 
 
+def test_letter_errors_count_the_spaces_between_words() -> None:
+    assert metrics.letter_errors("The cat sat.", "the cats at") == (2, 11)  # an s added, a space and an s moved
+    assert metrics.letter_errors("The cat sat.", "") == (11, 11)
+    assert metrics.letter_errors("?", "a b") == (3, 0)
+
+
 def test_nothing_heard_is_all_deleted_and_extra_words_exceed_one() -> None:
     assert metrics.wer("two words", "") == 1.0
     assert metrics.wer("two words", "and these are all quite other ones") == 3.5

@@ -25,7 +25,9 @@ def tts(codec_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Llasa:
     folder = make_lm_folder(tmp_path_factory.mktemp("quality") / "lm", codec_folder, max_position_embeddings=2048)
     model = Llasa.load(folder, device="cpu")
     text = "A short reference."
-    model.clone(speak(text, Speaker("rms", "rms"))[0], text, name="rms").save(folder / "voices" / "rms.safetensors")
+    for name in ("rms", "slt"):
+        voice = model.clone(speak(text, Speaker(name, name))[0], text, name=name)
+        voice.save(folder / "voices" / f"{name}.safetensors")
     return model
 
 
@@ -33,11 +35,23 @@ def verdicts(rows: list[Row]) -> dict[str, bool]:
     return {row.what: row.passed for row in rows if row.passed is not None}
 
 
-def test_noise_has_no_words_and_its_teacher_has(tts: Llasa) -> None:
-    part = quality.measure_words(tts, SENTENCES[1::-1], pictures=2)
+def test_noise_has_no_words_and_its_teachers_have(tts: Llasa) -> None:
+    part = quality.measure_words(
+        tts, ["She wrote a letter to her brother.", "Nothing was left in the house."], pictures=2
+    )
     assert next(iter(verdicts(part.rows))) == "the voice above the teacher, paired"
     assert not verdicts(part.rows)["the voice above the teacher, paired"]
+    assert not verdicts(part.rows)["word error rate by the recipe's own recogniser, the voice"]
+    # The default voice says both, the one other preset there is says both again.
+    assert [(item["sentence"], item["preset"]) for item in part.items] == [
+        (0, "rms"),
+        (1, "rms"),
+        (0, "slt"),
+        (1, "slt"),
+    ]
     for item in part.items:
+        assert ("copy" in item) == (item["preset"] == "rms")
+        assert item["teacher"]["letter_errors"] < 0.5 * item["letters"] < 0.8 * item["voice"]["letter_errors"]
         assert item["teacher"]["errors"] < 0.6 * item["words"] < 0.8 * item["voice"]["errors"] + 1e-9
         assert item["teacher"]["dnsmos"] > item["voice"]["dnsmos"]
     # The shorter sentence first, each beside its teacher.
@@ -72,11 +86,26 @@ def test_speed_is_measured_for_every_sentence(tts: Llasa) -> None:
         assert item["seconds"] > 0
 
 
+def test_other_presets_are_judged_alone_and_held_to_their_bar_together() -> None:
+    items = made_up(1, 0)
+    for item in items:
+        item["voice"]["errors"] += item["preset"] == "awb"
+    slt, awb, both = quality._preset_rows(items)
+    assert (slt.figure, awb.figure) == ("0.0 points (0.0 to 0.0)", "10.0 points (10.0 to 10.0)")
+    assert "awb, 10 sentences (20.0 % and 10.0 %)" in awb.what
+    assert both.figure.startswith("5.0 points")
+    assert (slt.passed, awb.passed, both.passed) == (None, None, True)
+    (alone,) = quality._preset_rows([item for item in items if item["preset"] == "awb"])
+    assert alone.passed is False
+    assert quality._preset_rows([]) == []
+
+
 def made_up(voice_errors: int, faults: int) -> list[dict[str, Any]]:
     """Twenty sentences of ten words, the teacher with one error in each, the first few of them at fault."""
     return [
         {
             "words": 10,
+            "preset": ("slt", "awb")[index % 2],
             "faults": {"ran away": index < faults, "stopped early": False, "never ended": index < faults},
             **{name: {"errors": errors} for name, errors in (("teacher", 1), ("copy", 2), ("voice", voice_errors))},
         }

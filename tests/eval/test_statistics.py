@@ -50,6 +50,22 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
     assert paired.high - paired.low < 0.3 * (alone.high - alone.low)
 
 
+def test_a_gap_between_other_sentences_is_less_sure_than_either_side() -> None:
+    rng = np.random.default_rng(4)
+    words, others = rng.integers(5, 20, 100), rng.integers(5, 20, 30)
+    ours, theirs = rng.binomial(words, 0.4), rng.binomial(others, 0.2)
+    gap = statistics.error_rate_gap(ours, words, theirs, others)
+    one, other = statistics.error_rate(ours, words), statistics.error_rate(theirs, others)
+    assert gap.value == pytest.approx(one.value - other.value)
+    # Variances of independent figures add up.
+    widths = np.hypot(one.high - one.low, other.high - other.low)
+    assert gap.high - gap.low == pytest.approx(widths, rel=0.05)
+    # Equal columns are drawn apart too: no pairing takes the difference to nothing.
+    same = statistics.error_rate_gap(ours, words, ours, words)
+    assert same.value == 0
+    assert same.low < -0.01 < 0.01 < same.high
+
+
 @pytest.mark.parametrize(
     ("hits", "total", "low", "high"),
     # 0 of n: high is z² / (n + z²); half of n: the centre stays and the reach is z / 2 / sqrt(n + z²).

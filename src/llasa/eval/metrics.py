@@ -40,6 +40,17 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return found.substitutions + found.deletions + found.insertions, len(ours)
 
 
+def letter_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Letters substituted, deleted and inserted, and letters in the reference, the spaces between words among them."""
+    import jiwer
+
+    ours, theirs = " ".join(words(reference)), " ".join(words(hypothesis))
+    if not ours:
+        return len(theirs), 0
+    found = jiwer.process_characters(ours, theirs)
+    return found.substitutions + found.deletions + found.insertions, len(ours)
+
+
 def wer(reference: str, hypothesis: str) -> float:
     """Word error rate of one sentence; above 1 where much was added.
 

@@ -1,8 +1,9 @@
 """How good a model's speech is: the parts of `benchmarks/quality.py`, each rows of a table and the figures behind it.
 
 Knows the package's speakers and the judges, and the bars that the embedded voice is held to; knows nothing of files.
-Everything is measured against the teacher, flite's voice of the same name, reading the same words. A figure meets its
-bar by itself; its interval is printed beside it. Whatever is drawn at random has a fixed seed.
+Everything here is measured against the teacher, flite's voice of the same name, reading the same words; real people
+are in `quality_real.py`. A figure meets its bar by itself; its interval is printed beside it. Whatever is drawn at
+random has a fixed seed.
 
 Results name sentences by their numbers, from 0, and hold no words of theirs: held-out lists are others' to publish.
 """
@@ -18,6 +19,7 @@ from llasa.codec import Codec
 from llasa.data.synthesis import RATE, TEACHERS, Speaker, speak, speakers
 from llasa.errors import LlasaError
 from llasa.eval import judges, metrics, statistics
+from llasa.eval.recogniser import load_recogniser
 from llasa.eval.report import Row, percent, points, show
 from llasa.speech import Speech
 from llasa.text import normalise
@@ -42,35 +44,47 @@ class Part:
 def measure_words(tts: Llasa, sentences: list[str], pictures: int = 4) -> Part:
     """Word error rate by PocketSphinx, faulty lengths and DNSMOS of the voice; the teacher's for comparison.
 
-    The codec's copy of the teacher is transcribed too: what it adds is the codec's share of the voice's errors.
+    The default voice says every sentence, and the codec's copy of its teacher is transcribed too: what it adds is the
+    codec's share of the voice's errors. The other teachers' presets, if the model has them, share the sentences out
+    among themselves.
     """
-    clips: dict[str, list[np.ndarray]] = {"teacher": [], "copy": [], "voice": []}
+    recognise = load_recogniser()
+    others = [name for name in TEACHERS if name != TEACHER and name in tts.voices()]
+    readings = [(index, TEACHER) for index in range(len(sentences))]
+    readings += [(index, others[index % len(others)]) for index in range(len(sentences) if others else 0)]
+    sounds: list[dict[str, np.ndarray]] = []
     items: list[dict[str, Any]] = []
-    for index, sentence in enumerate(sentences):
-        teacher, _, _ = speak(normalise(sentence), Speaker(TEACHER, TEACHER))
-        speech = _say(tts, sentence, TEACHER, index)
+    for index, preset in readings:
+        teacher, _, _ = speak(normalise(sentences[index]), Speaker(preset, preset))
+        speech = say(tts, sentences[index], preset, index)
         samples = speech.samples if speech else np.zeros(0, np.float32)
-        clips["teacher"].append(teacher)
-        clips["copy"].append(tts.codec.decode(tts.codec.encode(teacher))[: teacher.size])
-        clips["voice"].append(samples)
+        sound = {"teacher": teacher, "voice": samples}
+        if preset == TEACHER:
+            sound["copy"] = tts.codec.decode(tts.codec.encode(teacher))[: teacher.size]
+        sounds.append(sound)
         length = samples.size / teacher.size
         faults = {
             "ran away": length > LONG,
             "stopped early": length < SHORT,
             "never ended": speech is not None and not all(speech.finished),
         }
-        items.append({"sentence": index, "length": length, "faults": faults})
+        items.append({"sentence": index, "preset": preset, "length": length, "faults": faults})
     # One pool for all clips: its processes take seconds to start.
-    found = iter(judges.spread(judges.hear, [clip for sounds in clips.values() for clip in sounds]))
-    for name in clips:
-        for item, sentence in zip(items, sentences, strict=True):
-            judged = next(found)
+    found = iter(judges.spread(judges.hear, [clip for sound in sounds for clip in sound.values()]))
+    for item, sound in zip(items, sounds, strict=True):
+        sentence = sentences[item["sentence"]]
+        for name, clip in sound.items():
+            judged, spelt = next(found), recognise(clip)
             errors, item["words"] = metrics.word_errors(sentence, judged["heard"])
-            item[name] = {"errors": errors, "dnsmos": judged["dnsmos"]}
-    by_length = sorted(range(len(items)), key=lambda i: len(sentences[i]))
-    chosen = [by_length[len(items) * k // pictures] for k in range(pictures)]
-    shown = [(f"sentence {i}", [("teacher", clips["teacher"][i]), ("voice", clips["voice"][i])]) for i in chosen]
-    return Part([*_word_rows(items), *_fault_rows(items), *_opinion_rows(items)], items, shown)
+            own, _ = metrics.word_errors(sentence, spelt)
+            letters, item["letters"] = metrics.letter_errors(sentence, spelt)
+            item[name] = {"errors": errors, "dnsmos": judged["dnsmos"], "own_errors": own, "letter_errors": letters}
+    main = items[: len(sentences)]
+    by_length = sorted(range(len(main)), key=lambda i: len(sentences[i]))
+    chosen = [by_length[len(main) * k // pictures] for k in range(pictures)]
+    shown = [(f"sentence {i}", [(name, sounds[i][name]) for name in ("teacher", "voice")]) for i in chosen]
+    rows = [*_word_rows(main), *_preset_rows(items[len(main) :]), *_own_rows(main)]
+    return Part([*rows, *_fault_rows(items), *_opinion_rows(main)], items, shown)
 
 
 def _word_rows(items: list[dict[str, Any]]) -> list[Row]:
@@ -86,11 +100,39 @@ def _word_rows(items: list[dict[str, Any]]) -> list[Row]:
     ]
 
 
+def _preset_rows(items: list[dict[str, Any]]) -> list[Row]:
+    """The other teachers' presets, each alone and all together; no rows without any."""
+    names = list(dict.fromkeys(item["preset"] for item in items))
+    rows = []
+    for chosen in [*([name] for name in names), *([names] if len(names) > 1 else [])]:
+        part = [item for item in items if item["preset"] in chosen]
+        total = [item["words"] for item in part]
+        voice, teacher = ([item[name]["errors"] for item in part] for name in ("voice", "teacher"))
+        rates = [100 * sum(errors) / sum(total) for errors in (voice, teacher)]
+        above = statistics.error_rate_difference(voice, teacher, total)
+        held = ("at most 8 points", above.value <= 0.08) if chosen == names else ("", None)
+        what = f"the voice above the teacher, paired, {', '.join(chosen)}, {len(part)} sentences"
+        rows.append(Row(f"{what} ({rates[0]:.1f} % and {rates[1]:.1f} %)", points(above), *held))
+    return rows
+
+
+def _own_rows(items: list[dict[str, Any]]) -> list[Row]:
+    rows = []
+    total, letters = ([item[name] for item in items] for name in ("words", "letters"))
+    for name, label in (("teacher", "the teacher"), ("copy", "the codec's copy"), ("voice", "the voice")):
+        rate = statistics.error_rate([item[name]["own_errors"] for item in items], total)
+        spelling = statistics.error_rate([item[name]["letter_errors"] for item in items], letters)
+        held = ("at most 8 %", rate.value <= 0.08) if name == "voice" else ("", None)
+        figure = f"{percent(rate)}; of letters {percent(spelling)}"
+        rows.append(Row(f"word error rate by the recipe's own recogniser, {label}", figure, *held))
+    return rows
+
+
 def _fault_rows(items: list[dict[str, Any]]) -> list[Row]:
     counts = {name: sum(item["faults"][name] for item in items) for name in items[0]["faults"]}
     detail = ", ".join(f"{count} {name}" for name, count in counts.items())
     faulty = statistics.share(sum(any(item["faults"].values()) for item in items), len(items))
-    what = f"utterances at fault, the best of say's takes: {detail}"
+    what = f"{len(items)} utterances at fault, the best of say's takes: {detail}"
     return [Row(what, percent(faulty), "at most 5 %", faulty.value <= 0.05)]
 
 
@@ -102,7 +144,7 @@ def _opinion_rows(items: list[dict[str, Any]]) -> list[Row]:
     return rows
 
 
-def _say(tts: Llasa, sentence: str, voice: str | Voice, seed: int) -> Speech | None:
+def say(tts: Llasa, sentence: str, voice: str | Voice, seed: int) -> Speech | None:
     """The speech, or None where no take made a sound: that is a finding here, not an error."""
     try:
         return tts.say(sentence, voice=voice, seed=seed)
@@ -127,11 +169,11 @@ def measure_codec(codec: Codec, sentences: list[str]) -> Part:
     ]
     rows = []
     for label, part in (("teachers", items[:plain]), ("unseen shifted speakers", items[plain:])):
-        found = _mean(part, "stoi")
+        found = mean_of(part, "stoi")
         held = ("at least 0.85", found.value >= 0.85) if label == "teachers" else ("", None)
         rows.append(Row(f"STOI, {label}", show(found, 3), *held))
-        rows.append(Row(f"PESQ-WB, {label}", show(_mean(part, "pesq_wb"))))
-        rows.append(Row(f"log-mel distance in nepers, {label}", show(_mean(part, "mel_distance"))))
+        rows.append(Row(f"PESQ-WB, {label}", show(mean_of(part, "pesq_wb"))))
+        rows.append(Row(f"log-mel distance in nepers, {label}", show(mean_of(part, "mel_distance"))))
     for label, count in (("teachers", plain), ("teachers and shifted speakers", len(items))):
         used = metrics.codebook_usage(streams[:count], codec.codebook_size)
         minutes = sum(item["seconds"] for item in items[:count]) / 60
@@ -143,7 +185,7 @@ def measure_codec(codec: Codec, sentences: list[str]) -> Part:
     return Part(rows, items)
 
 
-def _mean(items: list[dict[str, Any]], key: str) -> statistics.Interval:
+def mean_of(items: list[dict[str, Any]], key: str) -> statistics.Interval:
     return statistics.mean([item[key] for item in items if math.isfinite(item[key])])
 
 
@@ -157,7 +199,7 @@ def measure_cloning(tts: Llasa, sentences: list[str]) -> Part:
     for index, speaker in enumerate(speakers(min(len(sentences), CLONED), SEED)[len(TEACHERS) :]):
         said, reference = _reference(sentences, index, speaker)
         other = (said + len(sentences) // 2) % len(sentences)
-        speech = _say(tts, sentences[other], tts.clone(reference, sentences[said], rate=RATE), index)
+        speech = say(tts, sentences[other], tts.clone(reference, sentences[said], rate=RATE), index)
         sounds["reference"].append(reference)
         sounds["speaker"].append(speak(normalise(sentences[other]), speaker)[0])
         sounds["clone"].append(speech.samples if speech else np.zeros(0, np.float32))

@@ -33,25 +33,35 @@ class Interval:
 def mean(values: Figures) -> Interval:
     """Mean of independent figures. The mean of differences is the paired comparison of two systems."""
     array = _figures(values)
-    return _bootstrap(array.size, lambda picks: array[picks].mean(-1))
+    return _bootstrap(lambda picks: array[picks].mean(-1), array.size)
 
 
 def median(values: Figures) -> Interval:
     """Median of independent figures."""
     array = _figures(values)
-    return _bootstrap(array.size, lambda picks: np.median(array[picks], axis=-1))
+    return _bootstrap(lambda picks: np.median(array[picks], axis=-1), array.size)
 
 
 def error_rate(errors: Figures, words: Figures) -> Interval:
     """Corpus word error rate, all errors over all words, from each sentence's own."""
     wrong, total = _figures(errors, words)
-    return _bootstrap(wrong.size, lambda picks: wrong[picks].sum(-1) / total[picks].sum(-1))
+    return _bootstrap(lambda picks: wrong[picks].sum(-1) / total[picks].sum(-1), wrong.size)
 
 
 def error_rate_difference(errors: Figures, baseline: Figures, words: Figures) -> Interval:
     """Corpus word error rate of one system less that of another on the same sentences, drawn together."""
     ours, theirs, _ = _figures(errors, baseline, words)
     return error_rate(ours - theirs, words)
+
+
+def error_rate_gap(errors: Figures, words: Figures, other_errors: Figures, other_words: Figures) -> Interval:
+    """Corpus word error rate less that on other sentences, drawn apart: the two have nothing to be paired by."""
+    (wrong, total), (other, others) = _figures(errors, words), _figures(other_errors, other_words)
+    return _bootstrap(
+        lambda picks, rest: wrong[picks].sum(-1) / total[picks].sum(-1) - other[rest].sum(-1) / others[rest].sum(-1),
+        wrong.size,
+        other.size,
+    )
 
 
 def share(hits: int, total: int) -> Interval:
@@ -79,9 +89,11 @@ def _figures(*columns: Figures) -> np.ndarray:
     return array if len(columns) > 1 else array[0]
 
 
-def _bootstrap(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-    """Percentile interval of `statistic`, which maps indices (..., count) to figures (...)."""
+def _bootstrap(statistic: Callable[..., np.ndarray], *counts: int) -> Interval:
+    """Percentile interval of `statistic`, which maps indices (..., count), an array a count, to figures (...)."""
     rng = np.random.default_rng(0)
-    draws = np.concatenate([statistic(rng.integers(0, count, (DRAWS // 10, count))) for _ in range(10)])
+    draws = np.concatenate(
+        [statistic(*[rng.integers(0, count, (DRAWS // 10, count)) for count in counts]) for _ in range(10)]
+    )
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(float(statistic(np.arange(count))), float(low), float(high))
+    return Interval(float(statistic(*[np.arange(count) for count in counts])), float(low), float(high))
