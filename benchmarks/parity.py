@@ -18,6 +18,7 @@ import machine
 import numpy as np
 import parity_codec
 import parity_features
+import parity_lm
 from parity_rows import Options, Row, table
 
 from llasa import audio
@@ -34,6 +35,7 @@ PASSAGE = (
 PARTS: dict[str, tuple[str, Callable[[Options], tuple[list[Row], str]]]] = {
     "codec": ("Codec", parity_codec.run),
     "features": ("Features of the semantic encoder", parity_features.run),
+    "lm": ("Language model", parity_lm.run),
 }
 
 
