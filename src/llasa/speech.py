@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from llasa import audio
+from llasa.search.account import Account
 
 LEVEL = -23.0  # dBFS of speech: of references, as in the training corpora, and so of what is said after them
 STEADY = 6.0  # dB; no chunk's level is corrected by more
@@ -44,7 +45,8 @@ class Speech:
         text: the text as it was given.
         utterances: its chunks, in order.
         seed: makes the same audio again.
-        timings: seconds: "generate" (the language model), "decode" (the codec), "total".
+        timings: seconds: "generate" (the language model), "decode" (the codec), "total"; "verify" too after a search.
+        search: the account of the search, if there was one.
     """
 
     samples: np.ndarray
@@ -53,6 +55,7 @@ class Speech:
     utterances: list[Utterance]
     seed: int
     timings: dict[str, float]
+    search: Account | None = None
 
     @property
     def codes(self) -> np.ndarray:

@@ -9,10 +9,10 @@ decoded at once, one that fails is simply spoken again, and the audio depends on
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ import torch
 from llasa import audio
 from llasa.checkpoint import open_checkpoint
 from llasa.codec import Codec
+from llasa.defaults import SETTINGS, dtype_of, sampling_of
 from llasa.engine import Engine, Sampling
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon
@@ -30,26 +31,25 @@ from llasa.loading import (
     find_codec,
     find_model,
     fingerprint,
-    first_line,
     load_tokenizer,
     read_config,
-    read_json,
     tokenizer_folder,
 )  # fmt: skip
 from llasa.planning import Planner
+from llasa.search.strategy import choose
 from llasa.speaking import draw_seed, row_count, stream_take, takes
 from llasa.speech import LEVEL, Interrupted, Speech, Utterance, join, silence
 from llasa.text import Chunk
 from llasa.vocabulary import read_vocabulary
 from llasa.voice import LONGEST, Voice, check_reference, list_voices, suggest
 
+if TYPE_CHECKING:
+    from llasa.search.search import Tools
+    from llasa.verifiers.combine import Judge
+
+Verify = str | Callable[..., Any] | Sequence[str | Callable[..., Any]]
 VoiceLike = Voice | str | Path | None
 NO_SOUND = "the model ended without a sound: try another seed or voice"
-# What the chat models that the official ones were made from left behind in generation_config.json, and what upstream's
-# snippet puts in its place; top_k is the default of transformers' `generate` there.
-CHAT = {"temperature": 0.6, "top_p": 0.9}
-UPSTREAM = {"temperature": 0.8, "top_p": 1.0, "top_k": 50}
-SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 class Progress(Protocol):
@@ -89,10 +89,11 @@ class Llasa:
         tokens = self.vocabulary
         self.engine = Engine(model, tokens.first, tokens.size, tokens.end, context_length(config))
         self.rate = self.codec.rate
-        self.defaults, self._default_voice = _generation_config(self.folder, config)
+        self.defaults, self._default_voice = sampling_of(self.folder, config)
         self._codes_per_second = self.codec.rate / self.codec.hop
         self._planner = Planner(tokens, load_lexicon(self.folder), self._codes_per_second, self.engine.context)
         self._rows = row_count(model.config, self.engine.context)
+        self._judges: dict[str, Judge] = {}
 
     @classmethod
     def load(
@@ -118,7 +119,7 @@ class Llasa:
         if device_map not in (None, "auto"):
             raise LlasaError(f"there is no device map {device_map}: the only one is auto")
         device = check_device(device)
-        return cls(find_model(name), device, _dtype(dtype, device), device_map == "auto")
+        return cls(find_model(name), device, dtype_of(dtype, device), device_map == "auto")
 
     def say(
         self,
@@ -133,6 +134,10 @@ class Llasa:
         repetition_penalty: float | None = None,
         max_seconds: float | None = None,
         speaker: str | None = None,
+        best_of: int | None = None,
+        search: str | None = None,
+        verify: Verify | None = None,
+        budget: float | None = None,
         on_progress: Progress | None = None,
     ) -> Speech:
         """Speaks a text of any length.
@@ -146,26 +151,51 @@ class Llasa:
             temperature, top_p, top_k, min_p, repetition_penalty: see `engine.Sampling`; by default the model's own.
             max_seconds: the longest that one chunk may last; by default worked out from its length.
             speaker: a name that the model was tuned to speak as; the model's default voice is then left out.
+            best_of: says each chunk so many times and keeps the best.
+            search: another way to spend compute, as `search.parse` reads it: "beam:4x4", "mixed:4x4@2s+16".
+            verify: who judges, as `verifiers.make_judge` reads it: "content=1,speaker=0.5", or a function
+                (texts, audios, references) -> numbers. By default the words: "content", the recogniser beside the
+                model, or "whisper" where there is none.
+            budget: seconds; searches until they are over.
             on_progress: called often with the seconds spoken so far and about how many there will be.
 
+        Any of the four searches, and the result has the account of it in `search`.
+
         Raises:
-            LlasaError: nothing to say, no such voice, or a setting out of range.
+            LlasaError: nothing to say, no such voice, a setting out of range, or a search or verifier that cannot be.
             Interrupted: on Ctrl-C; a KeyboardInterrupt that carries what was finished.
         """
         began = time.perf_counter()
         clock = {"generate": 0.0, "decode": 0.0}
         sampling = self._sampling(temperature, top_p, top_k, min_p, repetition_penalty)
+        strategy = choose(best_of, search, verify is not None, budget)
         seed = draw_seed(seed)
         planner = replace(self._planner, speaker=speaker)
         voice, chunks = self._prepare(planner, text, voice, max_seconds)
         done: list[Utterance] = []
+        if strategy is None:
+            account = None
+            utterances = self._speak(planner, chunks, voice, seed, sampling, max_seconds, on_progress, clock)
+        else:
+            from llasa.search.speaking import speak
+
+            tools = self._tools(str(strategy), verify)
+            account = tools.account
+            utterances = speak(
+                tools, planner, chunks, voice, seed, sampling, strategy, max_seconds, budget, on_progress
+            )
 
         def speech() -> Speech:
+            if account:
+                spent = account.seconds
+                clock.update(generate=spent["lm"], decode=spent["codec"], verify=spent["verifier"])
+                for note in account.notes:
+                    warnings.warn(note, LlasaWarning, stacklevel=3)
             timings = {**clock, "total": time.perf_counter() - began}
-            return Speech(join(done, self.rate), self.rate, text, done, seed, timings)
+            return Speech(join(done, self.rate), self.rate, text, done, seed, timings, account)
 
         try:
-            for utterance in self._speak(planner, chunks, voice, seed, sampling, max_seconds, on_progress, clock):
+            for utterance in utterances:
                 done.append(utterance)
         except KeyboardInterrupt as stop:
             raise Interrupted(speech()) from stop
@@ -251,6 +281,22 @@ class Llasa:
             raise LlasaError(f"the voice {voice.name} was made for another codec and holds no audio: add it again")
         samples = audio.resample(voice.samples, voice.rate, self.rate)
         return replace(voice, codes=self.codec.encode(samples), codec=self.codec_id)
+
+    def _tools(self, strategy: str, verify: Verify | None) -> "Tools":
+        """What a search needs. Verifiers are loaded once, unless one has failed."""
+        from llasa.search.account import Account
+        from llasa.search.search import Tools
+        from llasa.verifiers.combine import make_judge
+
+        if verify is None:
+            verify = "content" if (self.folder.parent / "recogniser").is_dir() else "whisper"
+        judge = self._judges.get(verify) if isinstance(verify, str) else None
+        if judge is None or judge.notes:
+            judge = make_judge(verify, str(self.engine.device))
+            if isinstance(verify, str):
+                self._judges[verify] = judge
+        account = Account(strategy, judge.written)
+        return Tools(self.engine, self.vocabulary, self.codec, judge, self._rows, account)
 
     def _sampling(self, *values: float | None) -> Sampling:
         given: dict[str, Any] = {name: v for name, v in zip(SETTINGS, values, strict=True) if v is not None}
@@ -357,31 +403,3 @@ class Llasa:
                 voice = Voice("first chunk", piece.text, codes, self.codec_id)
         if not count:
             raise LlasaError(NO_SOUND)
-
-
-def _dtype(name: str | None, device: str) -> torch.dtype:
-    if name is None:
-        # Half the bytes to read for a token; but a CPU without bfloat16 instructions imitates them slowly.
-        fast = torch.cpu.get_capabilities().get("avx512_bf16", False) if device == "cpu" else True
-        return torch.bfloat16 if fast else torch.float32
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in dtypes:
-        raise LlasaError(f"there is no dtype {name}: use {', '.join(dtypes)}")
-    return dtypes[name]
-
-
-def _generation_config(folder: Path, config: dict[str, Any]) -> tuple[Sampling, str | None]:
-    """Sampling settings and the default voice's name, from generation_config.json where the folder has one.
-
-    A folder that names no codec is not this package's: it is sampled from as upstream's snippet does.
-    """
-    path = folder / "generation_config.json"
-    values = read_json(path) if path.exists() else {}
-    given = {name: values[name] for name in SETTINGS if values.get(name) is not None}
-    if "codec" not in config and given in ({}, CHAT):
-        given = UPSTREAM
-    try:
-        sampling = Sampling(**given)
-    except (LlasaError, TypeError) as error:
-        raise LlasaError(f"{path}: {first_line(error)}") from error
-    return sampling, values.get("default_voice", config.get("default_voice"))

@@ -185,11 +185,15 @@ class Codec:
 
     @torch.inference_mode()
     def decode_window(self, codes: np.ndarray) -> np.ndarray:
-        """(T,) int64 codes known to be in range to (T * hop,) float32, in one pass whose memory grows with T."""
-        if not len(codes):
-            return np.empty(0, dtype=np.float32)
-        indices = torch.from_numpy(codes).to(self.model.device)[None, None]
-        return self.model.decode(audio_codes=indices).audio_values[0, 0].float().cpu().numpy()
+        """(T,) int64 codes known to be in range to (T * hop,) float32, in one pass whose memory grows with T.
+
+        (B, T) codes, of rows of one length, become (B, T * hop).
+        """
+        if not codes.size:
+            return np.empty((*codes.shape[:-1], 0), dtype=np.float32)
+        indices = torch.from_numpy(np.atleast_2d(codes)).to(self.model.device)[:, None]
+        samples = self.model.decode(audio_codes=indices).audio_values[:, 0].float().cpu().numpy()
+        return samples if codes.ndim == 2 else samples[0]
 
     def _encode_padded(self, clips: list[np.ndarray]) -> list[np.ndarray]:
         lengths = [len(clip) for clip in clips]

@@ -20,11 +20,13 @@ from llasa.errors import LlasaError
 if TYPE_CHECKING:
     import numpy as np
 
+    from llasa.search.account import Account
     from llasa.tts import Llasa
     from llasa.voice import Voice
 
 GREETING = "Hello! I am Llasa, a small language model that speaks. Pass me a text, and I will read it to you."
 STDOUT = Path("-")
+SEARCH = "Search"
 RECORDINGS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".m4a", ".aac")
 
 
@@ -60,6 +62,29 @@ def say(
     speaker: Annotated[
         str | None, typer.Option(metavar="NAME", help="For models tuned with speakers' names: who is to speak.")
     ] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option("--best-of", metavar="N", help="Say it N times and keep the best.", rich_help_panel=SEARCH),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="[bold]beam:4x4[/] or [bold]mixed:4x4@2s+16[/].", rich_help_panel=SEARCH),
+    ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHO",
+            help="Who judges, with weights: [bold]content=1,speaker=0.5[/]. The words alone by default.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="SECONDS", help="Search for so long: [bold]10s[/].", rich_help_panel=SEARCH)
+    ] = None,
+    keep_candidates: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep all that was tried, with a page to listen.", rich_help_panel=SEARCH),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
@@ -67,6 +92,9 @@ def say(
     """Say a text.
 
     Long texts are split, and spoken chunk by chunk in one voice.
+
+    More compute buys better speech: [bold]--best-of[/], [bold]--search[/] or
+    [bold]--budget[/] say it many times, and [bold]--verify[/] says who chooses.
 
     Without [bold]-o[/], audio goes to standard output if that is a pipe or a
     file, and otherwise to llasa.wav.
@@ -80,12 +108,16 @@ def say(
       llasa say "Hello." --voice me.wav --voice-text "What I say there."
 
       cat chapter.txt | llasa say --stream | aplay
+
+      llasa say "She sells sea shells." --best-of 16
     """
     words = _read_text(text, file)
     target = _target(output)
     if target != STDOUT and format is Format.pcm:
         raise LlasaError("--format pcm is for standard output: add -o -")
     _check_voice(voice, voice_text, model)
+    seconds = None if budget is None else _seconds(budget)
+    _check_search(best_of, search, verify, seconds, keep_candidates, stream)
     with waiting(f"loading {model}"):
         from llasa.speaking import draw_seed
         from llasa.tts import Llasa
@@ -96,11 +128,20 @@ def say(
         "seed": draw_seed(seed), "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "max_seconds": max_seconds, "speaker": speaker,
     }  # fmt: skip
-    (_stream if stream else _say)(llasa, words, chosen, target, format, settings)
+    if stream:
+        return _stream(llasa, words, chosen, target, format, settings)
+    settings |= {"best_of": best_of, "search": search, "verify": verify, "budget": seconds}
+    _say(llasa, words, chosen, target, format, settings, keep_candidates)
 
 
 def _say(
-    llasa: "Llasa", words: str, voice: "Voice | None", target: Path, format: Format, settings: dict[str, Any]
+    llasa: "Llasa",
+    words: str,
+    voice: "Voice | None",
+    target: Path,
+    format: Format,
+    settings: dict[str, Any],
+    candidates: Path | None,
 ) -> None:
     from llasa.speech import Interrupted
 
@@ -114,6 +155,13 @@ def _say(
     if count:
         _write(iter([speech.samples]), target, format, llasa.rate, count)
         tell(_summary(target, speech.seconds, speech.timings["total"], speech.seed))
+    if speech.search:
+        tell(_spent(speech.search))
+        if candidates:
+            from llasa.search.page import save_candidates
+
+            save_candidates(speech.search, candidates, llasa.rate)
+            tell(f"{candidates / 'index.html'}: all {len(speech.search.candidates)} candidates, to listen to")
     if cut := speech.finished.count(False):
         tell(f"note: {cut} of {len(speech.finished)} chunks came to no end and were cut off: try another --seed")
     if stopped:
@@ -133,10 +181,46 @@ def _stream(
         _interrupted("kept what was spoken" if count else "nothing was finished")
 
 
+def _spent(account: "Account") -> str:
+    parts = zip(("language model", "codec", "verifiers"), account.seconds.values(), strict=True)
+    return (
+        f"{account.strategy} by {account.verify}: {len(account.candidates)} candidates, {account.tokens} tokens; "
+        + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts)
+    )
+
+
 def _summary(target: Path, seconds: float, work: float, seed: int) -> str:
     where = "standard output" if target == STDOUT else target
     factor = f"real-time factor {work / seconds:.2f}"
     return f"{where}: {seconds:.1f} s of speech in {work:.1f} s ({factor}, seed {seed})"
+
+
+def _seconds(budget: str) -> float:
+    try:
+        return float(budget.removesuffix("s"))
+    except ValueError:
+        raise LlasaError(f"{budget} is no time: write seconds, as 10s") from None
+
+
+def _check_search(
+    best_of: int | None, search: str | None, verify: str | None, budget: float | None, keep: Path | None, stream: bool
+) -> None:
+    """Finds what is wrong with a search before the model is loaded."""
+    from llasa.search.strategy import choose
+
+    strategy = choose(best_of, search, verify is not None, budget)
+    if stream and strategy:
+        raise LlasaError("what is streamed is heard before it can be judged: search without --stream")
+    if keep is not None:
+        from llasa.search.page import check_folder
+
+        if strategy is None:
+            raise LlasaError("--keep-candidates keeps what a search tried: add --best-of, --search or --budget")
+        check_folder(keep)
+    if verify is not None:
+        from llasa.verifiers.combine import parse
+
+        parse(verify)
 
 
 def _interrupted(what: str) -> NoReturn:

@@ -136,15 +136,17 @@ class Engine:
         return state
 
     @torch.inference_mode()
-    def select(self, state: State, rows: Sequence[int]) -> State:
+    def select(self, state: State, rows: Sequence[int], seeds: Sequence[int] | None = None) -> State:
         """A new state of these rows, in this order: left out is dropped, named twice is duplicated.
 
-        The first of several copies keeps the row's random numbers, the others get their own. `state` stays usable.
+        The first of several copies keeps the row's random numbers, the others get their own; with `seeds`, one a row,
+        all go on from these. A row that has no tokens yet then does what `start` with that seed would have it do, so
+        one prefill serves any number of samples, a few at a time. `state` stays usable.
 
         Raises:
-            LlasaError: there is no such row.
+            LlasaError: there is no such row, or a number of seeds that is not that of rows.
         """
-        return pick(state, rows)
+        return pick(state, rows, seeds)
 
     @torch.inference_mode()
     def merge(self, first: State, second: State) -> State:

@@ -84,15 +84,17 @@ class State:
         return [row.stopped for row in self.rows]
 
 
-def pick(state: State, rows: Sequence[int]) -> State:
+def pick(state: State, rows: Sequence[int], seeds: Sequence[int] | None = None) -> State:
     """A new state of these rows in this order; the old one is left as it is.
 
     A row picked more than once goes on differently in each place: the first keeps its random numbers, the others get
-    their own, which follow from the seed, the number of tokens and which copy it is.
+    their own, which follow from the seed, the number of tokens and which copy it is. With `seeds`, all get new ones.
 
     Raises:
-        LlasaError: there is no such row.
+        LlasaError: there is no such row, or a number of seeds that is not that of rows.
     """
+    if seeds is not None and len(seeds) != len(rows):
+        raise LlasaError(f"{len(seeds)} seeds for {len(rows)} rows: give one a row")
     wrong = [i for i in rows if not 0 <= i < len(state.rows)]
     if wrong:
         raise LlasaError(f"row {wrong[0]} was selected, but this state has rows 0 to {len(state.rows) - 1}")
@@ -100,7 +102,9 @@ def pick(state: State, rows: Sequence[int]) -> State:
     for place, i in enumerate(rows):
         row = state.rows[i]
         copy = list(rows[:place]).count(i)
-        key = (*row.key, len(row.tokens), copy) if copy else row.key
+        key: Key = (*row.key, len(row.tokens), copy) if copy else row.key
+        if seeds is not None:
+            key = (seeds[place] % 2**64,)
         picked.append(replace(row, tokens=list(row.tokens), key=key))
     cache = allocate(picked, state.cache)
     filled = max((row.cached for row in picked), default=0)

@@ -1,0 +1,224 @@
+"""A folder to listen to: every candidate of a search as a WAV, their scores as a CSV, and a page to compare them on.
+
+Knows an account and files; knows nothing of how it was searched. The page is plain HTML that names the WAVs beside it
+and nothing else, so the folder can be moved and sent.
+"""
+
+import csv
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from llasa import audio
+from llasa.errors import LlasaError
+from llasa.search.account import Account, Candidate
+
+PAGE, TABLE = "index.html", "candidates.csv"
+MARK = '<meta name="generator" content="llasa candidates">'
+_OURS = re.compile(rf"\d+-\d+\.wav|{re.escape(PAGE)}|{re.escape(TABLE)}")
+_WORK = {"lm": "language model", "codec": "codec", "verifier": "verifiers"}
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --dim: #687076; --paper: #fff; --card: #f5f6f7; --line: #dfe3e6;
+  --bar: #5b8def; --good: #1a7f4b; --bad: #b3423a; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --dim: #9aa4ad; --paper: #16191c; --card: #1f2428;
+  --line: #343a40; --bar: #6f9bf2; --good: #4cc38a; --bad: #f0877f; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.35rem; margin: 0 0 .75rem; }
+h2 { font-size: 1.05rem; font-weight: 600; margin: 2.2rem 0 .6rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0; padding: .8rem 1rem;
+  background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
+dt, .dim { color: var(--dim); }
+dd { margin: 0; overflow-wrap: anywhere; }
+ol { list-style: none; margin: 0; padding: 0; }
+li { display: grid; grid-template-columns: 7.5rem minmax(0, 1fr) minmax(11rem, 15rem); gap: .3rem 1rem;
+  align-items: center; padding: .55rem .8rem; border: 1px solid var(--line); border-radius: 8px; margin-bottom: .4rem; }
+li.chosen { border-color: var(--good); box-shadow: inset 0 0 0 1px var(--good); background: var(--card); }
+li.condemned .name, li.fragment .name { color: var(--dim); font-weight: 400; }
+.name { font-weight: 600; }
+.tag { color: var(--good); font-weight: 600; }
+.bad { color: var(--bad); }
+.dim, .tag, .bad { font-size: .85em; }
+audio { width: 100%; height: 2.2rem; }
+.scores { display: grid; grid-template-columns: 5.5rem 1fr 3rem; gap: .1rem .5rem; align-items: center;
+  font-size: .85em; font-variant-numeric: tabular-nums; }
+.scores span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.scores b { text-align: right; font-weight: 500; }
+.track { height: .45rem; background: var(--line); border-radius: 4px; overflow: hidden; }
+.track i { display: block; height: 100%; background: var(--bar); }
+@media (max-width: 44rem) { li { grid-template-columns: 1fr; } }
+"""
+
+_SCRIPT = """
+document.addEventListener('play', event => {
+  for (const other of document.querySelectorAll('audio')) if (other !== event.target) other.pause();
+}, true);
+"""
+
+
+def check_folder(folder: Path) -> None:
+    """Makes sure that candidates can be saved to a folder, before any search.
+
+    Raises:
+        LlasaError: it is a file, or holds something else than an earlier page, or cannot be written.
+    """
+    try:
+        folder = folder.resolve()
+        if folder.is_dir():
+            names = [path.name for path in folder.iterdir()]
+            if names and not _is_page(folder, names):
+                raise LlasaError(f"{folder} holds other files than candidates: name a new or empty folder")
+        elif folder.exists():
+            raise LlasaError(f"{folder} is a file: candidates are kept in a folder")
+        above = next(path for path in folder.parents if path.exists())
+        with tempfile.TemporaryDirectory(dir=above, prefix=".llasa"):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def save_candidates(account: Account, folder: Path, rate: int) -> None:
+    """Writes WAVs (`chunk-number.wav`), `candidates.csv` and `index.html`; the folder appears whole or not at all.
+
+    An earlier page in that folder gives way. Candidates without sound, since they were condemned before they were
+    decoded, are in the table and on the page alone.
+
+    Args:
+        rate: of the candidates' samples, Hz.
+
+    Raises:
+        LlasaError: as `check_folder`.
+    """
+    check_folder(folder)
+    folder = folder.resolve()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".llasa") as scratch:
+            made = Path(scratch) / "new"
+            made.mkdir()
+            for candidate in account.candidates:
+                if candidate.samples.size:
+                    audio.save(made / _wav(candidate), candidate.samples, rate)
+            (made / TABLE).write_text(_table(account, rate), encoding="utf-8", newline="")
+            (made / PAGE).write_text(_page(account, rate), encoding="utf-8")
+            if folder.exists():
+                os.replace(folder, Path(scratch) / "old")  # goes with the scratch folder
+            try:
+                os.replace(made, folder)
+            except OSError:
+                if (Path(scratch) / "old").exists():
+                    shutil.move(Path(scratch) / "old", folder)
+                raise
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> LlasaError:
+    return LlasaError(f"cannot keep candidates in {folder}: {(error.strerror or str(error)).lower()}")
+
+
+def _is_page(folder: Path, names: list[str]) -> bool:
+    """Whether a folder holds what `save_candidates` wrote and nothing besides, which may be replaced."""
+    if PAGE not in names or not all(_OURS.fullmatch(name) for name in names):
+        return False
+    return MARK in (folder / PAGE).read_text(encoding="utf-8", errors="replace")[:1000]
+
+
+def _wav(candidate: Candidate) -> str:
+    return f"{candidate.chunk}-{candidate.number}.wav"
+
+
+def _verifiers(account: Account) -> list[str]:
+    """Names of all verifiers that judged anything, in the order in which they came up."""
+    return list(dict.fromkeys(name for candidate in account.candidates for name in candidate.scores))
+
+
+def _table(account: Account, rate: int) -> str:
+    verifiers = _verifiers(account)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["chunk", "number", "seconds", "tokens", "finished", "condemned", *verifiers, "total", "chosen"])
+    for one in account.candidates:
+        scores = [f"{one.scores[name]:.6g}" if name in one.scores else "" for name in verifiers]
+        total = f"{one.total:.6g}" if one.scores else ""
+        writer.writerow(
+            [one.chunk, one.number, f"{one.samples.size / rate:.3f}", len(one.codes), int(one.finished),
+             one.condemned or "", *scores, total, int(one.chosen)]
+        )  # fmt: skip
+    return buffer.getvalue()
+
+
+def _page(account: Account, rate: int) -> str:
+    ranges = {}
+    for name in _verifiers(account):
+        scores = [candidate.scores[name] for candidate in account.candidates if name in candidate.scores]
+        # Most verifiers promise 0 to 1; a function of the user's own need not.
+        ranges[name] = (0.0, 1.0) if min(scores) >= 0 and max(scores) <= 1 else (min(scores), max(scores))
+    parts = []
+    for chunk, text in enumerate(account.texts):
+        own = sorted((one for one in account.candidates if one.chunk == chunk), key=_rank)
+        items = "\n".join(_item(candidate, ranges, rate) for candidate in own)
+        number = f'<span class="dim">{chunk + 1} of {len(account.texts)}</span> ' if len(account.texts) > 1 else ""
+        parts.append(f"<h2>{number}{escape(text)}</h2>\n<ol>\n{items}\n</ol>")
+    title = escape(f"{account.strategy}, {len(account.candidates)} candidates")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+        f"{_facts(account)}\n" + "\n".join(parts) + f"\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _facts(account: Account) -> str:
+    times = ", ".join(f"{_WORK.get(name, name)} {seconds:.2f} s" for name, seconds in account.seconds.items())
+    facts: Iterable[tuple[str, str]] = [
+        ("search", account.strategy),
+        ("judged by", account.verify),
+        ("sampled", f"{account.tokens:,} tokens in {account.rows:,} rows"),
+        ("time", f"{sum(account.seconds.values()):.2f} s: {times}"),
+        *(("note", note) for note in account.notes),
+    ]
+    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts) + "</dl>"
+
+
+def _rank(candidate: Candidate) -> tuple[bool, bool, bool, float, int]:
+    """The chosen one first, then whole ones by their totals, what a beam left behind, and what was condemned."""
+    condemned = candidate.condemned is not None
+    return not candidate.chosen, condemned, not candidate.finished, -candidate.total, candidate.number
+
+
+def _item(candidate: Candidate, ranges: dict[str, tuple[float, float]], rate: int) -> str:
+    tokens = len(candidate.codes)
+    if candidate.samples.size:
+        seconds = f"{candidate.samples.size / rate:.1f} s, "
+        sound = f'<audio controls preload="none" src="{_wav(candidate)}"></audio>'
+    else:
+        seconds, sound = "", '<span class="dim">not decoded</span>'
+    kind, remark = "", ""
+    if candidate.condemned is not None:
+        kind, remark = "condemned", f'<div class="bad">{escape(candidate.condemned)}</div>'
+    elif not candidate.finished:
+        kind, remark = "fragment", '<div class="dim">left unfinished</div>'
+    if candidate.chosen:
+        kind, remark = f"{kind} chosen".strip(), f'<div class="tag">chosen</div>{remark}'
+    bars = "".join(_bar(name, score, *ranges[name]) for name, score in candidate.scores.items())
+    if len(candidate.scores) > 1:
+        bars += f"<span>total</span><span></span><b>{candidate.total:.3f}</b>"
+    return (
+        f'<li class="{kind}"><div><span class="name">no. {candidate.number}</span>{remark}'
+        f'<div class="dim">{seconds}{tokens} tokens</div></div><div>{sound}</div><div class="scores">{bars}</div></li>'
+    )
+
+
+def _bar(name: str, score: float, low: float, high: float) -> str:
+    share = 100 * (score - low) / (high - low) if high > low else 100.0
+    label = escape(name)
+    bar = f'<div class="track"><i style="width:{share:.1f}%"></i></div>'
+    return f'<span title="{label}">{label}</span>{bar}<b>{score:.3f}</b>'

@@ -1,0 +1,303 @@
+"""The strategies with exact toy verifiers, on the embedded model: what they choose, what they compute, what they tell.
+
+The beam is compared with a second writing of it here that prefills and samples every hypothesis anew.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from llasa.engine import State
+from llasa.errors import LlasaError
+from llasa.search import search as searching
+from llasa.search.account import Account, Candidate
+from llasa.search.search import Task, Tools, search
+from llasa.search.strategy import Strategy, parse
+from llasa.speaking import take_seed
+from llasa.text import chunks
+from llasa.tts import Llasa
+from llasa.verifiers.combine import Judge, Stage, Term
+
+TEXT = "It was late, and nobody spoke."
+
+
+class Toy:
+    """A verifier that is a function of the sound; keeps what it was given."""
+
+    needs_text = needs_reference = False
+
+    def __init__(self, measure: Callable[[np.ndarray], float], process: bool = True) -> None:
+        self.name, self.measure, self.process = "toy", measure, process
+        self.fragments: list[list[np.ndarray]] = []
+
+    def score(
+        self, texts: Sequence[str], audios: Sequence[np.ndarray], references: Sequence[Any], ended: bool = True
+    ) -> np.ndarray:
+        if not ended:
+            self.fragments.append(list(audios))
+        return np.array([self.measure(audio) for audio in audios])
+
+
+def brightness(samples: np.ndarray) -> float:
+    """Something that differs between any two takes and has nothing to do with their length."""
+    return float(np.abs(np.diff(samples)).mean() / (np.abs(samples).mean() + 1e-9))
+
+
+@pytest.fixture(scope="module")
+def llasa() -> Llasa:
+    return Llasa.load("tiny", device="cpu", dtype="float32")
+
+
+def tools_for(llasa: Llasa, *verifiers: Toy, rows: int = 16) -> Tools:
+    judge = Judge([Stage(None, [Term(v.name) for v in verifiers])], {v.name: v for v in verifiers})
+    return Tools(llasa.engine, llasa.vocabulary, llasa.codec, judge, rows, Account("", ""))
+
+
+def task_for(llasa: Llasa, **changes: Any) -> Task:
+    piece = llasa._planner.pieces(chunks(TEXT), llasa.voice("rms"))[0]
+    return replace(Task(piece, 0, None, 7, llasa.defaults), **changes)
+
+
+def run(llasa: Llasa, strategy: str, toy: Toy, rows: int = 16, **changes: Any) -> tuple[Candidate, Account]:
+    tools = tools_for(llasa, toy, rows=rows)
+    chosen, interrupted = search(tools, task_for(llasa, **changes), parse(strategy))
+    assert chosen is not None
+    assert not interrupted
+    return chosen, tools.account
+
+
+@pytest.fixture
+def counted(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Counts prefills, and tokens computed by the engine."""
+    counts = {"prefills": 0, "tokens": 0}
+    prefill, step = llasa.engine._prefill, llasa.engine._run
+
+    def counting_prefill(*arguments: Any) -> None:
+        counts["prefills"] += 1
+        prefill(*arguments)
+
+    def counting_step(state: State, active: list[int], tokens: int) -> int:
+        steps = step(state, active, tokens)
+        counts["tokens"] += steps * len(active)
+        return steps
+
+    monkeypatch.setattr(llasa.engine, "_prefill", counting_prefill)
+    monkeypatch.setattr(llasa.engine, "_run", counting_step)
+    return counts
+
+
+@pytest.mark.parametrize("rows", [16, 3])
+def test_best_of_n_is_the_best_of_what_say_would_have_said(llasa: Llasa, counted: dict[str, int], rows: int) -> None:
+    chosen, account = run(llasa, "best-of:6", Toy(brightness), rows)
+    assert counted["prefills"] == 1
+    assert [candidate.number for candidate in account.candidates] == list(range(6))
+    sound = [candidate for candidate in account.candidates if candidate.condemned is None]
+    assert len(sound) > 1
+    for candidate in sound:
+        assert candidate.scores == {"toy": brightness(candidate.samples)}
+        np.testing.assert_array_equal(candidate.samples, llasa.codec.decode(candidate.codes))
+    assert chosen is max(sound, key=lambda candidate: brightness(candidate.samples))
+    assert [candidate for candidate in account.candidates if candidate.chosen] == [chosen]
+    assert account.tokens == sum(len(candidate.codes) for candidate in account.candidates)
+    assert account.rows == 6
+    # Every token was computed once: those that were kept, and an end for each row.
+    assert counted["tokens"] == account.tokens + sum(candidate.finished for candidate in account.candidates)
+    task = task_for(llasa)
+    for candidate in account.candidates[:2]:
+        seed = take_seed(7, 0, candidate.number)
+        state = llasa.engine.start([task.piece.prompt], 1, [seed], task.sampling, task.piece.limit, [task.piece.least])
+        state = llasa.engine.extend(state, len(candidate.codes))
+        np.testing.assert_array_equal(llasa.vocabulary.codes(state.tokens[0]), candidate.codes)
+
+
+def test_seeds_reproduce_every_strategy(llasa: Llasa) -> None:
+    for written in ("best-of:3", "beam:2x2", "mixed:2x2@1s+4"):
+        first, again = run(llasa, written, Toy(brightness))[0], run(llasa, written, Toy(brightness))[0]
+        np.testing.assert_array_equal(first.codes, again.codes)
+        other = run(llasa, written, Toy(brightness), seed=8)[0]
+        assert not np.array_equal(first.codes, other.codes)
+
+
+def naive_beam(llasa: Llasa, keep: int, width: int, measure: Callable[[np.ndarray], float]) -> np.ndarray:
+    """The codes that a beam should find, all of it in one list and every sound decoded anew."""
+    task = task_for(llasa)
+    engine, piece = llasa.engine, task.piece
+    seeds = [take_seed(7, 0, i) for i in range(keep * width)]
+    state = engine.start([piece.prompt], keep * width, seeds, task.sampling, piece.limit, [piece.least])
+    ended: list[tuple[float, np.ndarray]] = []
+    while True:
+        state = engine.extend(state, 50)
+        pool: list[tuple[float, np.ndarray, int]] = [(score, codes, -1) for score, codes in ended]
+        for row, tokens in enumerate(state.tokens):
+            codes = llasa.vocabulary.codes(tokens)
+            pool.append((measure(codes), codes, -1 if state.finished[row] else row))
+        pool.sort(key=lambda entry: entry[0], reverse=True)
+        pool = pool[:keep]
+        ended = [(score, codes) for score, codes, row in pool if row < 0]
+        kept = [row for _, _, row in pool if row >= 0]
+        if not kept:
+            return max(ended, key=lambda entry: entry[0])[1]
+        state = engine.select(state, [row for row in kept for _ in range(width)])
+
+
+def test_a_beam_finds_what_a_plain_writing_of_it_finds(
+    llasa: Llasa, monkeypatch: pytest.MonkeyPatch, counted: dict[str, int]
+) -> None:
+    def spread(codes: np.ndarray) -> float:
+        return float(np.unique(codes).size / max(1, codes.size))
+
+    known: dict[bytes, np.ndarray] = {}
+
+    class OfCodes(Toy):
+        """Scores the codes themselves, which it finds by their sound."""
+
+        def score(self, texts: Any, audios: Any, references: Any, ended: bool = True) -> np.ndarray:
+            return np.array([spread(known[audio.tobytes()]) for audio in audios])
+
+    def remember(candidate: Candidate) -> None:
+        known[candidate.samples.tobytes()] = candidate.codes
+
+    judge = searching._judge
+
+    def judging(tools: Tools, task: Task, candidates: list[Candidate], *rest: Any, **more: Any) -> dict[int, tuple]:
+        for candidate in candidates:
+            remember(candidate)
+        return judge(tools, task, candidates, *rest, **more)
+
+    monkeypatch.setattr(searching, "_judge", judging)
+    monkeypatch.setattr(searching, "judge_sound", lambda *sound: None)
+    monkeypatch.setattr(searching, "repeats", lambda codes: False)
+    chosen, account = run(llasa, "beam:2x3", OfCodes(brightness))
+    assert counted["prefills"] == 1
+    assert counted["tokens"] == account.tokens + sum(candidate.finished for candidate in account.candidates)
+    np.testing.assert_array_equal(chosen.codes, naive_beam(llasa, 2, 3, spread))
+
+
+def test_a_beam_hears_fragments_of_a_second_more_each_time(llasa: Llasa) -> None:
+    toy = Toy(brightness)
+    chosen, account = run(llasa, "beam:2x2", toy)
+    lengths = [{len(samples) for samples in fragments} for fragments in toy.fragments]
+    assert lengths == [{16000 * (look + 1)} for look in range(len(lengths))]
+    assert chosen.finished
+    left = [candidate for candidate in account.candidates if not candidate.finished and not candidate.condemned]
+    assert left
+    assert len({candidate.number for candidate in account.candidates}) == len(account.candidates)
+
+
+def test_fragments_sound_like_the_whole(llasa: Llasa) -> None:
+    toy = Toy(brightness)
+    _, account = run(llasa, "beam:2x2", toy)
+    for candidate in account.candidates:
+        if not candidate.finished and not candidate.condemned and len(candidate.codes) > 50:
+            whole = llasa.codec.decode(candidate.codes)
+            assert len(whole) == len(candidate.samples)
+            assert np.corrcoef(whole, candidate.samples)[0, 1] > 0.9
+
+
+def test_look_ahead_is_heard_and_thrown_away(llasa: Llasa, counted: dict[str, int]) -> None:
+    toy = Toy(brightness)
+    _, account = run(llasa, "beam:2x2/50^25", toy)
+    assert {len(samples) for samples in toy.fragments[0]} == {75 * 320}
+    assert all(
+        len(candidate.codes) % 50 == 0
+        for candidate in account.candidates
+        if not (candidate.finished or candidate.condemned)
+    )
+    assert account.tokens > sum(len(candidate.codes) for candidate in account.candidates if candidate.finished)
+
+
+def test_mixed_opens_with_a_beam_and_closes_with_samples(llasa: Llasa) -> None:
+    toy = Toy(brightness)
+    chosen, account = run(llasa, "mixed:2x2@1s+6", toy)
+    assert len(toy.fragments) == 1
+    sound = [c for c in account.candidates if c.finished and c.condemned is None]
+    assert chosen is max(sound, key=lambda candidate: brightness(candidate.samples))
+    ended = [c for c in account.candidates if len(c.codes) > 50]
+    assert len(ended) <= 6
+    assert len({c.codes[:50].tobytes() for c in ended}) <= 2  # what the beam kept
+    assert len({c.codes.tobytes() for c in ended}) == len(ended)
+
+
+def test_a_beam_needs_a_verifier_of_fragments(llasa: Llasa) -> None:
+    with pytest.raises(LlasaError, match="can judge fragments, which toy=1 cannot"):
+        run(llasa, "beam:2x2", Toy(brightness, process=False))
+
+
+def test_a_beam_that_does_not_fit_is_refused(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = psutil.virtual_memory()._replace(available=2**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    with pytest.raises(LlasaError, match=r"beam of 9x9 needs .* GiB for its KV cache, and 0\.0 GiB are free"):
+        run(llasa, "beam:9x9", Toy(brightness))
+
+
+def test_a_failing_verifier_is_left_out_and_told(llasa: Llasa) -> None:
+    def fail(samples: np.ndarray) -> float:
+        raise ValueError("no more")
+
+    for measure, words in ((fail, "no more"), (lambda samples: float("nan"), "not a number")):
+        chosen, account = run(llasa, "best-of:2", Toy(measure))
+        assert chosen.finished
+        assert len(account.notes) == 1
+        assert words in account.notes[0]
+
+
+def test_where_all_are_condemned_the_likeliest_is_kept_with_a_note(
+    llasa: Llasa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "judge_sound", lambda *sound: "silent")
+    chosen, account = run(llasa, "best-of:3", Toy(brightness))
+    assert chosen.samples.any()
+    assert account.notes == [f"none of 3 candidates is sound, kept the likeliest (silent): {TEXT!r}"]
+    lengths = [abs(np.log((len(c.codes) + 1) / (task_for(llasa).piece.expected + 1))) for c in account.candidates]
+    assert chosen is account.candidates[int(np.argmin(lengths))]
+
+
+def test_a_loop_is_dropped_while_it_runs(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def first_loops(codes: np.ndarray) -> bool:
+        seen.append(len(codes))
+        return len(seen) == 1
+
+    monkeypatch.setattr(searching, "repeats", first_loops)
+    monkeypatch.setattr(searching, "STEP", 10)
+    chosen, account = run(llasa, "best-of:2", Toy(brightness))
+    dropped = account.candidates[0]
+    assert dropped.condemned == "repeats itself"
+    assert len(dropped.codes) == 10
+    assert not dropped.samples.size
+    assert chosen is account.candidates[1]
+
+
+def test_ctrl_c_keeps_the_best_of_what_was_judged(llasa: Llasa) -> None:
+    calls: list[int] = []
+
+    def interrupting(samples: np.ndarray) -> float:
+        calls.append(1)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        return brightness(samples)
+
+    tools = tools_for(llasa, Toy(interrupting), rows=4)
+    chosen, interrupted = search(tools, task_for(llasa), Strategy(12))
+    assert interrupted
+    assert chosen is not None
+    first = [c for c in tools.account.candidates if c.number < 4 and c.condemned is None]
+    if len(first) == 4:
+        assert chosen is max(first, key=lambda candidate: brightness(candidate.samples))
+
+
+def test_time_that_is_up_leaves_one_look(llasa: Llasa) -> None:
+    late = time.perf_counter()
+    chosen, account = run(llasa, "best-of:64", Toy(brightness), deadline=late)
+    assert chosen.finished
+    assert len(account.candidates) == searching.FIRST
+    toy = Toy(brightness)
+    chosen, account = run(llasa, "beam:2x2", toy, deadline=late)
+    assert chosen.finished or chosen.condemned
+    assert len(toy.fragments) == 1
