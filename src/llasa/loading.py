@@ -21,7 +21,7 @@ TRAINED_CONTEXT = 2048
 OFFICIAL = "HKUSTAudio/"
 NOTICE = "note: the weights of {} are licensed CC BY-NC 4.0: no commercial use"
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _NON_COMMERCIAL = re.compile(r"\A---\n(?:.*\n)*?license: *[\"']?cc-by-nc-4\.0\b", re.IGNORECASE)
 _HUB_FILES = ["README.md", "*.json", "*.safetensors", "*.jinja", "*.txt", "*.txt.gz", "voices/*.safetensors"]
 _told: set[str] = set()
@@ -42,7 +42,7 @@ def find_model(name: str | Path) -> Path:
         return Path(text)
     if Path(text).is_file():
         raise LlasaError(f"{text} is a file: pass the model's folder")
-    if _HUB_ID.fullmatch(text):
+    if HUB_ID.fullmatch(text):
         return _from_hub(text)
     close = get_close_matches(text, EMBEDDED, cutoff=0.5)
     guess = f"did you mean {close[0]}? Or" if close else f"pass {', '.join(EMBEDDED)}, or"
@@ -50,14 +50,31 @@ def find_model(name: str | Path) -> Path:
 
 
 def _from_hub(name: str) -> Path:
+    if name.startswith(OFFICIAL):
+        _tell_licence(name)
+    folder = fetch(name, _HUB_FILES)
+    if _is_non_commercial(folder):
+        _tell_licence(name)
+    if not any(folder.glob("*.safetensors")) and _has_old_weights(name):
+        raise LlasaError(f"{name} has its weights in the old pytorch_model.bin only: {_convert(name, 'FOLDER')}")
+    return folder
+
+
+def fetch(name: str, files: list[str]) -> Path:
+    """The local copy of a repository on the hub, downloaded on first use.
+
+    Args:
+        files: patterns of the files to fetch, as for a shell.
+
+    Raises:
+        LlasaError: there is no such repository, it is closed to this account, or the hub cannot be reached.
+    """
     import huggingface_hub
     from huggingface_hub import errors
 
     log_in = "log in with `hf auth login` or set HF_TOKEN"
-    if name.startswith(OFFICIAL):
-        _tell_licence(name)
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
     except errors.GatedRepoError as error:
         raise LlasaError(
             f"{name} is gated: accept its terms on its page on the hub with your account, then {log_in}"
@@ -74,11 +91,6 @@ def _from_hub(name: str) -> Path:
             f"{name} could not be fetched from the hub ({first_line(error)}): try again, it goes on where it stopped; "
             "or pass a folder"
         ) from error
-    if _is_non_commercial(folder):
-        _tell_licence(name)
-    if not any(folder.glob("*.safetensors")) and _has_old_weights(name):
-        raise LlasaError(f"{name} has its weights in the old pytorch_model.bin only: {_convert(name, 'FOLDER')}")
-    return folder
 
 
 def _has_old_weights(name: str) -> bool:

@@ -1,0 +1,141 @@
+"""What is plainly wrong with some speech: silence, clipping, a length that the text cannot have, a loop. No models.
+
+Knows texts, 16 kHz waveforms and code sequences. It finds what no person would do and leaves the rest to others: on
+real speech, long pauses and repeated words included, it is meant to find nothing.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from llasa.planning import PACE, SLACK, is_latin, letters
+from llasa.text import normalise
+from llasa.verifiers.protocol import RATE
+
+HOP = 320  # samples a frame here, and a code in codes of 50 a second
+LAGS = 100  # frames or codes, the longest period of a loop
+RUN = 50  # frames or codes that a loop lasts at least, besides two periods
+STUCK = 125  # codes of one and the same kind: fewer may be a pause, digital silence being one code over and over
+SAME = 0.2  # nepers between the levels of two equal sounds; real speech that looks periodic differs by over 0.3
+RANGE = 40  # dB below the loudest frame that still sound
+FLOOR = -60  # dB below full scale that do not
+CLIPPED = 0.001  # share of the samples at full scale; of the loudest recording of 585 it was a fiftieth of that
+BANDS = 24
+
+
+class Sanity:
+    """1 if nothing is wrong, else 0."""
+
+    name = "sanity"
+    process = True
+    needs_text = True
+    needs_reference = False
+
+    def score(
+        self,
+        texts: Sequence[str],
+        audios: Sequence[np.ndarray],
+        references: Sequence[np.ndarray | None],
+        ended: bool = True,
+    ) -> np.ndarray:
+        pairs = zip(texts, audios, strict=True)
+        return np.array([float(judge_sound(text, audio, ended=ended) is None) for text, audio in pairs])
+
+
+def load(device: str = "cpu") -> Sanity:
+    """The verifier, which stays on the CPU."""
+    return Sanity()
+
+
+def judge_sound(text: str, samples: np.ndarray, pace: float = PACE, ended: bool = True) -> str | None:
+    """What is wrong with a reading of a text, in words that go after "it is" or "it"; None if nothing is.
+
+    Args:
+        text: the words, whole even where the sound is a fragment.
+        samples: (T,) at 16 kHz; may be empty.
+        pace: seconds a letter, the voice's (`planning.pace`).
+        ended: False says that it is a fragment from the beginning, which may still be short or start with a pause.
+    """
+    if not np.isfinite(samples).all():
+        return "not a number"
+    seconds = len(samples) / RATE
+    levels = _levels(samples)
+    sounding = levels > max(FLOOR, levels.max(initial=-np.inf) - RANGE)
+    quiet = (~sounding).sum() * HOP / RATE
+    # A single short word may have a second of silence around it.
+    if (ended and seconds - quiet < 0.1) or (quiet > 1 and sounding.mean() < 1 / 3):
+        return "silent"
+    if np.mean(np.abs(samples) >= 0.99) > CLIPPED:
+        return "clipped"
+    # The bounds that `planning` sets for codes.
+    expected = letters(normalise(text) if is_latin(text) else text) * pace
+    if ended and seconds < 0.4 * expected - 0.16:
+        return "too short for its text"
+    if seconds > 2 * expected + SLACK + 0.1:
+        return "too long for its text"
+    return "repeats itself" if _loops(samples, sounding) else None
+
+
+def repeats(codes: np.ndarray | Sequence[int]) -> bool:
+    """Whether a sequence of codes (T,), 50 a second, holds a loop: the same 2 to 100 codes over and over, exactly.
+
+    It has to last a second and two periods beyond the first; one single code has to last 2.5 seconds.
+    """
+    sequence = np.asarray(codes, np.int64)
+    changes = np.cumsum(sequence[1:] != sequence[:-1])
+    for lag in range(1, min(LAGS, len(sequence) - RUN) + 1):
+        least = STUCK if lag == 1 else max(RUN, 2 * lag)
+        edges = np.flatnonzero(np.diff(np.r_[False, sequence[lag:] == sequence[:-lag], False]))
+        for start, stop in edges.reshape(-1, 2):
+            if stop - start < least:
+                continue
+            # A single code repeats with every period: such a stretch is lag 1's to judge.
+            if lag == 1 or (changes[stop + lag - 2] - changes[start]) * lag >= stop - start:
+                return True
+    return False
+
+
+def _loops(samples: np.ndarray, sounding: np.ndarray) -> bool:
+    """Whether the spectrum repeats with some period so exactly as only a machine would, while it sounds."""
+    if len(samples) < (RUN + 5) * HOP:
+        return False
+    spectra = _spectra(samples.astype(np.float32))
+    sounding = sounding[: len(spectra)]
+    for lag in range(5, LAGS + 1):
+        width = max(RUN, 2 * lag)
+        if lag + width > len(spectra):
+            break
+        differences = np.abs(spectra[lag:] - spectra[:-lag]).mean(1)
+        alike = _running_mean(differences, width) < SAME
+        # In a pause all frames are alike.
+        if (alike & (_running_mean(sounding[lag:].astype(float), width) > 0.8)).any():
+            return True
+    return False
+
+
+def _levels(samples: np.ndarray) -> np.ndarray:
+    """(T // HOP,) dB to full scale of every 20 ms."""
+    frames = samples[: len(samples) // HOP * HOP].reshape(-1, HOP).astype(np.float64)
+    return 10 * np.log10(np.square(frames).mean(1) + 1e-12)
+
+
+def _spectra(samples: np.ndarray) -> np.ndarray:
+    """(frames, BANDS) natural logarithms of energies in mel bands, every 20 ms, floored 50 dB below the loudest."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::HOP] * np.hanning(400).astype(np.float32)
+    power = np.square(np.abs(np.fft.rfft(frames, 512)))
+    energies = np.add.reduceat(power, _edges(), axis=1)
+    return np.log(energies + energies.sum(1).max() * 1e-5 / BANDS + 1e-12)
+
+
+@cache
+def _edges() -> np.ndarray:
+    """The first bin of each band, evenly spaced on the mel scale from 60 Hz, none empty."""
+    hertz = 700 * np.expm1(np.linspace(np.log1p(60 / 700), np.log1p(RATE / 2 / 700), BANDS, endpoint=False))
+    edges = np.round(hertz * 512 / RATE).astype(int)
+    return np.maximum.accumulate(edges - np.arange(BANDS)) + np.arange(BANDS)
+
+
+def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    sums = np.cumsum(np.r_[0.0, values])
+    return (sums[width:] - sums[:-width]) / width

@@ -1,0 +1,215 @@
+"""Judges: what is written, read and written again; sums, thresholds, cascades and failures of exact toy verifiers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llasa.errors import LlasaError
+from llasa.verifiers.combine import Judge, Stage, Term, Verdict, format_stages, make_judge, parse
+
+NAMES = ["content", "pocketsphinx", "speaker", "naturalness", "whisper:openai/whisper-small", "emotion:happy"]
+numbers = st.floats(0, 100).map(lambda value: float(f"{value:g}"))
+terms = st.lists(st.builds(Term, st.sampled_from(NAMES), numbers, st.none() | numbers), min_size=1, max_size=4).filter(
+    lambda found: len({term.name for term in found}) == len(found)
+)
+
+
+class Toy:
+    """Knows a score for every length of audio; counts what it is asked."""
+
+    needs_text = False
+
+    def __init__(self, name: str, scores: dict[int, float], process: bool = False, reference: bool = False) -> None:
+        self.name, self.scores, self.process, self.needs_reference = name, scores, process, reference
+        self.asked: list[list[int]] = []
+
+    def score(
+        self, texts: Sequence[str], audios: Sequence[np.ndarray], references: Sequence[Any], ended: bool = True
+    ) -> np.ndarray:
+        self.asked.append([len(audio) for audio in audios])
+        return np.array([self.scores[len(audio)] for audio in audios])
+
+
+def judge_of(written: str, *toys: Toy) -> Judge:
+    return Judge(parse(written), {toy.name: toy for toy in toys})
+
+
+def verdicts(judge: Judge, count: int = 4) -> list[Verdict]:
+    return judge.judge([""] * count, [np.zeros(i, np.float32) for i in range(count)], [None] * count)
+
+
+def ranks(found: list[Verdict]) -> list[int]:
+    """Candidates from the best to the worst."""
+    return sorted(range(len(found)), key=lambda i: found[i].key, reverse=True)
+
+
+def toy(name: str, *scores: float, process: bool = False, reference: bool = False) -> Toy:
+    return Toy(name, dict(enumerate(scores)), process, reference)
+
+
+@given(st.lists(terms, min_size=1, max_size=3))
+def test_what_is_written_is_read_back(sums: list[list[Term]]) -> None:
+    stages = [Stage(None if i == 0 else 9 - i, found) for i, found in enumerate(sums)]
+    assert parse(format_stages(stages)) == stages
+
+
+def test_weights_and_thresholds_have_one_canonical_form() -> None:
+    assert format_stages(parse(" content , speaker>=0.70 = .5")) == "content=1,speaker>=0.7=0.5"
+    assert format_stages(parse("speaker>=0.7")) == "speaker>=0.7=1"
+    written = "content=1/4/whisper:openai/whisper-small=1,speaker=0.5"
+    assert format_stages(parse("content/4/whisper:openai/whisper-small,speaker=0.5")) == written
+    assert format_stages(parse(["content/4/speaker", "naturalness=2"])) == "content=1/4/speaker=1,naturalness=2"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("", "a verifier is missing"),
+        ("content,,speaker", "a verifier is missing"),
+        ("content/4/", "a verifier is missing"),
+        ("kontent", "no verifier called kontent: pass one of content"),
+        ("content=loud", "the weight of content is 'loud', which is no number"),
+        ("content=", "the weight of content is '', which is no number"),
+        ("content=nan", "no number"),
+        ("content=inf", "no number"),
+        ("content=-1", "must not be negative"),
+        ("speaker>=much", "the threshold of speaker is 'much'"),
+        ("speaker>0.7", "cannot read 'speaker>0.7'"),
+        ("content=1=2", "cannot read"),
+        ("content=1,content=2", "content is there twice"),
+        ("content/0/speaker", "keep at least 1"),
+        ("content/2/speaker/4/naturalness", "cannot judge more"),
+        ([], "there is no verifier"),
+        ([3], "3 is no verifier"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(written: Any, message: str) -> None:
+    with pytest.raises(LlasaError, match=message) as caught:
+        make_judge(written)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sum_is_weighted() -> None:
+    found = verdicts(judge_of("content=1,speaker=0.5", toy("content", 0, 1, 0.5, 1), toy("speaker", 1, 0, 1, 0.2)))
+    assert [verdict.total for verdict in found] == [0.5, 1, 1, 1.1]
+    assert found[2].scores == {"content": 0.5, "speaker": 1}
+    assert ranks(found)[0] == 3
+
+
+def test_who_misses_a_threshold_ranks_below_all_who_meet_it() -> None:
+    found = verdicts(
+        judge_of("content,speaker>=0.7=0", toy("content", 0.1, 1, 0.2, 0), toy("speaker", 0.7, 0.69, 1, 0))
+    )
+    assert ranks(found) == [2, 0, 1, 3]
+
+
+def test_a_cascade_shows_the_best_to_the_next_stage_only() -> None:
+    first, second = toy("content", 0.9, 0.1, 0.8, 0.7), toy("speaker", 0.2, 1, 0.3, 0.1)
+    found = verdicts(judge_of("content/2/speaker", first, second))
+    assert first.asked == [[0, 1, 2, 3]]
+    assert second.asked == [[0, 2]]
+    assert ranks(found) == [2, 0, 3, 1]
+    assert found[1].scores == {"content": 0.1}
+    assert found[2] == Verdict({"content": 0.8, "speaker": 0.3}, 0.3, (2, 0, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (lambda n: [0.5] * (n - 1) + [float("nan")], "not a number"),
+        (lambda n: [float("inf")] * n, "not a number"),
+        (lambda n: [0.5] * (n + 1), r"shape \(5,\) for 4"),
+        (lambda n: None, "."),
+        (lambda n: 1 / 0, "division by zero"),
+    ],
+)
+def test_a_verifier_that_fails_is_left_out_from_then_on(answer: Any, problem: str) -> None:
+    asked = []
+
+    def mine(texts: Sequence[str], audios: Sequence[np.ndarray], references: Sequence[Any]) -> Any:
+        asked.append(len(texts))
+        return answer(len(texts))
+
+    judge = make_judge(["sanity", mine])
+    assert judge.written == "sanity=1,mine=1"
+    judge.verifiers["sanity"] = toy("sanity", 0, 0.5, 1, 0)
+    for _ in range(2):
+        found = verdicts(judge)
+        assert [verdict.total for verdict in found] == [0, 0.5, 1, 0]
+        assert ranks(found)[0] == 2
+    assert asked == [4]
+    (note,) = judge.notes
+    assert note.startswith("mine failed (")
+    assert note.endswith("): the search goes on without it")
+    with pytest.raises(AssertionError, match=problem):
+        raise AssertionError(note)
+
+
+def test_with_no_verifier_left_all_are_equal() -> None:
+    judge = make_judge(lambda texts, audios, references: 1 / 0)
+    assert {verdict.key for verdict in verdicts(judge)} == {(0, 0, 0.0)}
+    assert len(judge.notes) == 1
+
+
+def test_an_interruption_passes_through() -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    judge = make_judge(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        verdicts(judge)
+    assert not judge.notes
+
+
+def test_fragments_are_for_those_who_can_judge_them() -> None:
+    able, unable = toy("content", 1, 0, 0, 0, process=True), toy("naturalness", 0, 1, 1, 1, reference=True)
+    judge = judge_of("naturalness=3/2/content=2", able, unable)
+    process = judge.process
+    assert process is not None
+    assert process.written == "content=2"
+    assert judge.needs_reference
+    assert not process.needs_reference
+    assert ranks(verdicts(process))[0] == 0
+    assert not unable.asked
+    assert judge_of("naturalness", unable).process is None
+
+
+def test_what_fails_on_fragments_has_failed() -> None:
+    class Broken(Toy):
+        def score(self, *_: Any, **__: Any) -> np.ndarray:
+            raise RuntimeError("out of memory\nat line 3")
+
+    judge = judge_of("content", Broken("content", {}, process=True))
+    process = judge.process
+    assert process is not None
+    verdicts(process)
+    assert judge.notes == ["content failed (out of memory): the search goes on without it"]
+    assert judge.process is None
+
+
+def test_a_reference_is_asked_for_before_the_search() -> None:
+    judge = judge_of("content,speaker", toy("content", 1), toy("speaker", 1, reference=True))
+    judge.check(reference=True)
+    with pytest.raises(LlasaError, match="speaker compares with a reference voice and there is none: pass --voice"):
+        judge.check(reference=False)
+
+
+def test_functions_have_names_of_their_own() -> None:
+    def content(texts: Any, audios: Any, references: Any) -> list[float]:
+        return [1.0] * len(texts)
+
+    with pytest.raises(LlasaError, match="content is there twice"):
+        parse(["content", content])
+    assert make_judge(content).judge(["a"], [np.zeros(3, np.float32)], [None])[0].scores == {"content": 1}
+
+
+def test_real_verifiers_agree_on_the_right_reading(spoken: Any) -> None:
+    judge = make_judge("content=1,speaker>=0.7=0.5")
+    clips = [spoken.slt[0], spoken.rms[1], spoken.rms[0]]
+    found = judge.judge(spoken.texts[:1] * 3, clips, [spoken.rms[2]] * 3)
+    assert ranks(found)[0] == 2
+    assert not judge.notes

@@ -1,0 +1,154 @@
+"""The embedded recogniser as a verifier: its sums against torch's and counted ones, its scores on flite's speech."""
+
+import itertools
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llasa.codec.features import mel_features
+from llasa.errors import LlasaError
+from llasa.train import semantic
+from llasa.verifiers import content
+from llasa.verifiers.content import prefix_likelihoods
+from llasa.verifiers.wording import letter_errors
+
+
+@pytest.fixture(scope="module")
+def verifier() -> content.CtcContent:
+    return content.load()
+
+
+def counted(logs: torch.Tensor, label: tuple[int, ...]) -> float:
+    """The probability of a label by trying every path there is."""
+    total = 0.0
+    for path in itertools.product(range(logs.shape[1]), repeat=logs.shape[0]):
+        if tuple(symbol for symbol, _ in itertools.groupby(path) if symbol) == label:
+            total += math.exp(sum(float(logs[step, symbol]) for step, symbol in enumerate(path)))
+    return total
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    label=st.lists(st.integers(1, 2), min_size=1, max_size=4),
+    frames=st.integers(1, 6),
+    seed=st.integers(0, 2**16),
+)
+def test_every_beginning_is_as_likely_as_all_its_paths(label: list[int], frames: int, seed: int) -> None:
+    logs = torch.randn(frames, 3, generator=torch.Generator().manual_seed(seed)).double().log_softmax(-1)
+    found = prefix_likelihoods(logs[None], torch.tensor([frames]), [label])[0].exp()
+    wanted = [counted(logs, tuple(label[:k])) for k in range(len(label) + 1)]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_whole_labels_agree_with_torch_in_a_batch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logs = torch.randn(4, 50, 29, generator=generator).double().log_softmax(-1)
+    frames = torch.tensor([50, 31, 4, 20])
+    labels = [[5, 5, 9, 1, 2], [7] * 12, [3, 3, 3], [8]]  # the third needs five frames and has four
+    found = prefix_likelihoods(logs, frames, labels)
+    sizes = torch.tensor([len(label) for label in labels])
+    flat = torch.tensor([symbol for label in labels for symbol in label])
+    theirs = -F.ctc_loss(logs.transpose(0, 1), flat, frames, sizes, reduction="none")
+    np.testing.assert_allclose(found.gather(1, sizes[:, None])[:, 0], theirs, rtol=1e-9)
+    assert found[2, 3] == -math.inf
+    assert (found[3, 2:] == -math.inf).all()
+
+
+def test_the_right_text_scores_above_a_wrong_one(verifier: content.CtcContent, spoken: Any) -> None:
+    for clips in (spoken.rms, spoken.slt):
+        right = verifier.score(spoken.texts, clips, spoken.none)
+        wrong = verifier.score(spoken.texts[1:] + spoken.texts[:1], clips, spoken.none)
+        assert (right > 0.3).all()
+        assert (right <= 1).all()
+        assert (wrong < 0.05).all()
+
+
+def test_a_word_more_or_less_costs(verifier: content.CtcContent, spoken: Any) -> None:
+    clip = spoken.rms[0]
+    texts = [
+        spoken.texts[0],
+        "The old man walked down to the river.",
+        "The very old man walked slowly down to the river.",
+    ]
+    right, less, more = verifier.score(texts, [clip] * 3, [None] * 3)
+    assert right > 1.5 * max(less, more)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1, 2])
+def test_a_fragment_tells_the_right_beginning(verifier: content.CtcContent, spoken: Any, seconds: float) -> None:
+    clips = [clip[: int(16000 * seconds)] for clip in spoken.rms + spoken.slt]
+    texts, none = spoken.texts * 2, spoken.none * 2
+    right = verifier.score(texts, clips, none, ended=False)
+    wrong = verifier.score(texts[1:] + texts[:1], clips, none, ended=False)
+    assert (right > 3 * wrong).all()
+    if seconds < 2:  # and as a whole utterance it has lost its words
+        assert (right > 3 * verifier.score(texts, clips, none)).all()
+
+
+def test_neither_silence_nor_speech_that_stopped_passes_for_a_beginning(
+    verifier: content.CtcContent, spoken: Any
+) -> None:
+    hiss = np.random.default_rng(0).normal(0, 1e-3, 32000).astype(np.float32)
+    clips = [spoken.rms[0][:32000], np.concatenate([spoken.rms[0][:8000], hiss[:24000]]), hiss]
+    good, stopped, silent = verifier.score(spoken.texts[:1] * 3, clips, [None] * 3, ended=False)
+    assert good > 2 * stopped > 2 * silent
+    assert silent < 0.05
+
+
+def test_speech_that_goes_on_after_the_text_has_ended_is_no_beginning(
+    verifier: content.CtcContent, spoken: Any
+) -> None:
+    joined = np.concatenate([spoken.rms[0], spoken.rms[1][:24000]])
+    done, babbling = verifier.score(spoken.texts[:1] * 2, [spoken.rms[0], joined], [None] * 2, ended=False)
+    assert done > 2 * babbling
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_batch_scores_as_one_by_one(verifier: content.CtcContent, spoken: Any, ended: bool) -> None:
+    clips = [clip[: 16000 + 3000 * i] for i, clip in enumerate(spoken.rms)]
+    batch = verifier.score(spoken.texts, clips, spoken.none, ended)
+    single = [verifier.score([text], [clip], [None], ended)[0] for text, clip in zip(spoken.texts, clips, strict=True)]
+    np.testing.assert_allclose(batch, single, rtol=1e-4)
+
+
+def test_nothing_to_hear_or_to_say_scores_zero(verifier: content.CtcContent, spoken: Any) -> None:
+    clips = [np.zeros(0, np.float32), np.zeros(16000, np.float32), spoken.rms[0], spoken.rms[0][:100]]
+    for ended in (True, False):
+        scores = verifier.score([spoken.texts[0], spoken.texts[0], "?!", spoken.texts[0]], clips, [None] * 4, ended)
+        assert (scores[:3] == 0).all()
+        assert 0 <= scores[3] < 0.1
+    assert verifier.score([], [], []).shape == (0,)
+
+
+def test_it_spells_about_what_the_teacher_says(verifier: content.CtcContent, spoken: Any) -> None:
+    errors, letters = letter_errors(spoken.texts[2], verifier.transcribe(spoken.rms[2]))
+    assert errors < 0.4 * letters
+    other, _ = letter_errors(spoken.texts[1], verifier.transcribe(spoken.rms[2]))
+    assert other > 1.5 * errors
+    assert verifier.transcribe(np.zeros(16000, np.float32)) == ""
+
+
+def test_its_best_path_is_the_one_that_training_measures(verifier: content.CtcContent, spoken: Any) -> None:
+    features, mask = mel_features(torch.from_numpy(spoken.rms[2]))
+    with torch.no_grad():
+        (text,) = semantic.greedy(verifier.model(features, attention_mask=mask).logits, mask.sum(1))
+    assert verifier.transcribe(spoken.rms[2]) == " ".join(text.split())
+
+
+def test_a_folder_that_is_no_recogniser_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LlasaError, match=r"no vocab\.json"):
+        content.load(folder=tmp_path)
+    shutil.copy(content.EMBEDDED / "vocab.json", tmp_path)
+    with pytest.raises(LlasaError, match="weights are missing"):
+        content.load(folder=tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(LlasaError, match="cannot be loaded"):
+        content.load(folder=tmp_path)

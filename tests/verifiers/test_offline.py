@@ -1,0 +1,86 @@
+"""The verifiers whose weights lie inside their packages, on flite's speech; and the registry."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llasa import errors
+from llasa.errors import LlasaError
+from llasa.verifiers import known, load_verifier, speaker
+
+OFFLINE = ("content", "pocketsphinx", "speaker", "naturalness", "sanity")
+EMPTY = np.zeros(0, np.float32)
+
+
+def test_pocketsphinx_tells_the_right_text_from_a_wrong_one(spoken: Any) -> None:
+    verifier = load_verifier("pocketsphinx")
+    texts = [spoken.texts[0], spoken.texts[1], spoken.texts[0], "", ""]
+    scores = verifier.score(texts, [spoken.rms[0], spoken.rms[0], EMPTY, EMPTY, spoken.rms[0]], [None] * 5)
+    assert scores[0] > 0.5 > scores[1] + 0.2
+    assert list(scores[2:]) == [0, 1, 0]
+
+
+def test_a_speaker_is_nearer_to_itself_and_so_is_a_fragment(spoken: Any) -> None:
+    verifier = load_verifier("speaker")
+    audios = [spoken.rms[1], spoken.slt[1], spoken.rms[1][:16000], spoken.slt[1][:16000], EMPTY]
+    own, other, part, part_of_other, nothing = verifier.score([""] * 5, audios, [spoken.rms[0]] * 5)
+    assert 1 > own > other + 0.15
+    assert part > part_of_other + 0.1
+    assert nothing == 0
+
+
+def test_a_reference_is_embedded_once(spoken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+    embed = speaker.speaker_embedding
+    monkeypatch.setattr(speaker, "speaker_embedding", lambda samples: heard.append(len(samples)) or embed(samples))
+    reference = spoken.slt[2][:20000]
+    speaker.load().score([""] * 2, spoken.rms[:2], [reference, reference.copy()])
+    speaker.load().score([""], spoken.rms[:1], [reference])
+    assert heard.count(20000) == 1
+
+
+def test_naturalness_prefers_clean_speech_and_is_never_nan(spoken: Any) -> None:
+    noisy = spoken.rms[1] + np.random.default_rng(0).normal(0, 0.05, spoken.rms[1].size).astype(np.float32)
+    clean, rough, nothing, silence = load_verifier("naturalness").score(
+        [""] * 4, [spoken.rms[1], noisy, EMPTY, np.zeros(16000, np.float32)], [None] * 4
+    )
+    assert 1 >= clean > rough + 0.1
+    assert rough >= 0
+    assert nothing == silence == 0
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_a_batch_scores_as_one_by_one(name: str, spoken: Any) -> None:
+    verifier = load_verifier(name)
+    references = [spoken.rms[2], spoken.slt[2]]
+    batch = verifier.score(spoken.texts[:2], spoken.rms[:2], references)
+    single = [
+        verifier.score([text], [clip], [reference])[0]
+        for text, clip, reference in zip(spoken.texts[:2], spoken.rms[:2], references, strict=True)
+    ]
+    assert verifier.name == name
+    assert batch.shape == (2,)
+    np.testing.assert_allclose(batch, single, rtol=1e-4)
+    assert verifier.score([], [], []).shape == (0,)
+
+
+def test_a_name_that_is_none_says_which_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LlasaError, match=r"no verifier called wisper: pass one of .*whisper\[:MODEL\]"):
+        load_verifier("wisper")
+    with pytest.raises(LlasaError, match="content:large is no verifier: pass content"):
+        load_verifier("content:large")
+    with pytest.raises(LlasaError, match="pass whisper, or whisper:MODEL"):
+        load_verifier("whisper:")
+    assert {name.partition("[")[0] for name in known()} >= set(OFFLINE)
+
+
+def test_a_missing_package_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(speaker, "find_spec", lambda name: None)
+    for name in ("pocketsphinx", "speaker", "naturalness"):
+        with pytest.raises(LlasaError, match=r"is not installed, which this needs: pip install 'llasa\[verify\]'"):
+            load_verifier(name)
+    monkeypatch.setattr(speaker, "need_extra", lambda *names: None)
+    with pytest.raises(errors.LlasaError, match="pip install --no-deps Resemblyzer"):
+        load_verifier("speaker")
