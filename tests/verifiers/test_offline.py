@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llasa import errors
 from llasa.errors import LlasaError
 from llasa.verifiers import known, load_verifier, speaker
 
@@ -82,5 +81,5 @@ def test_a_missing_package_names_what_to_install(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(LlasaError, match=r"is not installed, which this needs: pip install 'llasa\[verify\]'"):
             load_verifier(name)
     monkeypatch.setattr(speaker, "need_extra", lambda *names: None)
-    with pytest.raises(errors.LlasaError, match="pip install --no-deps Resemblyzer"):
+    with pytest.raises(LlasaError, match="pip install --no-deps Resemblyzer"):
         load_verifier("speaker")

@@ -19,11 +19,11 @@ from llasa.codec import Codec
 from llasa.data.synthesis import RATE, TEACHERS, Speaker, speak, speakers
 from llasa.errors import LlasaError
 from llasa.eval import judges, metrics, statistics
-from llasa.eval.recogniser import load_recogniser
 from llasa.eval.report import Row, percent, points, show
 from llasa.speech import Speech
 from llasa.text import normalise
 from llasa.tts import NO_SOUND, Llasa
+from llasa.verifiers import content
 from llasa.voice import Voice
 
 TEACHER = "rms"  # the default voice, and the flite voice that it learnt from
@@ -48,7 +48,7 @@ def measure_words(tts: Llasa, sentences: list[str], pictures: int = 4) -> Part:
     codec's share of the voice's errors. The other teachers' presets, if the model has them, share the sentences out
     among themselves.
     """
-    recognise = load_recogniser()
+    recognise = content.load().transcribe
     others = [name for name in TEACHERS if name != TEACHER and name in tts.voices()]
     readings = [(index, TEACHER) for index in range(len(sentences))]
     readings += [(index, others[index % len(others)]) for index in range(len(sentences) if others else 0)]

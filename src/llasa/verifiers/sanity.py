@@ -20,7 +20,7 @@ STUCK = 125  # codes of one and the same kind: fewer may be a pause, digital sil
 SAME = 0.2  # nepers between the levels of two equal sounds; real speech that looks periodic differs by over 0.3
 RANGE = 40  # dB below the loudest frame that still sound
 FLOOR = -60  # dB below full scale that do not
-CLIPPED = 0.001  # share of the samples at full scale; of the loudest recording of 585 it was a fiftieth of that
+CLIPPED = 0.001  # share of the samples at full scale; of the loudest of 150 recordings it was a fiftieth of that
 BANDS = 24
 
 
