@@ -1,4 +1,5 @@
-"""The command line: `llasa say`, `voices`, `encode`, `decode`, `convert`, `info`, `merge`, `export`, `data`, `train`.
+"""The command line: `llasa say`, `voices`, `encode`, `decode`, `convert`, `info`, `merge`, `export`, `data`, `train`,
+`study`.
 
 Puts the verbs together and turns what goes wrong into one line and an exit status. Every heavy import is inside the
 verb that needs it.
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import llasa
-from llasa.commands import codes, convert, export, info, merge, say, voices
+from llasa.commands import codes, convert, export, info, merge, say, study, voices
 from llasa.data import commands as data
 from llasa.errors import LlasaError
 from llasa.train import commands as train
@@ -36,6 +37,7 @@ app.command()(merge.merge)
 app.command()(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.add_typer(study.app, name="study")
 
 
 def _version(wanted: bool) -> None:

@@ -100,3 +100,54 @@ def test_codes_of_another_codebook_are_refused() -> None:
         metrics.codebook_usage([np.array([64])], 64)
     with pytest.raises(LlasaError, match="no codes"):
         metrics.codebook_usage([], 64)
+
+
+LINES = (
+    "The old man walked slowly down to the river.",
+    "There was nothing left in the house but a table and two chairs.",
+    "We waited for the morning train until the rain came.",
+)
+PEOPLE = (
+    Speaker("rms", "rms"),
+    Speaker("slt", "slt"),
+    Speaker("awb", "awb", formants=1.15, pitch=180),
+    Speaker("low", "slt", formants=0.88, pitch=110),
+    Speaker("child", "kal16", formants=1.2, pitch=250),
+)
+
+
+@pytest.fixture(scope="module")
+def people() -> list[list[np.ndarray]]:
+    return [[speak(line, person)[0] for line in LINES] for person in PEOPLE]
+
+
+def test_speakers_are_further_apart_than_one_speakers_sentences(people: list[list[np.ndarray]]) -> None:
+    within = [metrics.voice_distance(own[i], own[j]) for own in people for i, j in ((0, 1), (1, 2), (2, 0))]
+    between = [
+        metrics.voice_distance(one[i], other[(i + 1) % 3])
+        for place, one in enumerate(people)
+        for other in people[place + 1 :]
+        for i in range(3)
+    ]
+    assert max(distance.combined for distance in within) < min(distance.combined for distance in between)
+    for part in ("pitch", "spectrum"):
+        own, others = ([getattr(distance, part) for distance in found] for found in (within, between))
+        assert np.median(others) > 3 * np.median(own)
+
+
+def test_pitch_is_told_in_semitones() -> None:
+    time = np.arange(32000) / 16000
+    low, high = (sum(np.sin(2 * np.pi * k * f * time) / k for k in range(1, 15)) for f in (120.0, 120 * 2 ** (5 / 12)))
+    assert metrics.voice_distance(low, high).pitch == pytest.approx(5, abs=0.05)
+
+
+def test_a_voice_is_at_no_distance_from_itself_louder(spoken: np.ndarray) -> None:
+    found = metrics.voice_distance(spoken, 0.1 * spoken)
+    assert (found.pitch, found.spectrum, found.combined) == pytest.approx((0, 0, 0), abs=1e-3)
+    assert metrics.voice_distance(spoken, spoken) == metrics.VoiceDistance(0, 0)
+
+
+def test_what_has_no_voice_has_no_distance(spoken: np.ndarray) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    for other in (np.empty(0, np.float32), np.zeros(16000, np.float32), noise):
+        assert np.isnan(metrics.voice_distance(spoken, other).combined)

@@ -66,6 +66,33 @@ def test_a_gap_between_other_sentences_is_less_sure_than_either_side() -> None:
     assert same.low < -0.01 < 0.01 < same.high
 
 
+def test_the_p_of_signs_agrees_with_counting_them_all() -> None:
+    # Of the 32 ways to sign five equal differences, two reach their sum.
+    assert statistics.paired_p([1, 1, 1, 1, 1]) == pytest.approx(2 / 32, abs=0.01)
+    values = np.array([0.5, -0.2, 0.9, 0.3, -0.1, 0.7])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1)
+    exact = np.mean(np.abs(signs.T @ values) >= values.sum() - 1e-9)
+    assert statistics.paired_p(values) == pytest.approx(exact, abs=0.02)
+
+
+def test_no_difference_has_a_p_of_one_and_a_clear_one_the_least() -> None:
+    assert statistics.paired_p([0.0, 0.0, 0.0]) == 1
+    assert statistics.paired_p(np.ones(100)) == 1 / (statistics.DRAWS + 1)
+
+
+def test_p_is_uniform_where_nothing_differs() -> None:
+    rng = np.random.default_rng(5)
+    found = [statistics.paired_p(rng.normal(size=20)) for _ in range(100)]
+    assert 1 <= sum(p < 0.05 for p in found) <= 11
+
+
+def test_weights_make_p_that_of_the_corpus_rate() -> None:
+    rng = np.random.default_rng(6)
+    words = rng.integers(5, 20, 60)
+    fewer = rng.integers(-1, 3, 60)
+    assert statistics.paired_p(fewer / words, words) == statistics.paired_p(fewer)
+
+
 @pytest.mark.parametrize(
     ("hits", "total", "low", "high"),
     # 0 of n: high is z² / (n + z²); half of n: the centre stays and the reach is z / 2 / sqrt(n + z²).

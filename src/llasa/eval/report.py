@@ -8,12 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llasa.errors import LlasaError
 from llasa.eval.metrics import log_mel
 from llasa.eval.statistics import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,17 @@ def draw_spectrograms(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, 
             axis.set(xlim=(0, longest), xlabel="s", yticks=[], facecolor="black")
             shown = sentence if len(sentence) <= 60 else sentence[:57] + "..."
             axis.set_title(f"{name}: {shown}", fontsize=8, loc="left", parse_math=False)
+    write_picture(path, figure, 80)
+
+
+def write_picture(path: Path, figure: "Figure", dpi: int = 100) -> None:
+    """Writes a matplotlib figure as a PNG, whole or not at all.
+
+    Raises:
+        LlasaError: it cannot be written.
+    """
     with _whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=80)
+        figure.savefig(temporary, format="png", dpi=dpi)
 
 
 @contextmanager

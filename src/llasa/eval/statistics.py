@@ -4,7 +4,8 @@ Knows arrays of figures, one an utterance (or speaker); knows nothing of where t
 drawn again, never the word: the errors within a sentence go together.
 
 The bootstrap is the percentile one (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), its use
-on word error rates Bisani and Ney's (ICASSP 2004); the interval of a share is Wilson's (JASA 22, 1927).
+on word error rates Bisani and Ney's (ICASSP 2004); the interval of a share is Wilson's (JASA 22, 1927); the test of a
+paired difference is Fisher's of signs drawn at random (The Design of Experiments, 1935, section 21).
 """
 
 from collections.abc import Callable, Sequence
@@ -62,6 +63,22 @@ def error_rate_gap(errors: Figures, words: Figures, other_errors: Figures, other
         wrong.size,
         other.size,
     )
+
+
+def paired_p(differences: Figures, weights: Figures | None = None) -> float:
+    """Two-sided p of the (weighted) mean of paired differences, were each as likely to have had the other sign.
+
+    For a difference of corpus word error rates, the differences are of each sentence's rate and the weights its words.
+    At least one in `DRAWS` + 1; 1 where all differences are 0.
+    """
+    array = _figures(differences) if weights is None else np.multiply(*_figures(differences, weights))
+    rng = np.random.default_rng(0)
+    found = abs(array.sum()) * (1 - 1e-9)  # rounding must not tell a sum from itself in another order
+    hits = 0
+    for _ in range(10):
+        signs = rng.choice(np.array([-1.0, 1.0]), (DRAWS // 10, array.size))
+        hits += int((np.abs(signs @ array) >= found).sum())
+    return (1 + hits) / (1 + DRAWS)
 
 
 def share(hits: int, total: int) -> Interval:

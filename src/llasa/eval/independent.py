@@ -1,0 +1,72 @@
+"""Judges of a study, who take no part in the search: what each measures, and which verifier it must not stand beside.
+
+Knows texts and 16 kHz waveforms; knows nothing of models or searches.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from llasa.eval import judges, metrics
+from llasa.verifiers import naturalness, sphinx
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a judge measures: what it is called, its unit, and whether less of it is better."""
+
+    name: str
+    unit: str = ""
+    less: bool = False
+
+
+@dataclass(frozen=True)
+class Ear:
+    """A judge: its figures by their keys, the verifier that it is, if any, and whether it needs a reference.
+
+    `hear` takes a text, a sound and a reference (T,) at 16 kHz, and gives each figure's value and its weight in the
+    corpus' figure.
+    """
+
+    figures: dict[str, Figure]
+    hear: Callable[[str, np.ndarray, np.ndarray | None], dict[str, tuple[float, float]]]
+    verifier: str | None = None
+    needs_reference: bool = False
+
+
+def _words(text: str, sound: np.ndarray, _: np.ndarray | None) -> dict[str, tuple[float, float]]:
+    errors, total = metrics.word_errors(text, sphinx.transcribe(sound))
+    return {"pocketsphinx": (errors / total, total)}
+
+
+def _encoder(_: str, sound: np.ndarray, reference: np.ndarray | None) -> dict[str, tuple[float, float]]:
+    assert reference is not None
+    return {"resemblyzer": (judges.similarity(sound, reference), 1)}
+
+
+def _rater(_: str, sound: np.ndarray, __: np.ndarray | None) -> dict[str, tuple[float, float]]:
+    return {"dnsmos": (naturalness.dnsmos(sound), 1)}
+
+
+def _formula(_: str, sound: np.ndarray, reference: np.ndarray | None) -> dict[str, tuple[float, float]]:
+    assert reference is not None
+    found = metrics.voice_distance(sound, reference)
+    return {"distance": (found.combined, 1), "pitch": (found.pitch, 1), "spectrum": (found.spectrum, 1)}
+
+
+EARS = {
+    "pocketsphinx": Ear({"pocketsphinx": Figure("word error rate, PocketSphinx", "", True)}, _words, "pocketsphinx"),
+    "resemblyzer": Ear({"resemblyzer": Figure("similarity, Resemblyzer")}, _encoder, "speaker", True),
+    "dnsmos": Ear({"dnsmos": Figure("DNSMOS")}, _rater, "naturalness"),
+    "distance": Ear(
+        {
+            "distance": Figure("distance to the reference, pitch and spectrum", "", True),
+            "pitch": Figure("distance in pitch", "semitones", True),
+            "spectrum": Figure("distance in spectrum", "dB", True),
+        },
+        _formula,
+        None,
+        True,
+    ),
+}

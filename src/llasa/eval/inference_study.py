@@ -1,0 +1,367 @@
+"""What compute at inference buys: every sentence searched by each strategy, and judged by who took no part in it.
+
+Knows how a sentence is searched, judged and stored; what the figures say is `inference_report.py`'s. Best-of-n is
+sampled once, with the most candidates, since the first n of them are what a search of n would have had; a sentence's
+results are one JSON file, written when all of them are there, so a killed study goes on where it was.
+
+Results name sentences by their numbers, from 0. Their words stand in the stored files and in the report alone.
+"""
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llasa import audio
+from llasa.errors import LlasaError
+from llasa.eval.independent import EARS, Figure
+from llasa.eval.report import write_text
+from llasa.search.account import Account, Candidate
+from llasa.search.strategy import parse as parse_strategy
+from llasa.speech import Speech, Utterance, join
+from llasa.tts import NO_SOUND, Llasa
+from llasa.verifiers import RATE, combine
+
+BEST_OF = "best-of"
+MATCHED = "best-of at the tokens of "  # and a strategy: the first candidates that cost as much as that did
+TIMED = 4  # sentences on which a search of every n is run for its time
+SETTINGS, STORED = "study.json", "sentences"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes two studies' results comparable. Made by `make_settings`."""
+
+    model: str
+    verify: str
+    strategies: tuple[str, ...]
+    most: int
+    judges: tuple[str, ...]
+    seed: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """The n of best-of-n: 1, 2, 4 ... and the most."""
+        return sorted({min(2**k, self.most) for k in range(self.most.bit_length() + 1)})
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """What is measured, by its key: the verifier's own score first."""
+        found = {"score": Figure(f"the verifier's own score, {self.verify}")}
+        for name in self.judges:
+            found |= EARS[name].figures
+        return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sentence to be said in one voice, which is a name, a voice file, or None for the model's default."""
+
+    number: int
+    text: str
+    voice: str | None
+
+
+def make_settings(
+    model: str, verify: str, strategies: Sequence[str], most: int, wanted: Sequence[str] | None, seed: int = 0
+) -> Settings:
+    """Settings that a study can be made with.
+
+    Args:
+        verify: as `combine.parse` reads it.
+        strategies: best-of, which is always there, and whatever else `search.parse` reads.
+        most: candidates of the largest best-of-n.
+        wanted: names of judges; by default all that are not among the verifiers.
+
+    Raises:
+        LlasaError: an unknown name, a cascade, a judge that is also a verifier, or a number that finds nothing.
+    """
+    if most < 2:
+        raise LlasaError(f"the best of {most} compares with nothing: pass --most 2 or more")
+    stages = combine.parse(verify)
+    if len(stages) > 1:
+        # What passes its first sieve depends on how many candidates there are.
+        raise LlasaError(f"{verify} is a cascade, in which the first n candidates cannot be told: study a plain sum")
+    used = {term.name.partition(":")[0] for term in stages[0].terms}
+    for name in wanted or ():
+        if name not in EARS:
+            raise LlasaError(f"there is no judge called {name}: choose from {', '.join(EARS)}")
+        if EARS[name].verifier in used:
+            raise LlasaError(f"{name} is the verifier {EARS[name].verifier}, which chooses here: take another judge")
+    chosen = [name for name, ear in EARS.items() if (name in wanted if wanted else ear.verifier not in used)]
+    others = list(dict.fromkeys(name for name in strategies if name != BEST_OF))
+    for name in others:
+        if not parse_strategy(name).keep:
+            raise LlasaError(f"best-of is studied from 1 to --most: write best-of instead of {name}")
+    return Settings(model, combine.format_stages(stages), tuple(others), most, tuple(chosen), seed)
+
+
+def choose(candidates: Sequence[Candidate], stage: combine.Stage) -> Candidate | None:
+    """What a best-of-n of these candidates takes: of the sound ones, that with the best verdict; of equals the first.
+
+    None if there is no sound one: a search then goes by lengths, which candidates do not tell.
+    """
+
+    def key(one: Candidate) -> tuple[int, float, int]:
+        met = sum(term.least is not None and one.scores[term.name] >= term.least for term in stage.terms)
+        return met, one.total, -one.number
+
+    sound = [one for one in candidates if one.finished and one.condemned is None]
+    return max(sound, key=key, default=None)
+
+
+class Study:
+    """A model and judges at work on sentences.
+
+    Raises:
+        LlasaError: the model or a verifier cannot be loaded.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings, self.folder = settings, folder / STORED
+        self.model = Llasa.load(settings.model)
+        self.stage = combine.parse(settings.verify)[0]
+        self.warm = False
+
+    @cached_property
+    def judge(self) -> combine.Judge:
+        """For what a search took unjudged."""
+        return combine.make_judge(self.settings.verify, str(self.model.engine.device))
+
+    def run(self, job: Job) -> None:
+        """Searches, judges and stores one sentence.
+
+        Raises:
+            LlasaError: there is no such voice, no reference for a judge or verifier, or a verifier failed.
+        """
+        reference = self._reference(job)
+        found: dict[str, Any] = asdict(job)
+        try:
+            takes, timed = self._takes(job)
+        except LlasaError as error:
+            if str(error) != NO_SOUND:
+                raise
+            found["left_out"] = "it ended without a sound"
+        else:
+            if takes is None:
+                found["left_out"] = "it is spoken in several chunks"
+            else:
+                found["takes"] = self._judged(job, reference, takes)
+                found["timed"] = timed
+        write_text(self.folder / f"{job.number:04d}.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+
+    def _takes(self, job: Job) -> tuple[list[tuple[dict[str, Any], Candidate]] | None, dict[int, Any]]:
+        """What every strategy takes and what it cost, and the time of searches of every n if that is to be measured.
+
+        None instead of the takes if the sentence has several chunks, whose candidates depend on what was chosen before.
+        """
+        settings = self.settings
+        if not self.warm:  # the first search loads its verifiers, which is no cost of a sentence
+            self._say(job, "best-of:1")
+            self.warm = True
+        pool, spent = self._say(job, f"best-of:{settings.most}")
+        if len(pool.texts) != 1:
+            return None, {}
+        numbered = sorted(pool.candidates, key=lambda one: one.number)
+        tokens = np.cumsum([len(one.codes) + one.finished for one in numbered])
+        tokens = np.rint(tokens * pool.tokens / tokens[-1]).astype(int)
+
+        def best_of(count: int, strategy: str = BEST_OF) -> tuple[dict[str, Any], Candidate]:
+            taken = choose(numbered[:count], self.stage)
+            if taken is None:
+                again, _ = self._say(job, f"best-of:{count}")
+                taken = next(one for one in again.candidates if one.chosen)
+            facts = {"strategy": strategy, "n": count, "tokens": int(tokens[count - 1])}
+            return facts | {"seconds": spent if count == settings.most else None}, taken
+
+        takes = [best_of(count) for count in settings.sizes]
+        for strategy in settings.strategies:
+            account, seconds = self._say(job, strategy)
+            taken = next(one for one in account.candidates if one.chosen)
+            parsed = parse_strategy(strategy)
+            facts = {"strategy": strategy, "n": max(parsed.rows, parsed.samples), "tokens": account.tokens}
+            takes.append((facts | {"seconds": seconds}, taken))
+            enough = min(int(np.searchsorted(tokens, account.tokens)) + 1, settings.most)
+            takes.append(best_of(enough, MATCHED + strategy))
+        timed: dict[int, Any] = {}
+        for count in settings.sizes[:-1] if job.number < TIMED else ():
+            account, seconds = self._say(job, f"best-of:{count}")
+            timed[count] = [account.tokens, seconds]
+        return takes, timed
+
+    def _say(self, job: Job, strategy: str) -> tuple[Account, float]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a search has to say is in its account
+            began = time.perf_counter()
+            seed = self.settings.seed + job.number
+            speech: Speech = self.model.say(job.text, job.voice, seed, search=strategy, verify=self.settings.verify)
+            seconds = time.perf_counter() - began
+        account = speech.search
+        assert account is not None
+        if broken := [note for note in account.notes if "goes on without" in note]:
+            raise LlasaError(
+                f"a study needs all its verifiers, and at sentence {job.number} {broken[0].partition(':')[0]}"
+            )
+        return account, seconds
+
+    def _reference(self, job: Job) -> np.ndarray | None:
+        """(R,) at 16 kHz: whom the speech should sound like, as the verifiers hear it."""
+        voice = self.model.voice(job.voice)
+        needing = [name for name in self.settings.judges if EARS[name].needs_reference]
+        if voice is None:
+            if needing:
+                raise LlasaError(f"{needing[0]} compares with a reference voice and there is none: pass --voices")
+            return None
+        if voice.samples is None:
+            return audio.resample(self.model.codec.decode(voice.codes), self.model.rate, RATE)
+        return audio.resample(voice.samples, voice.rate, RATE)
+
+    def _judged(
+        self, job: Job, reference: np.ndarray | None, takes: list[tuple[dict[str, Any], Candidate]]
+    ) -> list[dict[str, Any]]:
+        """The takes with their scores and figures. What several strategies took alike is judged and saved once."""
+        heard: dict[bytes, dict[str, Any]] = {}
+        result = []
+        for facts, taken in takes:
+            known = taken.codes.tobytes()
+            if known not in heard:
+                heard[known] = self._hear(job, reference, taken, f"{job.number:04d}-{len(heard)}.wav")
+            result.append(facts | {"condemned": taken.condemned} | heard[known])
+        return result
+
+    def _hear(self, job: Job, reference: np.ndarray | None, taken: Candidate, name: str) -> dict[str, Any]:
+        scores, total = taken.scores, taken.total
+        if not {term.name for term in self.stage.terms} <= scores.keys():
+            # A condemned one, which the search took for want of a sound one and never had judged.
+            verdict = self.judge.judge([job.text], [taken.samples], [reference])[0]
+            scores, total = verdict.scores, verdict.total
+        # As a user hears it.
+        said = join([Utterance(job.text, taken.codes, taken.samples, 0.0, taken.finished)], self.model.rate)
+        audio.save(self.folder / name, said, self.model.rate)
+        sound = audio.resample(said, self.model.rate, RATE)
+        figures: dict[str, tuple[float, float]] = {"score": (total, 1)}
+        for judge in self.settings.judges:
+            figures |= EARS[judge].hear(job.text, sound, reference)
+        return {"scores": scores, "figures": figures, "seconds_of_audio": len(said) / self.model.rate, "wav": name}
+
+
+def run(settings: Settings, jobs: Sequence[Job], folder: Path, processes: int = 1) -> Iterator[int]:
+    """Does what is not done yet; yields how many jobs are done, first those of an earlier run.
+
+    Every process has a model of its own and one thread.
+
+    Raises:
+        LlasaError: the folder is another study's or cannot be written, or as `Study`.
+    """
+    _open(settings, folder)
+    todo = [job for job in jobs if not _is_done(job, folder)]
+    done = len(jobs) - len(todo)
+    yield done
+    if not todo:
+        return
+    for _ in _alone(settings, folder, todo) if processes == 1 else _spread(settings, folder, todo, processes):
+        done += 1
+        yield done
+
+
+def _alone(settings: Settings, folder: Path, todo: list[Job]) -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        study = Study(settings, folder)
+        for job in todo:
+            study.run(job)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _spread(settings: Settings, folder: Path, todo: list[Job], processes: int) -> Iterator[None]:
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # Not fork: threads of this process would not be there in a forked one, which would wait for them.
+    pool = ProcessPoolExecutor(
+        min(processes, len(todo)), get_context("spawn"), initializer=_begin, initargs=(settings, folder)
+    )
+    try:
+        for future in as_completed([pool.submit(_work, job) for job in todo]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise LlasaError("a process of the study died, perhaps for want of memory: run it again to go on") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_at_work: dict[str, Any] = {}  # of a process of its own: what to work with, and once it is loaded, the study
+
+
+def _begin(settings: Settings, folder: Path) -> None:
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C it is the first process that has something to say
+    torch.set_num_threads(1)
+    _at_work["of"] = settings, folder
+
+
+def _work(job: Job) -> None:
+    if "study" not in _at_work:
+        # Here and not in `_begin`, where what is wrong with a model would only look like a process that died.
+        _at_work["study"] = Study(*_at_work["of"])
+    _at_work["study"].run(job)
+
+
+def _open(settings: Settings, folder: Path) -> None:
+    path = folder / SETTINGS
+    wanted = json.loads(json.dumps(asdict(settings)))
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LlasaError(f"{path} cannot be read: name another folder for the study") from error
+        # Nothing has been studied with settings whose model or voice turned out not to exist.
+        if found != wanted and any((folder / STORED).glob("*.json")):
+            other = next((key for key in wanted if found.get(key) != wanted[key]), SETTINGS)
+            raise LlasaError(f"{folder} holds a study with another {other}: name another folder, or remove it")
+    elif folder.exists() and (not folder.is_dir() or os.listdir(folder)):
+        raise LlasaError(f"{folder} holds something else than a study: name a new or empty folder")
+    try:
+        (folder / STORED).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LlasaError(f"cannot write {folder}: {(error.strerror or str(error)).lower()}") from error
+    write_text(path, json.dumps(wanted, indent=1) + "\n")
+
+
+def _is_done(job: Job, folder: Path) -> bool:
+    path = folder / STORED / f"{job.number:04d}.json"
+    if not path.exists():
+        return False
+    found = read(path)
+    if (found.get("text"), found.get("voice")) != (job.text, job.voice):
+        raise LlasaError(f"{path} is another sentence's or voice's: name another folder for the study, or remove it")
+    return True
+
+
+def read(path: Path) -> dict[str, Any]:
+    """One sentence's stored results.
+
+    Raises:
+        LlasaError: the file is damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise LlasaError(f"{path} is damaged: remove it and run the study again") from error

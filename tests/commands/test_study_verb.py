@@ -1,0 +1,51 @@
+"""`llasa study`: what it refuses, in one line and before a model is loaded."""
+
+from pathlib import Path
+
+import pytest
+from commands.runner import Run, fails
+
+
+@pytest.fixture
+def sentences(tmp_path: Path) -> Path:
+    path = tmp_path / "sentences.txt"
+    path.write_text("Too short.\nThe lamp had burned low in the hall.\nNobody spoke for some time after that.\n")
+    return path
+
+
+def test_what_cannot_be_read_is_refused(run: Run, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    fails(run("study", "inference", "--sentences", tmp_path / "none.txt", *out), "cannot read")
+    (tmp_path / "short.txt").write_text("Too short.\n\n")
+    fails(run("study", "inference", "--sentences", tmp_path / "short.txt", *out), "no sentence of 30 to 110 characters")
+    (tmp_path / "latin.txt").write_bytes("Das ist die längste Zeile, die es hier gibt.\n".encode("latin-1"))
+    fails(run("study", "inference", "--sentences", tmp_path / "latin.txt", *out), "not text in UTF-8")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--verify", "speaker", "--judges", "resemblyzer"), "resemblyzer is the verifier speaker"),
+        (("--most", "1"), "--most 2 or more"),
+        (("--strategies", "beam:4"), "no search 'beam:4'"),
+        (("--voices", " , "), "names no voice"),
+    ],
+)
+def test_settings_that_make_no_study_are_refused(
+    options: tuple[str, ...], message: str, run: Run, sentences: Path, tmp_path: Path
+) -> None:
+    result = run("study", "inference", "--sentences", sentences, "--out", tmp_path / "out", *options)
+    assert result.code == 1
+    note, error = result.err.splitlines()
+    assert note == "note: left out 1 of 3 lines that are not sentences of 30 to 110 characters"
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_voice_that_does_not_exist_is_refused(run: Run, sentences: Path, tmp_path: Path) -> None:
+    options = ("--voices", "nobody", "--most", "2")
+    result = run("study", "inference", "--sentences", sentences, "--out", tmp_path / "out", *options)
+    assert result.code == 1
+    assert "no voice called nobody" in result.err.splitlines()[-1]
