@@ -1,5 +1,6 @@
 """Text-to-speech with a plain Llama and a single-codebook codec (Llasa, arXiv 2502.04128)."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,6 +9,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Llasa", "Voice", "__version__"]
+
+# How long the threads of torch's matrix products spin before they sleep. By default it is so long that one other busy
+# process slows two threads down tens of times; this is long enough for what lies between two layers. It must be set
+# before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from llasa.codec import Codec
-from llasa.codec.stream import CONTEXT, LOOKAHEAD
+from llasa.codec.stream import LOOKAHEAD
 from llasa.engine import Engine, Sampling, State
 from llasa.errors import LlasaError
 from llasa.planning import Piece, letters
@@ -31,6 +31,7 @@ from llasa.verifiers.sanity import judge_sound, repeats
 from llasa.vocabulary import Vocabulary
 
 STEP = 50  # codes between two looks at which rows have stopped or loop
+CONTEXT = 50  # codes decoded before a fragment; less than for what is to be heard by more than verifiers
 FIRST = 2  # samples of a search against the clock before it knows how long one takes
 SILENT = np.empty(0, np.float32)
 NO_PROCESS = "a beam needs a verifier that can judge fragments, which {} cannot: use content or speaker, or best-of"
@@ -271,8 +272,8 @@ def _listen(
 ) -> None:
     """Gives the running candidates their sound so far, `ahead` codes of which they will not remember included.
 
-    Only the newest codes are decoded, with context, all rows at once; what came just before them is decoded again, now
-    that it has something after it.
+    Only the newest codes are decoded, with context, all rows at once, and in the language model's precision; what came
+    just before them is decoded again, now that it has something after it.
 
     Args:
         going: the candidates' rows.
@@ -286,10 +287,14 @@ def _listen(
         tokens = _extend(tools, task, peek, ahead).tokens
     known = max(0, before - LOOKAHEAD)
     first, hop = max(0, known - CONTEXT), tools.codec.hop
+    device = tools.codec.model.device.type
     for length in sorted({len(row) for row in tokens}):  # of one length but where one ends in the look-ahead
         places = [place for place, row in enumerate(tokens) if len(row) == length]
         codes = np.stack([tools.vocabulary.codes(tokens[place])[first:] for place in places])
-        with _timed(tools, "codec"):
+        with (
+            _timed(tools, "codec"),
+            torch.autocast(device, torch.bfloat16, enabled=tools.engine.llama.weights == torch.bfloat16),
+        ):
             made = tools.codec.decode_window(codes.astype(np.int64))
         for place, samples in zip(places, made, strict=True):
             new = samples[(known - first) * hop :]
