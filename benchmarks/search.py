@@ -104,8 +104,8 @@ def overhead(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[
         what = f"{written}, seconds a token over sampling's (median)"
         rows.append(Row(what, show(middle), f"under {bar}", middle.value < bar))
     remark = (
-        f"{TIMED} sentences, {ROUNDS} rounds in turns after one that does not count. A search here samples, forks, decodes "
-        "every candidate and checks it for sanity; its verifier scores nothing."
+        f"{TIMED} sentences, {ROUNDS} rounds in turns after one that does not count. A search here samples, forks, "
+        "decodes every candidate and checks it for sanity; its verifier scores nothing."
     )
     return rows, remark
 
