@@ -37,7 +37,7 @@ flite:
 	@command -v flite >/dev/null || { echo "flite is needed, whose voices the tests and the training data are made with: apt-get install flite"; exit 1; }
 
 test: .venv/all flite
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/all
 	$(BIN)/ruff format --check

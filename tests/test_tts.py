@@ -13,6 +13,7 @@ from models import make_codec_folder, make_lm_folder
 from transformers import LlamaForCausalLM
 
 from llasa import audio, speaking, tts
+from llasa.defaults import sampling_of
 from llasa.errors import LlasaError
 from llasa.lexicon import save_lexicon
 from llasa.loading import read_json
@@ -166,11 +167,11 @@ def test_a_folder_that_is_not_this_packages_is_sampled_from_as_upstreams_snippet
     llama = LlamaForCausalLM.from_pretrained(copy)
     wanted, _ = llama._prepare_generation_config(None, do_sample=True, top_p=1, temperature=0.8)
     foreign = {name: value for name, value in read_json(copy / "config.json").items() if name != "codec"}
-    sampling, _ = tts._generation_config(copy, foreign)
+    sampling, _ = sampling_of(copy, foreign)
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (wanted.temperature, wanted.top_p, wanted.top_k)
     assert sampling.repetition_penalty == wanted.repetition_penalty
     change(copy / "generation_config.json", temperature=0.7)  # somebody's choice
-    assert tts._generation_config(copy, foreign)[0].temperature == 0.7
+    assert sampling_of(copy, foreign)[0].temperature == 0.7
 
 
 def test_defaults_come_from_the_folder(copy: Path):
