@@ -12,7 +12,7 @@ import torch
 from models import make_codec_folder, make_lm_folder
 from transformers import LlamaForCausalLM
 
-from llasa import audio, speaking, tts
+from llasa import audio, speaking
 from llasa.defaults import sampling_of
 from llasa.errors import LlasaError
 from llasa.lexicon import save_lexicon
