@@ -1,10 +1,11 @@
-"""`llasa data import` and `llasa data export`."""
+"""`llasa data encode`, `llasa data import` and `llasa data export`."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands.runner import Run, fails
+from data.corpora import TEXTS, folder
 
 from llasa.data.shards import AUDIO_SCHEMA, read_rows, shard_files, write_shard
 
@@ -62,3 +63,34 @@ def test_what_cannot_be_imported_or_exported(run: Run, ljspeech: Path, lm_folder
     (ljspeech / "codes" / "vq_codes" / "LJ002-0000.wav.npy").unlink()
     fails(run("data", "import", ljspeech, out, *model), "is damaged or not a .npy file")
     assert not list(out.rglob("*.*"))
+
+
+def test_a_folder_becomes_codes_and_a_report(run: Run, codec_folder: Path, tmp_path: Path):
+    corpus, out = folder(tmp_path / "corpus"), tmp_path / "codes"
+    (corpus / "broken.wav").write_bytes(b"RIFF")
+    result = run("data", "encode", corpus, out, "--model", codec_folder)
+    assert result.code == 0
+    assert result.out == b""
+    lines = result.err.splitlines()
+    assert lines[1].split()[:2] == ["kept", "5"]
+    assert lines[2].startswith("cannot be read              1")
+    assert "broken.wav" in lines[2]
+    assert "x real time" in lines[3]
+    rows = [row for file in shard_files(out) for row in read_rows(file)]
+    assert {row["text"]: row["speaker"] for row in rows} == {t: f"speaker{i % 2}" for i, t in enumerate(TEXTS)}
+    again = run("data", "encode", corpus, out, "--model", codec_folder)
+    assert (again.code, again.err.splitlines()) == (0, lines[:3])
+    fails(run("data", "encode", corpus, out, "--model", codec_folder, "--longest", 9), "begun with another filters")
+
+
+def test_what_cannot_be_encoded(run: Run, codec_folder: Path, tmp_path: Path):
+    model = ("--model", codec_folder)
+    corpus, out = folder(tmp_path / "corpus"), tmp_path / "codes"
+    fails(run("data", "encode", tmp_path / "none", out, *model), "no file or folder")
+    fails(run("data", "encode", corpus, out, "--model", tmp_path / "none"), "none")
+    (tmp_path / "file").write_text("")
+    fails(run("data", "encode", corpus, tmp_path / "file", *model), "cannot make the folder")
+    result = run("data", "encode", corpus, out, *model, "--shortest", 5)
+    assert result.code == 1
+    assert "too short                   5" in result.err
+    assert result.err.splitlines()[-1].startswith("error: nothing of ")

@@ -1,5 +1,8 @@
 """`llasa data`: from texts and recordings to a corpus of codes, and from and to upstream's files."""
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,27 +108,75 @@ def lexicon(
 
 
 @app.command()
-def tokenise(
-    source: Annotated[Path, typer.Argument(help="Folder of audio shards.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the codes shards.")],
-    codec: Annotated[str, typer.Option(help="Codec folder or hub id.")],
-    part: Annotated[int, typer.Option(help="With --parts: which part of the shards to take.")] = 0,
-    parts: Annotated[int, typer.Option(help="Share the shards among so many processes.")] = 1,
+def encode(
+    source: Annotated[
+        str, typer.Argument(help="A folder or file of a known layout, or a hub id, owner/name[:subset].")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the codes shards, job.json and report.json.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME", help="Whose codec: a model, a codec's folder, or a hub id.")
+    ] = "tiny",
+    layout: Annotated[
+        str | None, typer.Option(help="What the source is, if it does not look like it; see docs/data.md.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of a hub id: which split.")] = "train",
+    shard: Annotated[int, typer.Option(min=1, help="Utterances a shard, if the source has no shards itself.")] = 1000,
+    shortest: Annotated[float, typer.Option(help="Least seconds.")] = 0.5,
+    longest: Annotated[float, typer.Option(help="Most seconds.")] = 30.0,
+    quietest: Annotated[float, typer.Option(help="Least level of the speech, dBFS.")] = -45.0,
+    voiced: Annotated[float, typer.Option(help="Least share with sound in it.")] = 0.3,
+    slowest: Annotated[float, typer.Option(help="Least letters a second, where there is text.")] = 4.0,
+    fastest: Annotated[float, typer.Option(help="Most letters a second, where there is text.")] = 28.0,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode ahead of the codec.")] = 2,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU if CUDA finds one.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; auto finds one on this machine.")
+    ] = None,
 ) -> None:
-    """Encode a corpus. Shards that exist are kept, so a killed run goes on.
+    """Turn audio and its text into shards of codes, and say what was dropped and why.
 
-    Example: llasa data tokenise runs/corpus/train runs/codes/train --codec runs/codec/model
+    The same command goes on after a stop, and does nothing when all is done.
+
+    Example: llasa data encode LJSpeech-1.1 runs/codes --model HKUSTAudio/Llasa-1B
     """
-    import time
+    from llasa.data.encode import Job, encode
+    from llasa.data.filters import Limits
+    from llasa.data.sources import find_source
 
-    from llasa.codec import Codec
-    from llasa.data.tokenise import tokenise as run
+    limits = Limits(shortest, longest, quietest, voiced, slowest, fastest)
+    found = find_source(source, layout, shard, split)
+    with _bar(len(found.tasks), on_one_machine=ray is None) as (advance, facts):
+        # On a cluster, workers are in other folders.
+        place = str(Path(model).resolve()) if Path(model).exists() and model != "tiny" else model
+        job = Job(out.resolve(), place, device, limits, workers)
+        report = encode(found, job, ray, advance, lambda line: typer.echo(line, err=True))
+    typer.echo(report.table(), err=True)
+    if facts[0]:
+        typer.echo(facts[0], err=True)
+    if not report.kept.utterances:
+        raise LlasaError(f"nothing of {source} was kept: {out / 'report.json'} says why")
 
-    started, hours = time.monotonic(), 0.0
-    for _, seconds in run(source, out, Codec.load(codec), part, parts):
-        hours += seconds / 3600
-        speed = hours * 3600 / (time.monotonic() - started)
-        typer.echo(f"{hours:.2f} hours encoded, {speed:.0f}x real time", err=True)
+
+@contextmanager
+def _bar(shards: int, on_one_machine: bool) -> Iterator[tuple[Callable[[int, float, float], None], list[str]]]:
+    """A bar on standard error, if that is a terminal, to be advanced; and a list whose one element sums the run up."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("encoding"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    facts = [""]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, began = bar.add_task("", total=shards), time.perf_counter()
+
+        def advance(ready: int, seconds: float, forward: float) -> None:
+            wall = time.perf_counter() - began
+            if seconds:
+                facts[0] = f"{seconds / 3600:.2f} hours encoded, {seconds / wall:.1f}x real time; {wall:.0f} s"
+                facts[0] += f", {100 * forward / wall:.0f} % of it in the codec" if on_one_machine else ""
+            bar.update(task, completed=ready, description=f"{ready} of {shards} shards  {facts[0]}")
+
+        yield advance, facts
 
 
 @app.command("import")

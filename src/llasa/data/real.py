@@ -7,38 +7,25 @@ from typing import Any
 import numpy as np
 
 from llasa import audio
+from llasa.data import layouts
 from llasa.data.shards import AUDIO_SCHEMA, write_shard
 from llasa.data.synthesis import RATE, RMS_LEVEL, flac
-from llasa.errors import LlasaError
 from llasa.text import normalise
-
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff"}
 
 
 def ljspeech(folder: Path) -> list[tuple[Path, str]]:
-    """(file, normalised text) of an LJSpeech-layout folder: `metadata.csv` of `name|text` or `name|raw|text`.
+    """(file, text) of the recordings of an LJSpeech-layout folder that are there.
 
     Raises:
         LlasaError: there is no metadata.csv, or a line lacks its text.
     """
-    table = folder / "metadata.csv"
-    if not table.exists():
-        raise LlasaError(f"{folder} has no metadata.csv: is it an LJSpeech-layout folder?")
-    found = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
-        name, *texts = line.split("|")
-        if not texts:
-            raise LlasaError(f"{table}, line {number}: no text after {name!r}")
-        places = [folder / name, *(folder / f"{name}{suffix}" for suffix in SUFFIXES), folder / "wavs" / f"{name}.wav"]
-        path = next((place for place in places if place.is_file()), None)
-        if path is not None:
-            found.append((path, texts[-1]))
-    return found
+    items = layouts.ljspeech(folder)
+    return [(item.audio, item.text) for item in items if isinstance(item.audio, Path) and item.audio.is_file()]
 
 
 def plain(folder: Path) -> list[tuple[Path, str]]:
     """(file, "") of every recording below a folder; the speaker is the name up to its first dash or underscore."""
-    return [(path, "") for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    return [(path, "") for path in sorted(folder.rglob("*")) if path.suffix.lower() in layouts.SUFFIXES]
 
 
 def make_shards(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,21 @@ CODES_SCHEMA = pa.schema([*_COMMON, ("codes", pa.list_(pa.uint16())), *_FACTS, *
 
 
 def write_shard(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Writes rows under a temporary name and renames, so that a shard that exists is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
-    os.replace(temporary, path)
+    """Writes rows under a temporary name and renames, so that a shard that exists is whole.
+
+    Raises:
+        LlasaError: it cannot be written; a disk is full, say. Then nothing is left of it.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise LlasaError(f"cannot write {path}: {reason}; what is finished is kept, so run the same again") from error
 
 
 def shard_files(folder: Path) -> list[Path]:

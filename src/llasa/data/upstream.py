@@ -276,7 +276,7 @@ def export_shards(
         for file in shard_files(source):
             for row in read_rows(file):
                 if "codes" not in row:
-                    raise LlasaError(f"{file} holds audio, not codes: run `llasa data tokenise` on its folder first")
+                    raise LlasaError(f"{file} holds audio, not codes: run `llasa data encode` on its folder first")
                 if row["text"]:
                     text = row["text"] if lexicon is None else pronounce(row["text"], lexicon)
                     yield make_row(text, np.asarray(row["codes"]), vocabulary)

@@ -1,0 +1,112 @@
+"""What became of a corpus: how much was kept, and what was dropped for which reason.
+
+A shard carries its own account in its Parquet footer; the report of a job is their sum.
+"""
+
+import json
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llasa.errors import LlasaError
+
+EXAMPLES = 5  # of a reason, by name
+_KEY = b"llasa"
+
+
+@dataclass
+class Count:
+    """So many utterances, and the seconds of audio in them as far as they are known, some of them by name."""
+
+    utterances: int = 0
+    seconds: float = 0.0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, other: "Count") -> None:
+        self.utterances += other.utterances
+        self.seconds += other.seconds
+        self.examples = (self.examples + other.examples)[:EXAMPLES]
+
+
+class Tally:
+    """Counts of what was kept and dropped. Reasons are in the order in which they came up."""
+
+    def __init__(self) -> None:
+        self.kept = Count()
+        self.dropped: dict[str, Count] = {}
+
+    def add(self, reason: str, seconds: float, where: str, detail: str) -> None:
+        """One utterance, kept if there is no reason why not."""
+        if not reason:
+            self.kept.add(Count(1, seconds))
+            return
+        self.dropped.setdefault(reason, Count()).add(Count(1, seconds, [f"{where} ({detail})" if detail else where]))
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """The account as the metadata of a Parquet schema."""
+        counts = {"kept": vars(self.kept), "dropped": {name: vars(count) for name, count in self.dropped.items()}}
+        return {_KEY: json.dumps(counts, ensure_ascii=False).encode()}
+
+
+class Report(Tally):
+    """The account of a whole corpus."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `report.json` holds."""
+
+        def row(count: Count) -> dict[str, Any]:
+            return {"utterances": count.utterances, "hours": round(count.seconds / 3600, 4)}
+
+        dropped = {name: row(count) | {"examples": count.examples} for name, count in sorted(self.dropped.items())}
+        return {"kept": row(self.kept), "dropped": dropped}
+
+    def table(self) -> str:
+        """The account for people to read, a line for what was kept and one a reason."""
+        lines = [f"{'':<18} {'utterances':>10} {'hours':>9}   such as"]
+        rows = [("kept", self.kept), *sorted(self.dropped.items(), key=lambda row: -row[1].utterances)]
+        for name, count in rows:
+            example = count.examples[0] if count.examples else ""
+            lines.append(f"{name:<18} {count.utterances:>10} {count.seconds / 3600:>9.3f}   {example}".rstrip())
+        return "\n".join(lines)
+
+
+def read_report(shards: list[Path]) -> Report:
+    """The sum of the accounts of shards.
+
+    Raises:
+        LlasaError: one is missing or not whole, or has no account.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    report = Report()
+    for shard in shards:
+        try:
+            account = json.loads((pq.read_schema(shard).metadata or {})[_KEY])
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise LlasaError(
+                f"{shard} is not a whole shard of `llasa data encode`: run the same command again"
+            ) from error
+        report.kept.add(Count(**account["kept"]))
+        for name, count in account["dropped"].items():
+            report.dropped.setdefault(name, Count()).add(Count(**count))
+    return report
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file whole or not at all.
+
+    Raises:
+        LlasaError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise LlasaError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,207 @@
+"""The job: codes as the codec makes them of each clip alone, what is dropped, and everything that interrupts a run."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from data.corpora import EVERY, TEXTS, clip, emilia, folder, jsonl, parquet, sound_file, tone
+
+from llasa import audio
+from llasa.codec import Codec
+from llasa.data.encode import Job, batches, encode
+from llasa.data.filters import Limits
+from llasa.data.report import Report
+from llasa.data.shards import read_rows, shard_files
+from llasa.data.sources import find_source
+from llasa.errors import LlasaError
+
+KIND = {"commonvoice": "MP3", "emilia": "MP3", "folder": "WAV", "ljspeech": "WAV", "libritts": "WAV"}
+
+
+@pytest.fixture
+def job(tmp_path: Path, codec_folder: Path) -> Job:
+    return Job(tmp_path / "out", str(codec_folder), "cpu", Limits(), workers=2)
+
+
+def run(place: Path, job: Job, shard: int = 2, told: list[str] | None = None, layout: str | None = None) -> Report:
+    warnings = [] if told is None else told
+    return encode(find_source(str(place), layout, shard), job, None, lambda *_: None, warnings.append)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [row for file in shard_files(out) for row in read_rows(file)]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_codes_are_those_of_each_clip_alone(name: str, job: Job, codec_folder: Path, tmp_path: Path):
+    report = run(EVERY[name](tmp_path / "corpus"), job, layout="hub" if name == "hub" else None)
+    assert (report.kept.utterances, report.dropped) == (len(TEXTS), {})
+    codec = Codec.load(codec_folder)
+    for row in rows(job.out):
+        i = TEXTS.index(row["text"])
+        kind = KIND.get(name, "FLAC")
+        (tmp_path / "clip").write_bytes(sound_file(clip(i), kind))
+        samples = audio.load(tmp_path / "clip")
+        assert np.array_equal(row["codes"], codec.encode(samples))
+        assert row["seconds"] == pytest.approx(len(samples) / 16000)
+        assert row["phones"] == (["pau", "ah"] if name == "parquet" else [])
+
+
+def test_rows_keep_the_order_of_the_source(job: Job, tmp_path: Path):
+    run(jsonl(tmp_path / "corpus"), job)
+    assert [row["text"] for row in rows(job.out)] == TEXTS
+    assert [path.name for path in shard_files(job.out)] == ["00000.parquet", "00001.parquet", "00002.parquet"]
+
+
+def test_batches_hold_everything_once_and_no_more_than_the_limit():
+    lengths = [5, 90, 7, 5, 30, 31, 6, 200]
+    found = list(batches(lengths, 100))
+    assert sorted(place for batch in found for place in batch) == list(range(8))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 100 for batch in found)
+    assert [7] in found
+
+
+def test_what_is_bad_is_dropped_and_reported_and_nothing_else_is(job: Job, tmp_path: Path):
+    corpus = jsonl(tmp_path / "corpus").parent
+    (corpus / "clips" / "1.flac").write_bytes(b"fLaC" + bytes(100))
+    (corpus / "clips" / "2.flac").unlink()
+    (corpus / "clips" / "3.flac").write_bytes(sound_file(tone(5.0, 3)))
+    report = run(corpus / "list.jsonl", job)
+    assert report.kept.utterances == 2
+    told = json.loads((job.out / "report.json").read_text())
+    assert told["kept"] == {"utterances": 2, "hours": round((len(clip(0)) + len(clip(4))) / 16000 / 3600, 4)}
+    assert {name: count["utterances"] for name, count in told["dropped"].items()} == {
+        "cannot be read": 2, "text does not fit": 1,
+    }  # fmt: skip
+    unread = told["dropped"]["cannot be read"]["examples"]
+    assert [line.split(" (")[0] for line in unread] == ["clips/1.flac", "clips/2.flac"]
+    assert "clips/3.flac" in told["dropped"]["text does not fit"]["examples"][0]
+    assert "text does not fit" in report.table()
+    assert "clips/1.flac" in report.table()
+
+
+def test_a_damaged_archive_costs_only_what_is_in_it(job: Job, tmp_path: Path):
+    corpus = emilia(tmp_path / "corpus")
+    first = corpus / "EN-B000000.tar"
+    first.write_bytes(first.read_bytes()[:-9000])
+    report = run(corpus, job)
+    assert report.kept.utterances in (3, 4)
+    assert "EN-B000000.tar is damaged" in report.dropped["cannot be read"].examples[0]
+    job.out.rename(tmp_path / "before")
+    shard = parquet(tmp_path / "parquet") / "00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    report = run(shard.parent, job)
+    assert report.kept.utterances == 3
+    assert "00001.parquet" in report.dropped["cannot be read"].examples[0]
+
+
+def test_a_second_run_does_nothing(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    corpus = folder(tmp_path / "corpus")
+    first = run(corpus, job)
+    before = {path: path.stat().st_mtime_ns for path in shard_files(job.out)}
+    monkeypatch.setattr(Codec, "load", lambda *_, **__: pytest.fail("the codec was loaded"))
+    assert run(corpus, job).as_dict() == first.as_dict()
+    assert {path: path.stat().st_mtime_ns for path in shard_files(job.out)} == before
+
+
+def test_a_missing_and_a_truncated_shard_are_made_again_as_they_were(job: Job, tmp_path: Path):
+    corpus = folder(tmp_path / "corpus")
+    run(corpus, job)
+    before = contents(job.out)
+    (job.out / "00000.parquet").unlink()
+    whole = (job.out / "00001.parquet").read_bytes()
+    (job.out / "00001.parquet").write_bytes(whole[: len(whole) // 2])
+    (job.out / ".00002.parquet.left.tmp").write_bytes(whole[:99])
+    told: list[str] = []
+    run(corpus, job, told=told)
+    assert contents(job.out) == before
+    assert told == [f"{job.out / '00001.parquet'} was cut off by a crash: it is made again"]
+
+
+def test_another_source_codec_or_limit_is_refused(job: Job, tmp_path: Path, lm_folder: Path):
+    corpus = folder(tmp_path / "corpus")
+    run(corpus, job)
+    before = contents(job.out)
+
+    def refused(message: str, other: Job = job, shard: int = 2) -> None:
+        with pytest.raises(LlasaError, match=message):
+            run(corpus, other, shard)
+        assert contents(job.out) == before
+
+    refused("begun with another filters", Job(job.out, job.model, "cpu", Limits(longest=9.0), 2))
+    refused("begun with another source", shard=3)
+    from models import make_codec_folder
+
+    other = make_codec_folder(tmp_path / "codec", seed=1)
+    refused("begun with another codec", Job(job.out, str(other), "cpu", Limits(), 2))
+    (corpus / "speaker0" / "0.txt").write_text("two small steps")
+    refused("begun with another source: choose another folder")
+    (job.out / "job.json").unlink()
+    with pytest.raises(LlasaError, match="shards of another origin"):
+        run(corpus, job)
+
+
+def test_two_runs_do_not_write_one_folder(job: Job, tmp_path: Path):
+    corpus = folder(tmp_path / "corpus")
+
+    def meanwhile(*_: Any) -> None:
+        with pytest.raises(LlasaError, match="another run is writing"):
+            run(corpus, job)
+
+    encode(find_source(str(corpus), shard=2), job, None, meanwhile, print)
+    assert len(rows(job.out)) == len(TEXTS)
+
+
+def test_a_full_disk_is_told_and_costs_one_shard(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    corpus = folder(tmp_path / "corpus")
+    write: Callable[..., None] = pq.write_table
+
+    def full(table: Any, where: Path) -> None:
+        if "00001" in Path(where).name:
+            Path(where).write_bytes(b"PAR1")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(table, where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", full)
+        with pytest.raises(LlasaError, match=r"cannot write .*00001.parquet: no space left on device"):
+            run(corpus, job)
+    assert [path.name for path in shard_files(job.out)] == ["00000.parquet"]
+    assert not list(job.out.glob(".*.tmp"))
+    run(corpus, job)
+    assert len(rows(job.out)) == len(TEXTS)
+
+
+def test_kill_and_run_again_gives_what_one_run_gives(job: Job, tmp_path: Path):
+    corpus = tmp_path / "corpus"
+    for i in range(30):
+        (corpus / f"speaker{i % 2}").mkdir(parents=True, exist_ok=True)
+        (corpus / f"speaker{i % 2}" / f"{i}.flac").write_bytes(sound_file(tone(2 + 0.1 * i, i)))
+    command = [sys.executable, "-m", "llasa.cli", "data", "encode", corpus, job.out, "--model", job.model]
+    command += ["--device", "cpu", "--shard", "3"]
+    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (job.out / "00001.parquet").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    made = len(shard_files(job.out))
+    assert 2 <= made < 10
+    run(corpus, job, shard=3)
+    once = Job(tmp_path / "once", job.model, "cpu", Limits(), workers=1)
+    run(corpus, once, shard=3)
+    assert contents(job.out) == contents(once.out)
