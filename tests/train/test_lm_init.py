@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import make_lm_folder
+from models import make_lm, make_lm_folder
+from official import llama3_tokenizer
 from torch import nn
 from transformers import AutoTokenizer, LlamaForCausalLM
 
@@ -84,6 +85,46 @@ def test_tied_embeddings_stay_one_table(tmp_path: Path, codec_folder: Path) -> N
     save_model(model, vocabulary, wanted, tmp_path / "model")
     assert loss == pytest.approx(plain_loss(tmp_path / "model", pack), abs=1e-5)
     assert loss < plain_loss(init, pack)
+
+
+def test_new_speech_tokens_start_alike_and_text_stays_as_it_was(tmp_path: Path, codec_folder: Path) -> None:
+    """A model that knows a text by heart gets 64 speech tokens: it still knows it, and any of them may come first."""
+    tokenizer = llama3_tokenizer(0)
+    torch.manual_seed(0)
+    model = make_lm(len(tokenizer), initializer_range=0.02, tie_word_embeddings=True)
+    text = torch.tensor(tokenizer.encode("It was late and nobody spoke for some time.", add_special_tokens=False))[None]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(80):
+        loss = model(text, labels=text).loss
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.save_pretrained(tmp_path / "plain")
+    tokenizer.save_pretrained(tmp_path / "plain")
+    with torch.no_grad():
+        before = float(model(text, labels=text).loss)
+        wanted = settings(tmp_path / "plain", codec_folder, factored=False)
+        extended, vocabulary = make_model(wanted)
+        after = float(extended(text, labels=text).loss)
+        codes = torch.randint(64, (200,), generator=torch.Generator().manual_seed(1)) + vocabulary.first
+        logits = extended(torch.cat([text[0], torch.tensor([vocabulary.start]), codes])[None]).logits[
+            0, text.shape[1] : -1
+        ]
+    assert before < 0.2  # it has learnt something that could be lost
+    assert after == pytest.approx(before, abs=0.02)
+    spoken = [*range(vocabulary.first, vocabulary.first + 64), vocabulary.end]
+    # Among what may follow there, as the engine samples it: all codes and the end alike.
+    loss = nn.functional.cross_entropy(logits[:, spoken], codes - vocabulary.first)
+    assert float(loss) == pytest.approx(float(np.log(65)), abs=0.01)
+    rows = extended.get_input_embeddings().weight[vocabulary.first :]
+    assert float(rows.std(0).max()) > 0  # alike, and not the same
+
+
+def test_an_init_of_other_sizes_than_the_recipe_says_is_refused(tmp_path: Path, codec_folder: Path) -> None:
+    init = make_lm_folder(tmp_path / "lm", codec_folder)
+    make_model(settings(init, codec_folder, model={"hidden_size": 64}))
+    with pytest.raises(LlasaError, match="hidden_size 64, not 2048"):
+        make_model(settings(init, codec_folder, model={"hidden_size": 2048}))
 
 
 def test_another_codec_or_no_folder_is_one_line(tmp_path: Path, codec_folder: Path) -> None:

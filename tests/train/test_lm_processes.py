@@ -1,64 +1,27 @@
 """The language model on two processes over gloo: against one process with all their packs, and through kills."""
 
 import json
-import random
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
+from packed import union
 from processes import start
 from safetensors.torch import load_file
 
-from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.errors import LlasaError
-from llasa.lexicon import load_lexicon, save_lexicon
+from llasa.lexicon import load_lexicon
 from llasa.train import loop
-from llasa.train.lm import Settings, Trainer, make_model, train
-from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
+from llasa.train.lm import Settings, Trainer, make_model
+from llasa.train.lm_data import Corpus, Reader, packs, sample_indices, samples
+from llasa.train.lm_run import train
 
-LEXICON = {"the": "ðə", "cat": "KæT", "sat": "SæT"}
-NAMES = {"ð": "dh", "ə": "ax", "K": "k", "æ": "ae", "T": "t", "S": "s"}
-STEPS, RATE = 12, 50.0
-MODEL = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 512,
-}  # fmt: skip
-
-
-def utterance(number: int) -> dict[str, Any]:
-    """Words whose phones last 0.1 s each. One in three has no alignment, so packs differ in what they teach."""
-    rng = random.Random(number)
-    text = " ".join(rng.choices(list(LEXICON), k=rng.randint(1, 3)))
-    phones = [NAMES[c] for word in text.split() for c in LEXICON[word]]
-    ends = [0.1 * (i + 1) for i in range(len(phones))]
-    codes = np.random.default_rng(number).integers(0, 64, len(phones) * 5)
-    aligned = number % 3 > 0
-    return {
-        "id": str(number), "text": text, "codes": codes, "speaker": "ab"[number % 2], "language": "en",
-        "seconds": ends[-1], "phones": phones if aligned else [], "ends": ends if aligned else [],
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> dict[str, Any]:
-    """A recipe over a corpus of 40 utterances; `out` is for the test to name."""
-    folder = tmp_path_factory.mktemp("processes")
-    for part, numbers in (("train", range(40)), ("val", range(40, 60))):
-        (folder / part).mkdir()
-        write_shard(folder / part / "0.parquet", [utterance(i) for i in numbers], CODES_SCHEMA)
-    save_lexicon(LEXICON, folder)
-    return {
-        "corpus": {str(folder / "train"): 1}, "validation": str(folder / "val"), "codec": str(codec_folder),
-        "lexicon": str(folder), "model": MODEL, "pointing_heads": [[1, 1]], "tokens": 256, "longest": 200,
-        "steps": STEPS, "warmup": 4, "ema": 0.8,
-    }  # fmt: skip
+STEPS, RATE = 12, 50.0  # steps as in the recipe
 
 
 def arguments(recipe: dict[str, Any], out: Path, **changes: Any) -> list[str]:
@@ -86,15 +49,6 @@ def whole(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     assert done.stdout.count("validation") == 1
     assert done.stdout.count(f"lm {STEPS}/{STEPS}") == 1  # one process speaks
     return out
-
-
-def union(left: Pack, right: Pack) -> Pack:
-    """Both packs in one row."""
-    size = len(left.ids)
-    shifted = torch.where(right.pointers >= 0, right.pointers + size, right.pointers)
-    joined = {name: torch.cat([getattr(left, name), getattr(right, name)]) for name in ("ids", "labels", "positions")}
-    bounds = [*left.bounds, *(bound + size for bound in right.bounds[1:])]
-    return replace(left, **joined, pointers=torch.cat([left.pointers, shifted]), bounds=bounds)
 
 
 def test_two_processes_learn_what_one_does_from_both_their_packs(recipe: dict[str, Any], whole: Path) -> None:
@@ -164,7 +118,7 @@ def test_a_run_stopped_and_killed_ends_like_one_that_was_not(
     [
         ("torchrun", {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}),
         ("FSDP", {"ACCELERATE_USE_FSDP": "true"}),
-        ("tokens", {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}),
+        ("micro_batches", {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}),
     ],
 )
 def test_what_a_launcher_cannot_have_says_so(

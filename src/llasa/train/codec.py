@@ -273,11 +273,19 @@ def code_statistics(codes: torch.Tensor, size: int) -> dict[str, float]:
 
 
 def train(settings: Settings) -> None:
-    """Trains, or goes on training, in `settings.out`; leaves the codec in `out/model`, in transformers' layout."""
+    """Trains, or goes on training, in `settings.out`; leaves the codec in `out/model`, in transformers' layout.
+
+    Raises:
+        LlasaError: another run is writing into the folder, the disk is full, or a loss is no longer a number.
+    """
+    with loop.claimed(Path(settings.out)):
+        _train(settings)
+
+
+def _train(settings: Settings) -> None:
     from llasa.train.codec_validation import validate
 
     out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     trainer = Trainer(settings).train()
     saved = loop.load_checkpoint(out)
@@ -311,7 +319,7 @@ def train(settings: Settings) -> None:
         if clock.due() or step == settings.steps:
             state = {"model": trainer.state_dict(), "optimisers": [o.state_dict() for o in groups + judging]}
             loop.save_checkpoint(out, state | {"average": average.weights, "step": step, "settings": asdict(settings)})
-            with average.swapped(trainer.codec):
+            with average.swapped(trainer.codec), loop.saving(out):
                 figures = validate(trainer.codec, [Path(p) for p in settings.validation], out, step)
                 trainer.codec.save_pretrained(out / "model")
             log.write(step, figures)

@@ -54,16 +54,29 @@ def codec(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
 
 
 @app.command()
-def lm(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
+def lm(
+    recipe: Recipe,
+    steps: Steps = None,
+    threads: Threads = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it would take on this machine, and stop.")] = False,
+) -> None:
     """The language model. On several processes: torchrun --standalone --nproc-per-node 2 -m llasa.cli train lm RECIPE
 
     Example: llasa train lm recipes/tiny/lm.yaml
     """
-    from llasa.train.lm import Settings, train
+    from llasa.train.lm import Settings
     from llasa.train.loop import read_settings
 
     _threads(threads)
-    train(read_settings(Settings, recipe, steps=steps))
+    settings = read_settings(Settings, recipe, steps=steps)
+    if plan:
+        from llasa.train.plan import report
+
+        print(report(settings))
+    else:
+        from llasa.train.lm_run import train
+
+        train(settings)
 
 
 @app.command()

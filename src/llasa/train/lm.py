@@ -11,7 +11,7 @@ none sees another and nothing is spent on padding. Two aids that leave a plain L
 
 import itertools
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -26,25 +27,28 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET, load_lexicon, save_lexicon
 from llasa.loading import find_model
-from llasa.train import loop
-from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
-from llasa.train.processes import make_accelerator
+from llasa.train.lm_data import Pack
+from llasa.train.loop import saving
 from llasa.vocabulary import Vocabulary, character_tokenizer, extend_tokenizer, read_vocabulary
+
+LOGITS = 1024  # with gradient checkpointing, so many rows of logits are held at once
 
 
 @dataclass
 class Settings:
     """`recipes/*/lm.yaml`.
 
-    `corpus` maps folders of codes shards (or of upstream's rows) to how often a round takes each utterance; `init` is
-    `tiny`, a pretrained folder or a hub id, without which `model` is a fresh LlamaConfig. `tokens` is what each process
-    takes a step.
+    `corpus` maps folders of codes shards (or of upstream's rows) to how often a round takes each utterance, `chat` does
+    so for conversations in plain text (see `llasa.train.chat`). `init` is `tiny`, a pretrained folder or a hub id,
+    without which `model` is a fresh LlamaConfig; beside it, `model` is what a plan goes by before `init` is there, its
+    `vocab_size` that with the speech tokens. A step of each process is `micro_batches` rows of `tokens`.
     """
 
     corpus: dict[str, int]
     validation: str
     codec: str
     out: str
+    chat: dict[str, int] = field(default_factory=dict)
     init: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
     lexicon: str | None = None
@@ -52,8 +56,14 @@ class Settings:
     joined: float = 0.5
     longest: int = 1024
     tokens: int = 6144
+    micro_batches: int = 1
+    # Activations are computed again in the backward pass instead of kept: a third more work, a fraction of the memory.
+    gradient_checkpointing: bool = False
     steps: int = 4000
     lr: float = 2e-3
+    # Share of `lr` that the schedule ends at.
+    lr_floor: float = 0.05
+    # 0: AdamW for everything.
     muon_lr: float = 2e-3
     warmup: int = 100
     decay: float = 0.01
@@ -61,6 +71,7 @@ class Settings:
     # [layer, head] pairs taught to look at the phone that is about to be spoken.
     pointing_heads: list[list[int]] = field(default_factory=list)
     pointing_weight: float = 0.2
+    # 0: no average is kept, and the weights themselves are the model.
     ema: float = 0.999
     checkpoint_minutes: float = 4.0
     seed: int = 0
@@ -112,12 +123,15 @@ class DigitTable(nn.Module):
 
 
 class Trainer(nn.Module):
-    """The language model with its training losses. `forward` takes a Pack and returns the loss terms."""
+    """The language model with its training losses. `forward` takes a Pack and returns the loss terms, each a mean:
+    `speech`, and where the pack has any, `text` of conversations and `pointing`."""
 
     def __init__(self, model: LlamaForCausalLM, settings: Settings) -> None:
         super().__init__()
         self.model, self.settings = model, settings
         model.set_attn_implementation("packed")
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         self.seen: dict[int, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
         for layer in {layer for layer, _ in settings.pointing_heads}:
             attention = model.model.layers[layer].self_attn
@@ -134,13 +148,27 @@ class Trainer(nn.Module):
             input_ids=pack.ids[None], position_ids=pack.positions[None], bounds=pack.bounds, use_cache=False
         ).last_hidden_state[0]
         wanted = pack.labels >= 0
-        logits = self.model.lm_head(hidden[wanted]).float()
-        terms = {"speech": F.cross_entropy(logits, pack.labels[wanted])}
+        losses, chat = self.entropies(hidden[wanted], pack.labels[wanted]), pack.chat[wanted]
+        # A pack may be all chat: then the sum over no speech is 0.
+        terms = {"speech": losses[~chat].sum() / (~chat).sum().clamp(min=1)}
+        if chat.any():
+            terms["text"] = losses[chat].mean()
         if self.settings.pointing_heads and bool((pack.pointers >= 0).any()):
-            losses = [self.pointing(pack, layer, head) for layer, head in self.settings.pointing_heads]
-            terms["pointing"] = torch.stack(losses).mean()
+            heads = [self.pointing(pack, layer, head) for layer, head in self.settings.pointing_heads]
+            terms["pointing"] = torch.stack(heads).mean()
         self.seen.clear()
         return terms
+
+    def entropies(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of each label, (n,) float32; with gradient checkpointing, logits of a few at a time."""
+
+        def part(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return F.cross_entropy(self.model.lm_head(hidden).float(), labels, reduction="none")
+
+        if not self.settings.gradient_checkpointing:
+            return part(hidden, labels)
+        parts = zip(hidden.split(LOGITS), labels.split(LOGITS), strict=True)
+        return torch.cat([checkpoint(part, *both, use_reentrant=False) for both in parts])  # type: ignore[misc]
 
     def scores(self, pack: Pack, layer: int, head: int, a: int, b: int) -> torch.Tensor:
         """One head's causal attention logits inside the sample from a to b: (b - a, b - a) float32."""
@@ -169,8 +197,13 @@ class Trainer(nn.Module):
 def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
     """The model to train, in float32, and its vocabulary: pretrained and extended, or fresh with a character tokenizer.
 
+    Rows of new tokens start at the mean of the rows that are there, as transformers' `resize_token_embeddings` has it:
+    speech tokens begin alike, and what the model says to text hardly changes
+    (https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
+
     Raises:
-        LlasaError: the pretrained model has another number of speech tokens than the codec has codes.
+        LlasaError: the pretrained model has another number of speech tokens than the codec has codes, or is not the one
+            that `model` describes.
     """
     levels = AutoConfig.from_pretrained(find_model(settings.codec)).quantization_levels
     size = int(torch.tensor(list(levels)).prod())
@@ -182,6 +215,10 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
         for config in (model.config, model.generation_config):
             vars(config).pop("default_voice", None)  # the voices stay in the folder
         model.resize_token_embeddings(max(extend_tokenizer(tokenizer, size), model.config.vocab_size))
+        for key, value in settings.model.items():
+            if getattr(model.config, key, None) != value:
+                found = getattr(model.config, key, None)
+                raise LlasaError(f"{settings.init} has {key} {found}, not {value}: correct `model` in the recipe")
     else:
         tokenizer = character_tokenizer(ALPHABET, size, context=settings.model.get("max_position_embeddings", 2048))
         model = LlamaForCausalLM(
@@ -212,13 +249,17 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
 
 
 def save_model(model: LlamaForCausalLM, vocabulary: Vocabulary, settings: Settings, out: Path) -> None:
-    """A model folder, whole before it replaces an older one: plain Llama weights, tokenizer, lexicon, codec's name."""
+    """A model folder, whole before it replaces an older one: plain Llama weights, tokenizer, lexicon, codec's name.
+
+    Raises:
+        LlasaError: the disk is full.
+    """
     state = {}
     for name, tensor in model.state_dict().items():
         if ".parametrizations." not in name:
-            state[name] = tensor.detach().clone()
-    state["model.embed_tokens.weight"] = model.model.embed_tokens.weight.detach().clone()
-    state["lm_head.weight"] = model.lm_head.weight.detach().clone()
+            state[name] = tensor.detach().cpu()
+    state["model.embed_tokens.weight"] = model.model.embed_tokens.weight.detach().cpu()
+    state["lm_head.weight"] = model.lm_head.weight.detach().cpu()
     plain = LlamaForCausalLM(model.config)
     plain.load_state_dict(state)
     plain.config.codec = str(Path(settings.codec).resolve()) if Path(settings.codec).exists() else settings.codec
@@ -227,108 +268,10 @@ def save_model(model: LlamaForCausalLM, vocabulary: Vocabulary, settings: Settin
     plain.generation_config = model.generation_config
     fresh = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
-    plain.save_pretrained(fresh)
-    vocabulary.tokenizer.save_pretrained(fresh)
-    if settings.lexicon and (lexicon := load_lexicon(Path(settings.lexicon))):
-        save_lexicon(lexicon, fresh)
-    shutil.rmtree(out, ignore_errors=True)
-    fresh.rename(out)
-
-
-def train(settings: Settings) -> None:
-    """Trains, or goes on training, in `settings.out`; leaves the model folder in `out/model`.
-
-    On one process, or on several under `torchrun` or `accelerate launch`. Each makes packs of its own share of the
-    corpus; a step is then what one process would do with all their packs. Only the main process writes. Where each
-    process is in the corpus is part of the checkpoint: a run that was stopped or killed ends like one that was not.
-
-    Raises:
-        LlasaError: the settings or the launcher ask for what cannot be, or the loss is no longer a number.
-    """
-    from accelerate.utils import gather_object
-
-    from llasa.train.lm_validation import validate
-
-    if settings.longest > settings.tokens:
-        raise LlasaError(f"a sample of `longest: {settings.longest}` doesn't fit into `tokens: {settings.tokens}`")
-    accelerator = make_accelerator()
-    main, processes = accelerator.is_main_process, accelerator.num_processes
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(settings.seed)
-    model, vocabulary = make_model(settings)
-    trainer = Trainer(model, settings).train()
-    groups = loop.optimisers(trainer, settings.lr, settings.muon_lr, decay=settings.decay)
-    saved = loop.load_checkpoint(out) or {"step": 0, "streams": [], "log": {}}
-    if "model" in saved:
-        trainer.load_state_dict(saved["model"])
-    wrapped, *optimisers = accelerator.prepare(trainer, *groups)
-    for optimiser, state in zip(groups, saved.get("optimisers", []), strict=False):
-        optimiser.load_state_dict(state)
-    step = saved["step"]
-
-    codec = AutoConfig.from_pretrained(find_model(settings.codec))
-    rate, pad = codec.sampling_rate / codec.hop_length, vocabulary.tokenizer.pad_token_id or 0
-    lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
-    reader = Reader(vocabulary, lexicon, rate, settings.spell)
-    corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()})
-    indices = sample_indices(saved["streams"], accelerator.process_index, processes)
-    source = samples(corpus, reader, settings.seed, settings.longest, settings.joined, indices)
-    stream = packs(source, settings.tokens, rate, pad)
-
-    clock = loop.Clock(settings.checkpoint_minutes, quiet=not main)
-    if main:
-        average = loop.Average(trainer, settings.ema)
-        if "average" in saved:
-            average.weights = {name: tensor.to(accelerator.device) for name, tensor in saved["average"].items()}
-        log = loop.Log(out, "lm", settings.steps, after=step)
-        log.sums = saved["log"]
-        unseen, still = Corpus({Path(settings.validation): 1}, 150, "val"), Reader(vocabulary, lexicon, rate)
-        fixed = packs(samples(unseen, still, 0, settings.longest, 0.0, itertools.count()), settings.tokens, rate, pad)
-        held_out = [move(next(fixed), accelerator.device) for _ in range(4)]
-    while step < settings.steps:
-        pack = move(next(stream), accelerator.device)
-        counts = torch.stack([(pack.labels >= 0).sum(), (pack.pointers >= 0).sum()])
-        # Where one process has more tokens than another, its mean loss counts for more: all tokens count the same.
-        weights = counts * processes / accelerator.reduce(counts, "sum").clamp(min=1)
-        loop.set_learning_rate(groups, step, settings.warmup, settings.steps)
-        terms = wrapped(pack)
-        losses = torch.stack([terms["speech"], terms.get("pointing", torch.zeros_like(terms["speech"]))]) * weights
-        accelerator.backward(losses[0] + settings.pointing_weight * losses[1])
-        # What all must agree on before the next step: whether to stop after this one, and whether to save it.
-        facts = losses.new_tensor([pack.seconds, clock.stop, main and clock.due()])
-        speech, pointing, *facts = accelerator.reduce(torch.cat([losses.detach(), facts]), "mean").tolist()
-        values = {"speech": speech} | ({"pointing": pointing} if settings.pointing_heads else {})
-        values["gradient"] = float(accelerator.clip_grad_norm_(trainer.parameters(), 1.0))
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
-        step += 1
-        loop.check_finite("lm", step, values)
-        seconds, stop, due = facts[0] * processes, facts[1] > 0, facts[2] > 0
-        if main:
-            average.update(trainer, step)
-            log.step(step, seconds, values)
-        if stop or due or step == settings.steps:
-            streams = gather_object([(pack.waiting, pack.last)])
-            if main:
-                with average.swapped(trainer), accelerator.autocast():
-                    figures = validate(trainer, held_out, out, step)
-                    save_model(model, vocabulary, settings, out / "model")
-                log.write(step, figures)
-                print("validation", "  ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
-                # Last of all: what a kill left half done before this is done again.
-                state = {"model": trainer.state_dict(), "optimisers": [o.state_dict() for o in groups]}
-                state |= {"average": average.weights, "step": step, "streams": streams, "log": log.sums}
-                loop.save_checkpoint(out, state | {"settings": asdict(settings)})
-        if stop:
-            break
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-
-
-def move(pack: Pack, device: torch.device) -> Pack:
-    """The pack with its tensors on a device."""
-    return replace(
-        pack, **{name: getattr(pack, name).to(device) for name in ("ids", "labels", "positions", "pointers")}
-    )
+    with saving(out.parent, fresh):
+        plain.save_pretrained(fresh)
+        vocabulary.tokenizer.save_pretrained(fresh)
+        if settings.lexicon and (lexicon := load_lexicon(Path(settings.lexicon))):
+            save_lexicon(lexicon, fresh)
+        shutil.rmtree(out, ignore_errors=True)
+        fresh.rename(out)

@@ -20,6 +20,7 @@ from llasa.data import upstream
 from llasa.data.shards import read_rows, shard_files
 from llasa.errors import LlasaError
 from llasa.lexicon import PHONES, PUNCTUATION, pronounce
+from llasa.train.chat import conversation, open_chat
 from llasa.vocabulary import Vocabulary
 
 UNKNOWN = -1  # no frame target
@@ -34,12 +35,15 @@ class Sample:
         first_target: index of the first token that the loss is on, `<|SPEECH_GENERATION_START|>`.
         pointers: (T,) for the token at t, the index of the text token that the *next* token speaks; UNKNOWN if none.
         index: its place in the corpus' endless order of samples.
+        chat: of a conversation in text, (T,) bool: the tokens that the loss is on. None of speech, where it is on all
+            from `first_target`.
     """
 
     ids: np.ndarray
     first_target: int
     pointers: np.ndarray
     index: int = 0
+    chat: np.ndarray | None = None
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Pack:
     Attributes:
         ids, labels, positions, pointers: (T,) int64; labels are -100 where there is no loss and already shifted, so
             `labels[t]` is what position t predicts; pointers are indices into the row.
+        chat: (T,) bool: whether the label is of a conversation in text.
         bounds: where each sample starts, and where the last ends: (n + 1,) ints. Attention must not cross them.
         waiting: indices of the samples that were made and are in no pack yet, in order.
         last: index of the last sample made; with `waiting`, all that is needed to go on with the next pack.
@@ -58,6 +63,7 @@ class Pack:
     labels: torch.Tensor
     positions: torch.Tensor
     pointers: torch.Tensor
+    chat: torch.Tensor
     bounds: list[int]
     seconds: float
     waiting: list[int]
@@ -68,7 +74,7 @@ class Corpus:
     """All utterances of some folders of codes shards, in memory (2 bytes a code: 0.4 MB an hour of speech).
 
     A folder may hold upstream's rows instead, of which those of `split` are taken. They stay on disk, and are trained
-    on as they are: their tokens, nothing said before.
+    on as they are: their tokens, nothing said before. So do conversations (see `llasa.train.chat`).
 
     Attributes:
         rows: the utterances that have a text.
@@ -79,7 +85,13 @@ class Corpus:
         LlasaError: no utterance has a text.
     """
 
-    def __init__(self, folders: dict[Path, int], limit: int | None = None, split: str = "train") -> None:
+    def __init__(
+        self,
+        folders: dict[Path, int],
+        limit: int | None = None,
+        split: str = "train",
+        chat: dict[str, int] | None = None,
+    ) -> None:
         self.rows: list[dict[str, Any]] = []
         self.order: list[int] = []
         self.speakers: dict[str, list[int]] = defaultdict(list)
@@ -97,6 +109,10 @@ class Corpus:
                         self.speakers[row["speaker"]].append(len(self.rows))
                         self.order += [len(self.rows)] * weight
                         self.rows.append(row)
+        for source, weight in (chat or {}).items():
+            conversations = open_chat(source)
+            self.order += [*range(len(self.rows), len(self.rows) + len(conversations))] * weight
+            self.rows += [{"chat": conversations, "at": i, "speaker": ""} for i in range(len(conversations))]
         if not self.order:
             raise LlasaError(
                 f"no utterance in {', '.join(map(str, folders))} has a text: there is nothing to learn from"
@@ -117,6 +133,9 @@ class Reader:
         if "tokens" in rows[0]:
             ids, first = upstream.sequence(rows[0]["tokens"], self.vocabulary)
             return Sample(ids, first, np.full(len(ids), UNKNOWN))
+        if "chat" in rows[0]:
+            ids, targets = conversation(rows[0]["chat"][rows[0]["at"]]["messages"], self.vocabulary.tokenizer)
+            return Sample(ids, len(ids), np.full(len(ids), UNKNOWN), chat=targets)
         texts = [self.text(row["text"], lambda word: rng.random() < self.spell) for row in rows]
         prompt = self.vocabulary.prompt(" ".join(texts))
         codes = np.concatenate([row["codes"] for row in rows])
@@ -197,7 +216,7 @@ def samples(
     index alone, so whoever knows where a run was can go on with exactly the samples that would have come.
 
     Args:
-        longest: tokens; longer samples are not made.
+        longest: tokens; longer samples, conversations too, are not made.
         joined: probability that one more utterance of the speaker is said before.
 
     Raises:
@@ -254,18 +273,24 @@ def pack(chosen: list[Sample], tokens: int, rate: float, pad: int) -> Pack:
     """Samples into one row of `tokens`."""
     ids = torch.full((tokens,), pad)
     labels, pointers = torch.full((tokens,), -100), torch.full((tokens,), UNKNOWN)
+    chat = torch.zeros(tokens, dtype=torch.bool)
     positions, bounds, speech = torch.zeros(tokens, dtype=torch.long), [0], 0
     for sample in chosen:
         start, size = bounds[-1], len(sample.ids)
         ids[start : start + size] = torch.from_numpy(sample.ids)
         first = sample.first_target
-        labels[start + first - 1 : start + size - 1] = ids[start + first : start + size]
+        if sample.chat is None:
+            labels[start + first - 1 : start + size - 1] = ids[start + first : start + size]
+            speech += size - first - 2
+        else:
+            targets = torch.from_numpy(sample.chat)[1:]
+            labels[start : start + size - 1] = torch.where(targets, ids[start + 1 : start + size], -100)
+            chat[start : start + size - 1] = targets
         where = torch.from_numpy(sample.pointers)
         pointers[start : start + size] = torch.where(where >= 0, where + start, UNKNOWN)
         positions[start : start + size] = torch.arange(size)
         bounds.append(start + size)
-        speech += size - first - 2
     if bounds[-1] < tokens:
         positions[bounds[-1] :] = torch.arange(tokens - bounds[-1])
         bounds.append(tokens)
-    return Pack(ids, labels, positions, pointers, bounds, speech / rate, [], 0)
+    return Pack(ids, labels, positions, pointers, chat, bounds, speech / rate, [], 0)

@@ -5,10 +5,13 @@ and at the end, and the same command started again continues from it.
 """
 
 import contextlib
+import fcntl
 import json
 import math
 import os
+import platform
 import re
+import shutil
 import signal
 import sys
 import time
@@ -84,24 +87,31 @@ def optimisers(
     return groups
 
 
-def set_learning_rate(groups: list[torch.optim.Optimizer], step: int, warmup: int, total: int) -> None:
+def set_learning_rate(
+    groups: list[torch.optim.Optimizer], step: int, warmup: int, total: int, floor: float = 0.05
+) -> None:
     """Moves every group along the schedule from its own peak."""
     for optimiser in groups:
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, group["peak"], warmup, total)
+            group["lr"] = learning_rate(step, group["peak"], warmup, total, floor)
 
 
 class Average:
-    """Exponential moving average of a model's parameters, with a warm-up so that the start is forgotten fast."""
+    """Exponential moving average of a model's parameters, with a warm-up so that the start is forgotten fast.
+
+    With a decay of 0 it holds nothing and changes nothing.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters() if decay and p.requires_grad}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         names = [(self.weights[name], p) for name, p in model.named_parameters() if name in self.weights]
+        if not names:
+            return
         torch._foreach_lerp_([a for a, _ in names], [p.detach() for _, p in names], 1 - decay)
 
     @contextlib.contextmanager
@@ -122,11 +132,73 @@ class Average:
                 parameter.copy_(weights[name])
 
 
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """The stage's folder, made if need be, for this run alone.
+
+    The lock is the kernel's, on a file that says whose it is: whoever held it and died, however it died, holds it no
+    more.
+
+    Raises:
+        LlasaError: another run is writing into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise LlasaError(f"cannot write into {folder}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another one"
+            raise LlasaError(
+                f"a run ({holder}) is writing into {folder}: wait for it, stop it, or choose another `out`"
+            ) from error
+        file.truncate(0)
+        print(f"process {os.getpid()} on {platform.node()}", file=file, flush=True)
+        yield
+
+
+@contextlib.contextmanager
+def saving(folder: Path, half: Path | None = None) -> Iterator[None]:
+    """Around what writes into a stage's folder: a full disk is one line, and `half`, what it left half written, goes.
+
+    Raises:
+        LlasaError: it could not be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        kept = "the last good checkpoint is kept" if (folder / CHECKPOINT).exists() else "there is no checkpoint yet"
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LlasaError(
+            f"cannot write into {folder}: {reason}; {kept}: make room and start the same command again"
+        ) from error
+    finally:
+        if half is not None and half.is_dir():
+            shutil.rmtree(half, ignore_errors=True)
+        elif half is not None:
+            half.unlink(missing_ok=True)
+
+
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Replaces the stage's checkpoint in one step, so that a kill leaves the old one or the new one."""
+    """Replaces the stage's checkpoint in one step, so that a kill or a full disk leaves the old one or the new one.
+
+    Raises:
+        LlasaError: the disk is full.
+    """
     temporary = folder / f".{CHECKPOINT}.tmp"
-    torch.save(state, temporary)
-    os.replace(temporary, folder / CHECKPOINT)
+    with saving(folder, temporary):
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's archive writer, of whatever the system said
+            free = shutil.disk_usage(folder).free / 2**30
+            raise OSError(0, f"the checkpoint could not be written ({free:.1f} GB are free)") from error
+        os.replace(temporary, folder / CHECKPOINT)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -183,10 +255,11 @@ class Log:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One row of figures, at once."""
-        for key, value in values.items():
-            self.board.add_scalar(f"{self.name}/{key}", value, step)
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step} | {k: round(v, 5) for k, v in values.items()}) + "\n")
+        with saving(self.folder):
+            for key, value in values.items():
+                self.board.add_scalar(f"{self.name}/{key}", value, step)
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step} | {k: round(v, 5) for k, v in values.items()}) + "\n")
 
 
 def check_finite(name: str, step: int, losses: dict[str, float]) -> None:

@@ -4,7 +4,9 @@
 where there are GPUs and over gloo where there are none.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,13 +32,36 @@ def make_accelerator() -> Any:
         if on(f"ACCELERATE_USE_{name}"):
             raise LlasaError(f"each process holds the whole model here: launch without {name.replace('_', '-')}")
     if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
-        raise LlasaError("gradients are not accumulated here: launch without it and raise `tokens` in the recipe")
+        raise LlasaError(
+            "the launcher cannot accumulate gradients: launch without it and set `micro_batches` in the recipe"
+        )
     # On CPUs accelerate's launcher leaves the starting of processes to MPI, and without it quietly starts one alone.
     if on("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ and not any(size in os.environ for size in _SIZES):
         raise LlasaError(
             "`accelerate launch --cpu` starts one process only where there is no MPI: use "
             "`torchrun --standalone --nproc-per-node 2 -m llasa.cli train lm RECIPE`"
         )
-    # The model's buffers are constants: nothing to broadcast.
-    plain = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # The model's buffers are constants: nothing to broadcast. Gradients live in the buckets that are sent, once.
+    plain = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     return Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available(), kwargs_handlers=[plain])
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around what one process does for all: if it fails there, all end, and that one says why.
+
+    Raises:
+        LlasaError: it failed in this process.
+        SystemExit: it failed in another.
+    """
+    from accelerate.utils import gather_object
+
+    problem = ""
+    try:
+        yield
+    except LlasaError as error:
+        problem = str(error)
+    if any(gather_object([problem])):
+        if problem:
+            raise LlasaError(problem)
+        raise SystemExit(1)

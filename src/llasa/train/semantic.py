@@ -210,9 +210,17 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def train(settings: Settings) -> None:
-    """Trains, or goes on training, in `settings.out`; leaves the recogniser in `out/model`."""
+    """Trains, or goes on training, in `settings.out`; leaves the recogniser in `out/model`.
+
+    Raises:
+        LlasaError: another run is writing into the folder, the disk is full, or a loss is no longer a number.
+    """
+    with loop.claimed(Path(settings.out)):
+        _train(settings)
+
+
+def _train(settings: Settings) -> None:
     out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     model = make_model(settings).train()
     probes = Probes(settings.hidden)
@@ -243,7 +251,7 @@ def train(settings: Settings) -> None:
         if clock.due() or step == settings.steps:
             state = {"model": both.state_dict(), "optimisers": [o.state_dict() for o in groups]}
             loop.save_checkpoint(out, state | {"average": average.weights, "step": step, "settings": asdict(settings)})
-            with average.swapped(both):
+            with average.swapped(both), loop.saving(out):
                 figures = validate(model, probes, held_out, settings.tap)
                 model.save_pretrained(out / "model")
                 torch.save(probes.state_dict(), out / "probes.pt")

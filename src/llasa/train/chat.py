@@ -1,0 +1,83 @@
+"""Conversations in plain text, mixed into the training so that the model keeps what its base could say.
+
+Knows where conversations lie and how a chat template writes them; knows nothing of speech or of models. A row of a
+source has `messages`, each with a `role` and a `content`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llasa.errors import LlasaError
+
+# Llama 3's template writes today's date into every conversation; a run that goes on tomorrow must read the same.
+DATE = "26 Jul 2024"
+
+
+def open_chat(source: str) -> Any:
+    """The conversations of a JSONL file or of a data set on the hub, as a `datasets.Dataset`, mapped from disk.
+
+    Args:
+        source: a file with one `{"messages": [...]}` a line, or what `datasets.load_dataset` takes; `:SPLIT` behind it
+            names a split other than `train`.
+
+    Raises:
+        LlasaError: it cannot be read, is empty, or has no messages.
+    """
+    import datasets
+
+    name, _, split = source.partition(":")
+    datasets.disable_progress_bars()
+    try:
+        if Path(source).is_file():
+            found = datasets.load_dataset("json", data_files=source, split="train")
+        else:
+            found = datasets.load_dataset(name, split=split or "train")
+    except Exception as error:  # of the library, of pyarrow, of the hub
+        reason = str(error.__cause__ or error).splitlines() or [type(error).__name__]
+        raise LlasaError(
+            f"cannot read the conversations of {source} ({reason[0]}): "
+            'pass a JSONL file of {"messages": [...]} or the id of a data set'
+        ) from error
+    if "messages" not in found.column_names or not len(found):
+        raise LlasaError(f"{source} has no conversations: each row needs `messages` with `role` and `content`")
+    return found
+
+
+def conversation(messages: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A conversation in the tokenizer's chat template, up to its last assistant's turn.
+
+    Returns:
+        ids: (T,) int64.
+        targets: (T,) bool: the assistant's words and the token that ends each of its turns.
+
+    Raises:
+        LlasaError: there is no assistant's turn, a message lacks its role or content, or the template writes a
+            conversation in another way once it goes on.
+    """
+    if not all(isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages):
+        raise LlasaError("a message without `role` and `content` among the conversations: remove it")
+
+    def ids(part: Sequence[dict[str, Any]], opened: bool) -> list[int]:
+        turns = [{"role": message["role"], "content": message["content"]} for message in part]
+        return tokenizer.apply_chat_template(
+            turns, tokenize=True, return_dict=False, add_generation_prompt=opened, date_string=DATE
+        )
+
+    whole: list[int] = []
+    spans = []
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant":
+            before, after = ids(messages[:i], True), ids(messages[: i + 1], False)
+            if after[: len(before)] != before or before[: len(whole)] != whole:
+                raise LlasaError("this model's chat template rewrites earlier turns: it cannot be trained on chat")
+            whole = after
+            spans.append((len(before), len(after)))
+    if not spans:
+        raise LlasaError("a conversation without an assistant's turn among the conversations: remove it")
+    targets = np.zeros(len(whole), dtype=bool)
+    for start, end in spans:
+        targets[start:end] = True
+    return np.array(whole), targets

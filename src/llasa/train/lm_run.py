@@ -1,0 +1,155 @@
+"""The run that trains the language model: streams, steps, checkpoints, on one process or several."""
+
+import contextlib
+import itertools
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from llasa.errors import LlasaError
+from llasa.lexicon import load_lexicon
+from llasa.loading import find_model
+from llasa.train import loop
+from llasa.train.lm import Settings, Trainer, make_model, save_model
+from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
+from llasa.train.lm_validation import validate
+from llasa.train.plan import require_memory
+from llasa.train.processes import make_accelerator, together
+
+TERMS = ("speech", "text", "pointing")
+
+
+def train(settings: Settings) -> None:
+    """Trains, or goes on training, in `settings.out`; leaves the model folder in `out/model`.
+
+    On one process, or on several under `torchrun` or `accelerate launch`. Each makes packs of its own share of the
+    corpus; a step is then what one process would do with all their packs. Only the main process writes. Where each
+    process is in the corpus is part of the checkpoint: a run that was stopped or killed ends like one that was not.
+
+    Raises:
+        LlasaError: the settings or the launcher ask for what cannot be, another run is writing into the folder, the
+            disk is full, or the loss is no longer a number.
+    """
+    if settings.longest > settings.tokens:
+        raise LlasaError(f"a sample of `longest: {settings.longest}` doesn't fit into `tokens: {settings.tokens}`")
+    if settings.micro_batches < 1:
+        raise LlasaError(f"`micro_batches: {settings.micro_batches}` leaves nothing to train on: it is 1 or more")
+    accelerator = make_accelerator()
+    require_memory(settings, accelerator.device, accelerator.num_processes)
+    with contextlib.ExitStack() as lock:
+        with together():
+            if accelerator.is_main_process:
+                lock.enter_context(loop.claimed(Path(settings.out)))
+        _train(settings, accelerator)
+
+
+def _train(settings: Settings, accelerator: Any) -> None:
+    from accelerate.utils import gather_object
+
+    main, processes, device = accelerator.is_main_process, accelerator.num_processes, accelerator.device
+    out = Path(settings.out)
+    torch.manual_seed(settings.seed)
+    model, vocabulary = make_model(settings)
+    trainer = Trainer(model, settings).train()
+    groups = loop.optimisers(trainer, settings.lr, settings.muon_lr, decay=settings.decay)
+    saved = loop.load_checkpoint(out) or {"step": 0, "streams": [], "log": {}}
+    if "model" in saved:
+        trainer.load_state_dict(saved["model"])
+    wrapped, *optimisers = accelerator.prepare(trainer, *groups)
+    for optimiser, state in zip(groups, saved.get("optimisers", []), strict=False):
+        optimiser.load_state_dict(state)
+    step = saved["step"]
+
+    codec = AutoConfig.from_pretrained(find_model(settings.codec))
+    rate, pad = codec.sampling_rate / codec.hop_length, vocabulary.tokenizer.pad_token_id or 0
+    lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
+    reader = Reader(vocabulary, lexicon, rate, settings.spell)
+    corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()}, chat=settings.chat)
+    indices = sample_indices(saved["streams"], accelerator.process_index, processes)
+    source = samples(corpus, reader, settings.seed, settings.longest, settings.joined, indices)
+    stream = packs(source, settings.tokens, rate, pad)
+
+    clock = loop.Clock(settings.checkpoint_minutes, quiet=not main)
+    if main:
+        average = loop.Average(trainer, settings.ema)
+        if "average" in saved:
+            average.weights = {name: tensor.to(device) for name, tensor in saved["average"].items()}
+        log = loop.Log(out, "lm", settings.steps, after=step)
+        log.sums = saved["log"]
+        unseen, still = Corpus({Path(settings.validation): 1}, 150, "val"), Reader(vocabulary, lexicon, rate)
+        fixed = packs(samples(unseen, still, 0, settings.longest, 0.0, itertools.count()), settings.tokens, rate, pad)
+        held_out = [move(next(fixed), device) for _ in range(4)]
+    while step < settings.steps:
+        batch = [move(next(stream), device) for _ in range(settings.micro_batches)]
+        loop.set_learning_rate(groups, step, settings.warmup, settings.steps, settings.lr_floor)
+        losses = backward(settings, accelerator, wrapped, batch)
+        # What all must agree on before the next step: whether to stop after this one, and whether to save it.
+        facts = losses.new_tensor([sum(pack.seconds for pack in batch), clock.stop, main and clock.due()])
+        speech, text, pointing, *facts = accelerator.reduce(torch.cat([losses, facts]), "mean").tolist()
+        values = {"speech": speech} | ({"text": text} if settings.chat else {})
+        values |= {"pointing": pointing} if settings.pointing_heads else {}
+        values["gradient"] = float(accelerator.clip_grad_norm_(trainer.parameters(), 1.0))
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        step += 1
+        loop.check_finite("lm", step, values)
+        seconds, stop, due = facts[0] * processes, facts[1] > 0, facts[2] > 0
+        if main:
+            average.update(trainer, step)
+            log.step(step, seconds, values)
+        if stop or due or step == settings.steps:
+            streams = gather_object([(batch[-1].waiting, batch[-1].last)])
+            with together():
+                if main:
+                    with average.swapped(trainer), accelerator.autocast(), loop.saving(out):
+                        figures = validate(trainer, held_out, out, step)
+                        save_model(model, vocabulary, settings, out / "model")
+                    log.write(step, figures)
+                    print("validation", "  ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
+                    # Last of all: what a kill left half done before this is done again.
+                    state = {"model": trainer.state_dict(), "optimisers": [o.state_dict() for o in groups]}
+                    state |= {"average": average.weights, "step": step, "streams": streams, "log": log.sums}
+                    loop.save_checkpoint(out, state | {"settings": asdict(settings)})
+        if stop:
+            break
+    accelerator.wait_for_everyone()
+    # Before the processes part: the last to hold their connection ends its threads, and DDP would do so while holding
+    # Python's lock, which one of those threads may be waiting for.
+    del wrapped
+    accelerator.free_memory()
+    accelerator.end_training()
+
+
+def backward(settings: Settings, accelerator: Any, wrapped: Any, batch: list[Pack]) -> torch.Tensor:
+    """Adds up the gradients of a step's micro-batches, as if they and those of all processes were one row.
+
+    Returns:
+        This process' part of each of TERMS: their mean over the processes is the mean over all tokens of the step.
+    """
+    spoken = [(pack.labels >= 0) & ~pack.chat for pack in batch]
+    kinds = zip(spoken, [p.chat for p in batch], [p.pointers >= 0 for p in batch], strict=True)
+    counts = torch.stack([torch.stack([kind.sum() for kind in pack]) for pack in kinds])
+    totals = accelerator.reduce(counts.sum(0), "sum")
+    # Where one pack has more tokens than another, its mean loss counts for more: all tokens count the same, and those
+    # of text as much as those of speech.
+    weights = counts * accelerator.num_processes / totals.clamp(min=1)
+    shares = torch.cat([totals[:2] / totals[:2].sum().clamp(min=1), weights.new_tensor([settings.pointing_weight])])
+    added = torch.zeros_like(shares)
+    for i, pack in enumerate(batch):
+        with contextlib.nullcontext() if i == len(batch) - 1 else accelerator.no_sync(wrapped):
+            terms = wrapped(pack)
+            zero = torch.zeros_like(terms["speech"])
+            losses = torch.stack([terms.get(name, zero) for name in TERMS]) * weights[i]
+            accelerator.backward((losses * shares).sum())
+        added += losses.detach()
+    return added
+
+
+def move(pack: Pack, device: torch.device) -> Pack:
+    """The pack with its tensors on a device."""
+    names = ("ids", "labels", "positions", "pointers", "chat")
+    return replace(pack, **{name: getattr(pack, name).to(device) for name in names})

@@ -1,0 +1,18 @@
+"""Packs of the language model, put together."""
+
+from dataclasses import replace
+
+import torch
+
+from llasa.train.lm_data import Pack
+
+
+def union(left: Pack, right: Pack) -> Pack:
+    """Both packs in one row."""
+    size = len(left.ids)
+    shifted = torch.where(right.pointers >= 0, right.pointers + size, right.pointers)
+    joined = {
+        name: torch.cat([getattr(left, name), getattr(right, name)]) for name in ("ids", "labels", "positions", "chat")
+    }
+    bounds = [*left.bounds, *(bound + size for bound in right.bounds[1:])]
+    return replace(left, **joined, pointers=torch.cat([left.pointers, shifted]), bounds=bounds)

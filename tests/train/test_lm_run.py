@@ -1,0 +1,203 @@
+"""Steps in parts, folders with one owner, and what happens when the disk or the numbers run out."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from packed import union
+
+from llasa.cli import main
+from llasa.data.shards import CODES_SCHEMA, write_shard
+from llasa.errors import LlasaError
+from llasa.lexicon import load_lexicon
+from llasa.train import loop
+from llasa.train.lm import Settings, Trainer, make_model
+from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
+from llasa.train.lm_run import backward, train
+from llasa.train.processes import make_accelerator
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from llasa.train.loop import claimed
+with claimed(Path(sys.argv[1])):
+    print("mine", flush=True)
+    time.sleep(600)
+"""
+
+
+def two_packs(recipe: dict[str, Any], **changes: Any) -> tuple[Settings, Trainer, list[Pack]]:
+    """A trainer in float32, and the first packs of its corpus."""
+    settings = Settings(**(recipe | {"out": ""} | changes))
+    torch.manual_seed(0)
+    model, vocabulary = make_model(settings)
+    lexicon, corpus = load_lexicon(Path(recipe["lexicon"])), Corpus({Path(folder): 1 for folder in settings.corpus})
+    reader, pad = Reader(vocabulary, lexicon, 50.0, settings.spell), vocabulary.tokenizer.pad_token_id
+    stream = packs(samples(corpus, reader, 0, 200, settings.joined, sample_indices([], 0, 1)), 256, 50.0, pad)
+    return settings, Trainer(model, settings).train(), [next(stream), next(stream)]
+
+
+def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
+    found = {name: parameter.grad for name, parameter in trainer.named_parameters() if parameter.grad is not None}
+    trainer.zero_grad()
+    return found
+
+
+def test_micro_batches_are_one_row_in_parts(recipe: dict[str, Any]) -> None:
+    settings, trainer, (left, right) = two_packs(recipe)
+    assert int((left.labels >= 0).sum()) != int((right.labels >= 0).sum())  # or plain means would do as well
+    losses = backward(settings, make_accelerator(), trainer, [left, right])
+    parts = gradients(trainer)
+    terms = trainer(union(left, right))
+    (terms["speech"] + settings.pointing_weight * terms["pointing"]).backward()
+    assert losses.tolist() == pytest.approx([float(terms["speech"].detach()), 0, float(terms["pointing"].detach())])
+    for name, gradient in gradients(trainer).items():
+        assert torch.allclose(parts[name], gradient, atol=1e-6), name
+
+
+def test_gradient_checkpointing_changes_no_gradient(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llasa.train.lm.LOGITS", 50)  # several parts of logits, the last one shorter
+    found = []
+    for on in (False, True):
+        settings, trainer, pair = two_packs(recipe, gradient_checkpointing=on)
+        losses = backward(settings, make_accelerator(), trainer, pair)
+        found.append((losses, gradients(trainer)))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6)
+    assert found[0][1].keys() == found[1][1].keys()
+    assert all(torch.allclose(found[1][1][name], gradient, atol=1e-6) for name, gradient in found[0][1].items())
+
+
+def test_a_run_as_the_papers_keeps_no_average_and_goes_on(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Two micro-batches, checkpointing, AdamW alone: stopped at half, it ends like a run that was not."""
+    paper = recipe | {
+        "micro_batches": 2, "gradient_checkpointing": True, "muon_lr": 0, "factored": False, "ema": 0, "lr_floor": 0,
+        "pointing_heads": [], "joined": 0, "tokens": 200, "chat": {str(chat(tmp_path)): 2},
+    }  # fmt: skip
+    train(Settings(**paper, out=str(tmp_path / "whole")))
+    parts = Settings(**(paper | {"steps": 12}), out=str(tmp_path / "parts"))
+    stop_after(parts, 5)
+    train(parts)
+    ends = [torch.load(tmp_path / name / loop.CHECKPOINT, weights_only=False) for name in ("whole", "parts")]
+    assert ends[0]["average"] == {}
+    assert len(ends[0]["optimisers"]) == 1
+    assert ends[0]["streams"] == ends[1]["streams"]
+    assert all(torch.equal(ends[1]["model"][name], tensor) for name, tensor in ends[0]["model"].items())
+    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "parts")]
+    assert '"text": ' in logs[0]
+
+
+def chat(folder: Path) -> Path:
+    talk = (
+        '{{"messages": [{{"role": "user", "content": "the cat {0}"}}, {{"role": "assistant", "content": "sat {0}"}}]}}'
+    )
+    path = folder / "chat.jsonl"
+    path.write_text("\n".join(talk.format("the " * i) for i in range(4)))
+    return path
+
+
+def stop_after(settings: Settings, steps: int) -> None:
+    """Runs until the checkpoint of a step, as a signal would end it."""
+    clock = loop.Clock
+
+    class Short(clock):  # type: ignore[misc, valid-type]
+        count = 0
+
+        def due(self) -> bool:
+            self.count += 1
+            self.stop = self.count >= steps - 1
+            return super().due()
+
+    loop.Clock = Short  # type: ignore[misc]
+    try:
+        train(settings)
+    finally:
+        loop.Clock = clock  # type: ignore[misc]
+    assert torch.load(Path(settings.out) / loop.CHECKPOINT, weights_only=False)["step"] == steps
+
+
+def test_a_folder_has_one_writer(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "lm"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "mine\n"
+        with pytest.raises(LlasaError, match=rf"process {holder.pid} on .* is writing into"):
+            train(Settings(**recipe, out=str(out)))
+        assert sorted(path.name for path in out.iterdir()) == ["lock"]
+        holder.kill()
+    with loop.claimed(out):  # what the dead one left is no lock
+        pass
+
+
+@pytest.mark.parametrize("stage", ["semantic", "codec"])
+def test_the_other_stages_claim_their_folders_too(stage: str, tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "tiny" / f"{stage}.yaml"
+    changed = tmp_path / "stage.yaml"
+    changed.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"out": str(tmp_path / "out")}))
+    with loop.claimed(tmp_path / "out"), pytest.raises(SystemExit) as ended:
+        main(["train", stage, str(changed)])
+    assert ended.value.code == 1
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lm"
+    train(Settings(**(recipe | {"steps": 3}), out=str(out)))
+    before = (out / loop.CHECKPOINT).read_bytes()
+    (out / f".{loop.CHECKPOINT}.tmp").symlink_to("/dev/full")
+    path = tmp_path / "lm.yaml"
+    path.write_text(yaml.safe_dump(recipe | {"out": str(out)}))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "lm", str(path), "--threads", "1"])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the last good checkpoint is kept: make room" in error
+    assert (out / loop.CHECKPOINT).read_bytes() == before
+    assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]
+    train(Settings(**recipe, out=str(out)))  # there is room again
+    assert torch.load(out / loop.CHECKPOINT, weights_only=False)["step"] == 12
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lm"
+    train(Settings(**(recipe | {"steps": 3}), out=str(out)))
+    saved = torch.load(out / loop.CHECKPOINT, weights_only=False)
+    saved["model"]["model.model.norm.weight"][0] = float("nan")
+    torch.save(saved, out / loop.CHECKPOINT)
+    before = (out / loop.CHECKPOINT).read_bytes()
+    path = tmp_path / "lm.yaml"
+    path.write_text(yaml.safe_dump(recipe | {"out": str(out)}))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "lm", str(path), "--threads", "1"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("is nan at step 4; the last good checkpoint is kept")
+    assert (out / loop.CHECKPOINT).read_bytes() == before
+
+
+def test_a_corpus_that_all_lies_in_one_kind_of_row_packs_full(tmp_path: Path) -> None:
+    """Over 97 % of a preset's row is samples, of utterances as long as corpora have them."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "id": str(i), "text": "a " * 40, "codes": np.zeros(int(size), dtype=np.uint16), "speaker": "",
+            "language": "en", "seconds": size / 50, "phones": [], "ends": [],
+        }
+        for i, size in enumerate(rng.gamma(3.0, 130, 400).clip(50, 1800))
+    ]  # fmt: skip
+    write_shard(tmp_path / "0.parquet", rows, CODES_SCHEMA)
+    from llasa.lexicon import ALPHABET
+    from llasa.vocabulary import character_tokenizer, read_vocabulary
+
+    reader = Reader(read_vocabulary(character_tokenizer(ALPHABET, 64, context=2048)), None, 50.0)
+    for tokens in (4096, 16384):
+        stream = packs(samples(Corpus({tmp_path: 1}), reader, 0, 2048, 0.0, sample_indices([], 0, 1)), tokens, 50.0, 1)
+        taken = [next(stream) for _ in range(12)]
+        useful = sum(int((pack.ids != 1).sum()) for pack in taken) / (12 * tokens)
+        assert useful > 0.97
