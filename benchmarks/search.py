@@ -22,7 +22,7 @@ from machine import describe, on_two_cores
 
 RESULTS = Path(__file__).parent / "results"
 WORDS, LIKENESS = "pocketsphinx", "distance"  # the studies' judges
-ROWS, TIMED, ROUNDS = 16, 8, 3
+ROWS, TIMED, ROUNDS = 16, 6, 3
 VOICES, UTTERANCES = ("rms", "slt", "awb"), 300
 HEADINGS = {
     "overhead": "What it costs beside sampling",
