@@ -1,8 +1,12 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""The one exception, and the one warning, whose messages are meant for the person at the keyboard."""
 
 
 class LlasaError(Exception):
     """Bad input, or a missing or broken file. The message is one line: what is wrong, and what to do about it."""
+
+
+class LlasaWarning(UserWarning):
+    """Something the user should know, although the work goes on."""
 
 
 def need_extra(extra: str, *modules: str) -> None:

@@ -22,7 +22,7 @@ from llasa.checkpoint import open_checkpoint
 from llasa.codec import Codec
 from llasa.defaults import SETTINGS, dtype_of, sampling_of
 from llasa.engine import Engine, Sampling
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, LlasaWarning
 from llasa.lexicon import load_lexicon
 from llasa.loading import (
     check_device,
@@ -56,10 +56,6 @@ class Progress(Protocol):
     """Called with the seconds of audio so far, and about how many there will be."""
 
     def __call__(self, spoken: float, expected: float, /) -> None: ...
-
-
-class LlasaWarning(UserWarning):
-    """Something the user should know, although the work goes on."""
 
 
 class Llasa:
@@ -152,8 +148,8 @@ class Llasa:
             max_seconds: the longest that one chunk may last; by default worked out from its length.
             speaker: a name that the model was tuned to speak as; the model's default voice is then left out.
             best_of: says each chunk so many times and keeps the best.
-            search: another way to spend compute, as `search.parse` reads it: "beam:4x4", "mixed:4x4@2s+16".
-            verify: who judges, as `verifiers.make_judge` reads it: "content=1,speaker=0.5", or a function
+            search: another way to spend compute, as `search.strategy.parse` reads it: "beam:4x4", "mixed:4x4@2s+16".
+            verify: who judges, as `verifiers.combine.make_judge` reads it: "content=1,speaker=0.5", or a function
                 (texts, audios, references) -> numbers. By default the words: "content", the recogniser beside the
                 model, or "whisper" where there is none.
             budget: seconds; searches until they are over.
@@ -295,8 +291,7 @@ class Llasa:
             judge = make_judge(verify, str(self.engine.device))
             if isinstance(verify, str):
                 self._judges[verify] = judge
-        account = Account(strategy, judge.written)
-        return Tools(self.engine, self.vocabulary, self.codec, judge, self._rows, account)
+        return Tools(self.engine, self.vocabulary, self.codec, judge, self._rows, Account(strategy, judge.written))
 
     def _sampling(self, *values: float | None) -> Sampling:
         given: dict[str, Any] = {name: v for name, v in zip(SETTINGS, values, strict=True) if v is not None}

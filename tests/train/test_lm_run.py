@@ -15,6 +15,7 @@ from llasa.cli import main
 from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon
+from llasa.locks import claimed
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model
 from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
@@ -24,7 +25,7 @@ from llasa.train.processes import make_accelerator
 HOLD = """
 import sys, time
 from pathlib import Path
-from llasa.train.loop import claimed
+from llasa.locks import claimed
 with claimed(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(600)
@@ -127,9 +128,9 @@ def test_a_folder_has_one_writer(recipe: dict[str, Any], tmp_path: Path) -> None
         assert holder.stdout.readline() == "mine\n"
         with pytest.raises(LlasaError, match=rf"process {holder.pid} on .* is writing into"):
             train(Settings(**recipe, out=str(out)))
-        assert sorted(path.name for path in out.iterdir()) == ["lock"]
+        assert sorted(path.name for path in out.iterdir()) == [".lock"]
         holder.kill()
-    with loop.claimed(out):  # what the dead one left is no lock
+    with claimed(out):  # what the dead one left is no lock
         pass
 
 
@@ -138,7 +139,7 @@ def test_the_other_stages_claim_their_folders_too(stage: str, tmp_path: Path) ->
     recipe = Path(__file__).parents[2] / "recipes" / "tiny" / f"{stage}.yaml"
     changed = tmp_path / "stage.yaml"
     changed.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"out": str(tmp_path / "out")}))
-    with loop.claimed(tmp_path / "out"), pytest.raises(SystemExit) as ended:
+    with claimed(tmp_path / "out"), pytest.raises(SystemExit) as ended:
         main(["train", stage, str(changed)])
     assert ended.value.code == 1
 

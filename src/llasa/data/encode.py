@@ -9,14 +9,13 @@ The job, in `encode`: one process, or a Ray cluster (`cluster.py`), runs the tas
 keeps a second run out, `job.json` holds what the shards were made of and with.
 """
 
-import fcntl
 import io
 import json
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.data.sources import Source, Task
 from llasa.errors import LlasaError
 from llasa.loading import check_device, fingerprint
+from llasa.locks import claimed
 
 POOL = 128  # clips sorted by length together, and as many decoded ahead of them; 250 MB each at 30 s a clip
 BATCH = {"cpu": 1000}  # codes that go through at once; on a CPU more only leave its cache
@@ -94,11 +94,7 @@ def encode(
         LlasaError: another run writes the folder, it holds shards made of or with something else, or it cannot be
             written.
     """
-    try:
-        job.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LlasaError(f"cannot make the folder {job.out}: {(error.strerror or str(error)).lower()}") from error
-    with _locked(job.out):
+    with claimed(job.out):
         _check_job(source, job)
         for left in job.out.glob(".*.tmp"):
             left.unlink()
@@ -208,21 +204,6 @@ def _ahead(work: Callable[[Item], Clip], items: Iterable[Item], workers: int) ->
 def _codes_row(item: Item, codes: np.ndarray, seconds: float) -> dict[str, Any]:
     facts = {"id": item.id, "text": item.text, "speaker": item.speaker, "language": item.language}
     return facts | {"codes": codes, "seconds": seconds, "phones": item.phones, "ends": item.ends}
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder. The lock ends with the process, however that ends."""
-    try:
-        file = (out / ".lock").open("w")
-    except OSError as error:
-        raise LlasaError(f"cannot write to {out}: {(error.strerror or str(error)).lower()}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LlasaError(f"another run is writing {out}: wait until it ends, or choose another folder") from error
-        yield
 
 
 def _check_job(source: Source, job: Job) -> None:

@@ -20,6 +20,7 @@ from transformers import AutoModel, Xcodec2Config, Xcodec2Model
 from llasa.codec.features import HOP, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
 from llasa.errors import LlasaError
+from llasa.locks import claimed
 from llasa.train import loop
 from llasa.train.semantic import PHONE_NAMES
 from llasa.train.spectral import Discriminators, discriminator_loss, generator_losses, spectral_losses
@@ -278,7 +279,7 @@ def train(settings: Settings) -> None:
     Raises:
         LlasaError: another run is writing into the folder, the disk is full, or a loss is no longer a number.
     """
-    with loop.claimed(Path(settings.out)):
+    with claimed(Path(settings.out)):
         _train(settings)
 
 

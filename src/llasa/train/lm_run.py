@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon
 from llasa.loading import find_model
+from llasa.locks import claimed
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model, save_model
 from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
@@ -42,7 +43,7 @@ def train(settings: Settings) -> None:
     with contextlib.ExitStack() as lock:
         with together():
             if accelerator.is_main_process:
-                lock.enter_context(loop.claimed(Path(settings.out)))
+                lock.enter_context(claimed(Path(settings.out)))
         _train(settings, accelerator)
 
 

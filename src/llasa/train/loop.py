@@ -5,11 +5,9 @@ and at the end, and the same command started again continues from it.
 """
 
 import contextlib
-import fcntl
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import signal
@@ -130,35 +128,6 @@ class Average:
         for name, parameter in model.named_parameters():
             if name in weights:
                 parameter.copy_(weights[name])
-
-
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """The stage's folder, made if need be, for this run alone.
-
-    The lock is the kernel's, on a file that says whose it is: whoever held it and died, however it died, holds it no
-    more.
-
-    Raises:
-        LlasaError: another run is writing into it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
-    except OSError as error:
-        raise LlasaError(f"cannot write into {folder}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another one"
-            raise LlasaError(
-                f"a run ({holder}) is writing into {folder}: wait for it, stop it, or choose another `out`"
-            ) from error
-        file.truncate(0)
-        print(f"process {os.getpid()} on {platform.node()}", file=file, flush=True)
-        yield
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 from llasa.codec.features import HOP, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
 from llasa.lexicon import LETTERS, PHONES
+from llasa.locks import claimed
 from llasa.train import loop
 
 # The CTC alphabet, blank first: the layout of transformers' Wav2Vec2CTCTokenizer, "|" for the space.
@@ -215,7 +216,7 @@ def train(settings: Settings) -> None:
     Raises:
         LlasaError: another run is writing into the folder, the disk is full, or a loss is no longer a number.
     """
-    with loop.claimed(Path(settings.out)):
+    with claimed(Path(settings.out)):
         _train(settings)
 
 
