@@ -159,7 +159,7 @@ def test_two_runs_do_not_write_one_folder(job: Job, tmp_path: Path):
     corpus = folder(tmp_path / "corpus")
 
     def meanwhile(*_: Any) -> None:
-        with pytest.raises(LlasaError, match="is writing into .*: wait for it"):
+        with pytest.raises(LlasaError, match=r"is writing into .*: wait for it"):
             run(corpus, job)
 
     encode(find_source(str(corpus), shard=2), job, None, meanwhile, print)
