@@ -110,9 +110,8 @@ def search(tools: Tools, task: Task, strategy: Strategy) -> tuple[Candidate | No
         )
     else:
         return None, interrupted
-    if not len(chosen.samples):
-        with _timed(tools, "codec"):
-            chosen.samples = tools.codec.decode(chosen.codes)
+    with _timed(tools, "codec"):
+        chosen.samples = tools.codec.decode(chosen.codes)  # in full precision, and a beam's in one piece
     chosen.chosen = True
     return chosen, interrupted
 
@@ -253,7 +252,7 @@ def _hear(tools: Tools, task: Task, candidates: list[Candidate]) -> list[Candida
     pace = piece.expected * codec.hop / codec.rate / letters(piece.text)
     for candidate in candidates:
         if candidate.condemned is None:
-            with _timed(tools, "codec"):
+            with _timed(tools, "codec"), _as_fast_as_the_lm(tools):
                 candidate.samples = codec.decode(candidate.codes)
             with _timed(tools, "verifier"):
                 candidate.condemned = judge_sound(piece.text, candidate.samples, pace)
@@ -272,8 +271,8 @@ def _listen(
 ) -> None:
     """Gives the running candidates their sound so far, `ahead` codes of which they will not remember included.
 
-    Only the newest codes are decoded, with context, all rows at once, and in the language model's precision; what came
-    just before them is decoded again, now that it has something after it.
+    Only the newest codes are decoded, with context and all rows at once; what came just before them is decoded again,
+    now that it has something after it.
 
     Args:
         going: the candidates' rows.
@@ -287,14 +286,10 @@ def _listen(
         tokens = _extend(tools, task, peek, ahead).tokens
     known = max(0, before - LOOKAHEAD)
     first, hop = max(0, known - CONTEXT), tools.codec.hop
-    device = tools.codec.model.device.type
     for length in sorted({len(row) for row in tokens}):  # of one length but where one ends in the look-ahead
         places = [place for place, row in enumerate(tokens) if len(row) == length]
         codes = np.stack([tools.vocabulary.codes(tokens[place])[first:] for place in places])
-        with (
-            _timed(tools, "codec"),
-            torch.autocast(device, torch.bfloat16, enabled=tools.engine.llama.weights == torch.bfloat16),
-        ):
+        with _timed(tools, "codec"), _as_fast_as_the_lm(tools):
             made = tools.codec.decode_window(codes.astype(np.int64))
         for place, samples in zip(places, made, strict=True):
             new = samples[(known - first) * hop :]
@@ -329,6 +324,12 @@ def _check_memory(root: State, strategy: Strategy) -> None:
             f"a beam of {strategy.keep}x{strategy.width} needs {needed / 2**30:.1f} GiB for its KV cache, and "
             f"{free / 2**30:.1f} GiB are free: make it narrower"
         )
+
+
+def _as_fast_as_the_lm(tools: Tools) -> torch.autocast:
+    """The codec in the language model's precision, for what verifiers alone hear."""
+    fast = tools.engine.llama.weights == torch.bfloat16
+    return torch.autocast(tools.codec.model.device.type, torch.bfloat16, enabled=fast)
 
 
 @contextmanager
