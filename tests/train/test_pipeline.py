@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, Wav2Vec2BertForCTC, Xcodec2Model
 
@@ -25,6 +26,7 @@ SMALL = {
         "hidden": 32, "layers": 3, "tap": 2, "heads": 2, "intermediate": 64, "kernel": 5, "steps": 4,
         "batch_seconds": 4.0,
     },
+    "recogniser": {"tap": 2, "steps": 3, "batch_seconds": 4.0},
     "codec": {
         "tap": 2, "hidden": 64, "intermediate": 64, "layers": 1, "heads": 2, "encoder_hidden": 2, "levels": [4, 4, 4],
         "steps": 4, "shapes": [[32, 2]], "compile": False, "validation": ["runs/corpus/val"],
@@ -114,7 +116,7 @@ def test_codes_are_one_for_every_hop(built: Path) -> None:
 
 
 def test_every_stage_logs_its_losses_and_leaves_a_picture(built: Path) -> None:
-    for stage, steps in (("semantic", 4), ("codec", 4), ("lm", 6), ("decoder", 3)):
+    for stage, steps in (("semantic", 4), ("codec", 4), ("lm", 6), ("decoder", 3), ("recogniser", 3)):
         rows = [json.loads(line) for line in (built / "runs" / stage / "log.jsonl").read_text().splitlines()]
         assert rows[-1]["step"] == steps
         assert list((built / "runs" / stage / "tensorboard").iterdir())
@@ -128,6 +130,30 @@ def test_decoder_training_leaves_the_codes_alone(built: Path) -> None:
     moved = {name.split(".")[0] for name in before if not (before[name] == after[name]).all()}
     assert moved == {"acoustic_decoder", "quantizer"}
     assert (before["quantizer.project_in.weight"] == after["quantizer.project_in.weight"]).all()
+
+
+def test_the_recogniser_is_the_semantic_stage_s_trained_on(built: Path) -> None:
+    def weights(folder: str) -> dict[str, torch.Tensor]:
+        return Wav2Vec2BertForCTC.from_pretrained(built / folder, dtype=torch.float32).state_dict()
+
+    first, second, shipped = (
+        weights("runs/semantic/model"),
+        weights("runs/recogniser/model"),
+        weights("voice/recogniser"),
+    )
+    moved = [float((second[name] - first[name]).abs().max()) for name in first]
+    assert 0 < max(moved) < 0.1
+    assert all(torch.equal(shipped[name], second[name].half().float()) for name in second)
+
+
+def test_codes_without_a_codec_are_no_corpus_of_sound(built: Path) -> None:
+    settings = yaml.safe_load((built / "recipes/tiny/recogniser.yaml").read_text()) | {"codec": "", "out": "runs/deaf"}
+    (built / "deaf.yaml").write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        [sys.executable, "-m", "llasa.cli", "train", "semantic", "deaf.yaml"], cwd=built, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: there are shards of codes in the corpus")
 
 
 def test_the_assembled_folders_load_in_plain_transformers(built: Path) -> None:

@@ -47,8 +47,10 @@ def assemble(settings: Settings, out: Path) -> None:
             raise LlasaError(f"{runs / stage} has no model yet: run `llasa train {stage}` first")
     fresh = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
-    recogniser = Wav2Vec2BertForCTC.from_pretrained(runs / "semantic" / "model", dtype=torch.float32)
-    recogniser.half().save_pretrained(fresh / "recogniser")
+    # The recogniser that was trained on through the codec, where there was one.
+    recogniser = runs / "recogniser" / "model"
+    recogniser = recogniser if (recogniser / "config.json").exists() else runs / "semantic" / "model"
+    Wav2Vec2BertForCTC.from_pretrained(recogniser, dtype=torch.float32).half().save_pretrained(fresh / "recogniser")
     vocabulary = {symbol: index for index, symbol in enumerate(SYMBOLS)}
     (fresh / "recogniser" / "vocab.json").write_text(json.dumps(vocabulary))
     # The decoder's own run, where there was one, has the same codes and the better sound.

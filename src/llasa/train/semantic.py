@@ -4,6 +4,9 @@ CTC over letters on the last layer makes it a recogniser in its own right. The c
 X-codec2 takes layer 16 of 24), and two linear probes there decide what that layer keeps: one names the phone of each
 frame (flite prints where phones end), one gives back the mel spectrum, so that pitch and timbre are not thrown away.
 Probes are dropped at the end.
+
+A recogniser that is to judge speech made of codes is trained further on what the codec makes of the corpus: shards of
+codes stand in the corpus beside those of audio, and are heard through the codec.
 """
 
 import math
@@ -19,9 +22,12 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
+from llasa.codec import Codec
 from llasa.codec.features import HOP, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
+from llasa.errors import LlasaError
 from llasa.lexicon import LETTERS, PHONES
+from llasa.loading import check_weights, hush_transformers
 from llasa.locks import claimed
 from llasa.train import loop
 
@@ -33,11 +39,18 @@ GRID = 2  # seconds
 
 @dataclass
 class Settings:
-    """`recipes/*/semantic.yaml`."""
+    """`recipes/*/semantic.yaml` and `recogniser.yaml`.
+
+    Attributes:
+        start: a recogniser's folder to go on from, in whose size; a fresh one where empty.
+        codec: through which shards of codes are heard; a corpus of audio needs none.
+    """
 
     corpus: list[str]
     validation: str
     out: str
+    start: str = ""
+    codec: str = ""
     hidden: int = 192
     layers: int = 6
     tap: int = 4
@@ -48,6 +61,7 @@ class Settings:
     batch_seconds: float = 60.0
     longest: float = 14.0
     lr: float = 1e-3
+    muon_lr: float = 0.0
     warmup: int = 100
     phone_weight: float = 1.0
     mel_weight: float = 0.5
@@ -57,7 +71,18 @@ class Settings:
 
 
 def make_model(settings: Settings) -> Wav2Vec2BertForCTC:
-    """A fresh recogniser. No position embeddings: the convolutions tell order, and frames far apart don't matter."""
+    """The recogniser to start from. No position embeddings: convolutions tell order, and far frames don't matter.
+
+    Raises:
+        LlasaError: `start` is no recogniser of this alphabet.
+    """
+    if settings.start:
+        hush_transformers()
+        check_weights(Path(settings.start))
+        model = Wav2Vec2BertForCTC.from_pretrained(settings.start, dtype=torch.float32, local_files_only=True)
+        if model.config.vocab_size != len(SYMBOLS):
+            raise LlasaError(f"{settings.start} recognises {model.config.vocab_size} symbols and not {len(SYMBOLS)}")
+        return model
     return Wav2Vec2BertForCTC(
         Wav2Vec2BertConfig(
             vocab_size=len(SYMBOLS),
@@ -113,9 +138,9 @@ def batches(files: list[Path], settings: Settings, rng: random.Random) -> Iterat
             yield from ready
 
 
-def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Features, mask, CTC labels (padded with -100) and phones of a batch of rows."""
-    waves = [row_audio(row) for row in rows]
+def collate(rows: list[dict[str, Any]], codec: Codec | None = None) -> dict[str, torch.Tensor]:
+    """Features, mask, CTC labels (padded with -100) and phones of a batch of rows, of audio or of the codec's codes."""
+    waves = [_wave(row, codec) for row in rows]
     lengths = [len(wave) for wave in waves]
     padded = torch.zeros(len(waves), math.ceil(max(lengths) / (GRID * 16000)) * GRID * 16000)
     for line, wave in zip(padded, waves, strict=True):
@@ -129,6 +154,16 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         "labels": nn.utils.rnn.pad_sequence(labels, True, -100),
         "phones": torch.stack(phones).masked_fill(~mask, -100),
     }
+
+
+def _wave(row: dict[str, Any], codec: Codec | None) -> np.ndarray:
+    if "audio" in row:
+        return row_audio(row)
+    if codec is None:
+        raise LlasaError(
+            "there are shards of codes in the corpus: name the codec to hear them through, as codec: FOLDER"
+        )
+    return codec.decode(np.array(row["codes"]))
 
 
 class Probes(nn.Module):
@@ -179,12 +214,14 @@ def greedy(logits: torch.Tensor, frames: torch.Tensor) -> list[str]:
 
 
 @torch.no_grad()
-def validate(model: Wav2Vec2BertForCTC, probes: Probes, rows: list[dict[str, Any]], tap: int) -> dict[str, float]:
+def validate(
+    model: Wav2Vec2BertForCTC, probes: Probes, rows: list[dict[str, Any]], tap: int, codec: Codec | None
+) -> dict[str, float]:
     """Letter error rate of the best path, and how many frames the tapped layer names rightly."""
     model.eval()
     errors = total = right = named = 0
     for start in range(0, len(rows), 16):
-        batch = collate(rows[start : start + 16])
+        batch = collate(rows[start : start + 16], codec)
         output = model.wav2vec2_bert(batch["features"], batch["mask"], output_hidden_states=True)
         guess = probes.phone(output.hidden_states[tap]).argmax(-1)
         known = batch["phones"] >= 0
@@ -224,9 +261,10 @@ def _train(settings: Settings) -> None:
     out = Path(settings.out)
     torch.manual_seed(settings.seed)
     model = make_model(settings).train()
-    probes = Probes(settings.hidden)
+    codec = Codec.load(settings.codec) if settings.codec else None
+    probes = Probes(model.config.hidden_size)
     both = nn.ModuleDict({"model": model, "probes": probes})
-    groups = loop.optimisers(both, settings.lr, betas=(0.9, 0.98))
+    groups = loop.optimisers(both, settings.lr, settings.muon_lr, betas=(0.9, 0.98))
     average, step = loop.Average(both, settings.ema), 0
     if (saved := loop.load_checkpoint(out)) is not None:
         both.load_state_dict(saved["model"])
@@ -240,7 +278,7 @@ def _train(settings: Settings) -> None:
     while step < settings.steps:
         rows = next(stream)
         loop.set_learning_rate(groups, step, settings.warmup, settings.steps)
-        loss, values = losses(model, probes, collate(rows), settings)
+        loss, values = losses(model, probes, collate(rows, codec), settings)
         loss.backward()
         values["gradient"] = loop.clip(both.parameters(), 1.0)
         for optimiser in groups:
@@ -253,7 +291,7 @@ def _train(settings: Settings) -> None:
             state = {"model": both.state_dict(), "optimisers": [o.state_dict() for o in groups]}
             loop.save_checkpoint(out, state | {"average": average.weights, "step": step, "settings": asdict(settings)})
             with average.swapped(both), loop.saving(out):
-                figures = validate(model, probes, held_out, settings.tap)
+                figures = validate(model, probes, held_out, settings.tap, codec)
                 model.save_pretrained(out / "model")
                 torch.save(probes.state_dict(), out / "probes.pt")
             log.write(step, figures)
