@@ -8,7 +8,7 @@ import pytest
 from models import make_codec_folder
 
 from llasa.errors import LlasaError
-from llasa.loading import context_length, find_codec, find_model, fingerprint, first_line, read_json
+from llasa.loading import context_length, find_codec, find_model, fingerprint, first_line, read_json, weight_files
 
 
 def test_a_folder_is_its_own_name(lm_folder: Path):
@@ -27,6 +27,17 @@ def test_a_fingerprint_tells_codecs_of_one_size_apart_but_not_copies(codec_folde
     sizes = [(path / "model.safetensors").stat().st_size for path in (codec_folder, tmp_path / "other")]
     assert sizes[0] == sizes[1]
     assert fingerprint(codec_folder) == fingerprint(tmp_path / "copy") != fingerprint(tmp_path / "other")
+
+
+def test_one_file_of_weights_counts_before_shards(tmp_path: Path):
+    index = {"weight_map": {"b": "model-2.safetensors", "a": "model-1.safetensors", "c": "model-1.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    shards = [tmp_path / "model-1.safetensors", tmp_path / "model-2.safetensors"]
+    for path in shards:
+        path.touch()
+    assert weight_files(tmp_path) == shards
+    (tmp_path / "model.safetensors").touch()
+    assert weight_files(tmp_path) == [tmp_path / "model.safetensors"]
 
 
 def test_contexts_beyond_the_trained_length_are_not_believed():

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from llasa.codec import Codec
 from llasa.errors import LlasaError
 from llasa.voice import Voice, check_name, check_reference, list_voices, suggest, user_folder
 
@@ -51,9 +52,20 @@ def test_a_path_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: 
     (tmp_path / "file").touch()
     (tmp_path / "taken.safetensors").mkdir()
     for path in (tmp_path / "file" / "v.safetensors", tmp_path / "taken.safetensors"):
-        with pytest.raises(LlasaError, match="cannot write the voice"):
+        with pytest.raises(LlasaError, match="cannot write"):
             make_voice().save(path)
     assert sorted(os.listdir(tmp_path)) == ["file", "taken.safetensors"]
+
+
+def test_the_sound_is_the_recording_or_else_what_the_codec_makes_of_the_codes(codec_folder: Path, voiced: np.ndarray):
+    codec = Codec.load(codec_folder)
+    codes = codec.encode(voiced)
+    recorded = make_voice(codes=codes, samples=voiced, rate=16000)
+    np.testing.assert_array_equal(recorded.sound(codec, 16000), voiced)
+    assert len(recorded.sound(codec, 8000)) == len(voiced) / 2
+    kept = make_voice(codes=codes)
+    np.testing.assert_array_equal(kept.sound(codec, codec.rate), codec.decode(codes))
+    assert len(kept.sound(codec, 2 * codec.rate)) == 2 * len(codes) * codec.hop
 
 
 def test_broken_files_are_told_apart(tmp_path: Path):

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Llasa", "Voice", "__version__"]
 
-# How long the threads of torch's matrix products spin before they sleep. By default it is so long that one other busy
-# process slows two threads down tens of times; this is long enough for what lies between two layers. It must be set
-# before torch is imported.
+# How long the threads of torch's matrix products spin before they sleep. By default it is so long that beside one other
+# busy process two threads mostly wait for each other (benchmarks/results/threads.md); this is long enough for what lies
+# between two layers. It must be set before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 

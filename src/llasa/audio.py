@@ -8,7 +8,6 @@ import io
 import os
 import re
 import struct
-import uuid
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +15,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason, shown
+from llasa.writing import whole
 
 LONGEST = 4 * 3600.0  # seconds; longer is more likely a wrong file than speech
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
@@ -63,16 +63,16 @@ def _open(source: str | Path | BinaryIO) -> tuple[str, str | BinaryIO]:
     try:
         if path.is_file():
             if not path.stat().st_size:
-                raise LlasaError(f"{_shown(path)} is empty (0 bytes)")
+                raise LlasaError(f"{shown(path)} is empty (0 bytes)")
             path.open("rb").close()  # for the reason, which soundfile would not give
-            return _shown(path), str(path)
+            return shown(path), str(path)
         if path.is_dir():
-            raise LlasaError(f"{_shown(path)} is a folder, not an audio file")
+            raise LlasaError(f"{shown(path)} is a folder, not an audio file")
         if not path.exists():
-            raise LlasaError(f"there is no file {_shown(path)}")
-        return _shown(path), _open(io.BytesIO(path.read_bytes()))[1]  # a pipe
+            raise LlasaError(f"there is no file {shown(path)}")
+        return shown(path), _open(io.BytesIO(path.read_bytes()))[1]  # a pipe
     except (OSError, ValueError) as error:
-        raise LlasaError(f"cannot read {_shown(path)}: {_reason(error)}") from error
+        raise LlasaError(f"cannot read {shown(path)}: {reason(error)}") from error
 
 
 def _read(sound: soundfile.SoundFile, name: str, rate: int, max_seconds: float) -> np.ndarray:
@@ -109,24 +109,20 @@ def _read(sound: soundfile.SoundFile, name: str, rate: int, max_seconds: float) 
 def save(path: str | Path, samples: np.ndarray, rate: int) -> None:
     """Writes samples (N,) as 16-bit WAV, 16-bit FLAC or OGG Vorbis, by the path's suffix.
 
-    The file appears whole or not at all: it is written under another name in the same folder and renamed.
+    The file appears whole or not at all.
 
     Raises:
         LlasaError: another suffix, no samples, NaN or infinite ones, or the path cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise LlasaError(f"cannot tell the audio format of {_shown(path)}: end its name in {', '.join(FORMATS)}")
+        raise LlasaError(f"cannot tell the audio format of {shown(path)}: end its name in {', '.join(FORMATS)}")
     data = _encode(samples, rate, *FORMATS[path.suffix.lower()])
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        try:
+        with whole(path) as temporary:
             temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise LlasaError(f"cannot write {_shown(path)}: {_reason(error)}") from error
+    except ValueError as error:  # no file can have that name
+        raise LlasaError(f"cannot write {shown(path)}: {reason(error)}") from error
 
 
 def _encode(samples: np.ndarray, rate: int, container: str, coding: str) -> bytes:
@@ -243,14 +239,3 @@ def _active(power: np.ndarray) -> np.ndarray:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.1f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
-
-
-def _shown(path: Path) -> str:
-    """The path on one line, however odd or long its name."""
-    name = str(path)
-    name = name if name.isprintable() else ascii(name)
-    return name if len(name) < 200 else f"{name[:100]}...{name[-60:]}"
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()

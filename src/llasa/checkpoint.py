@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llasa.engine import Checkpoint
 from llasa.errors import LlasaError, need_extra
-from llasa.loading import check_weights, first_line, is_lora, read_config, read_json
+from llasa.loading import first_line, is_lora, read_config, weight_files
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
@@ -115,10 +115,9 @@ def _on_meta(config: Any) -> LlamaForCausalLM:
 
 def _find_tensors(folder: Path, config: Any) -> dict[str, tuple[Path, str]]:
     """For each tensor of the model, its file and its name there. Reads the headers of the files alone."""
-    check_weights(folder)
     found: dict[str, tuple[Path, str]] = {}
     shapes: dict[str, list[int]] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 - not a dict
@@ -142,19 +141,3 @@ def _find_tensors(folder: Path, config: Any) -> dict[str, tuple[Path, str]]:
                 f"asks for {shape}: copy both from one model"
             )
     return found
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        return [single]
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise LlasaError(f"{index} names no files: copy the model folder again")
-    paths = [folder / name for name in sorted(set(names.values()))]
-    if gone := [path for path in paths if not path.exists()]:
-        raise LlasaError(
-            f"{folder} lacks {gone[0].name} ({len(gone)} of {len(paths)} files of its weights are missing): "
-            "download or copy it again"
-        )
-    return paths

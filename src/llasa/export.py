@@ -6,9 +6,7 @@ repository is the model's name everywhere, and the codec in `codec/`.
 
 import json
 import math
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,15 @@ from llasa.loading import (
     DEFAULT_CODEC,
     EMBEDDED,
     OFFICIAL,
-    check_weights,
     find_model,
     first_line,
     is_lora,
     load_tokenizer,
     read_config,
-    read_json,
+    weight_files,
 )  # fmt: skip
 from llasa.vocabulary import read_vocabulary
+from llasa.writing import whole
 
 CARD = "README.md"
 _TAGS = ["text-to-speech", "llasa", "xcodec2"]
@@ -59,27 +57,21 @@ def export(
     if is_lora(folder):
         raise LlasaError(f"{folder} is a LoRA: make a model of it first, with `llasa merge {folder} FOLDER`")
     config = read_config(folder)
-    _check_whole(folder)
+    weight_files(folder)  # or it says what is missing
     size = read_vocabulary(load_tokenizer(folder)).size
     codec = _local_codec(folder, config)
     if codec is not None and size != (found := math.prod(convert.read(codec)[0].quantization_levels)):
         raise LlasaError(f"the model speaks {size} codes but its codec {codec} has {found}: they are not of one voice")
     card = _card(name, folder, config, licence, languages, base)
     config["codec"] = "codec" if codec is not None else config.get("codec", DEFAULT_CODEC)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            whole = Path(temporary) / "model"
-            _copy(folder, whole, _FILES)
-            (whole / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            (whole / CARD).write_text(card, encoding="utf-8")
-            if codec is not None and convert.layout(codec) == "transformers":
-                _copy(codec, whole / "codec", _CODEC_FILES)
-            elif codec is not None:
-                convert.convert(codec, whole / "codec", "transformers")
-            os.replace(whole, out)
-    except OSError as error:
-        raise LlasaError(f"cannot write {out}: {error.strerror or error}") from error
+    with whole(out) as made:
+        _copy(folder, made, _FILES)
+        (made / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (made / CARD).write_text(card, encoding="utf-8")
+        if codec is not None and convert.layout(codec) == "transformers":
+            _copy(codec, made / "codec", _CODEC_FILES)
+        elif codec is not None:
+            convert.convert(codec, made / "codec", "transformers")
 
 
 def check_hub(name: str) -> None:
@@ -126,16 +118,6 @@ def push(folder: Path, name: str) -> str:
             f"write there, then run `hf upload {name} {folder}`"
         ) from error
     return str(address)
-
-
-def _check_whole(folder: Path) -> None:
-    """Asserts that all of a model's weights are there."""
-    check_weights(folder)
-    index = folder / "model.safetensors.index.json"
-    if not (folder / "model.safetensors").exists():
-        for shard in sorted(set(read_json(index).get("weight_map", {}).values())):
-            if not (folder / shard).exists():
-                raise LlasaError(f"{folder} lacks {shard}: download or copy the model folder again")
 
 
 def _local_codec(folder: Path, config: dict[str, Any]) -> Path | None:

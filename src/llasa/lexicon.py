@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llasa.errors import LlasaError
+from llasa.writing import whole
 
 FILE = "lexicon.txt.gz"
 # ARPAbet as flite names it, one character each. Lower-case Latin letters stay free for words in letters.
@@ -50,11 +51,14 @@ def load_lexicon(folder: Path) -> dict[str, str] | None:
 
 
 def save_lexicon(lexicon: dict[str, str], folder: Path) -> None:
-    """Writes the lexicon into a model folder, sorted, the same bytes for the same words."""
+    """Writes the lexicon into a model folder, sorted, the same bytes for the same words.
+
+    Raises:
+        LlasaError: it cannot be written.
+    """
     text = "".join(f"{word}\t{phones}\n" for word, phones in sorted(lexicon.items()))
-    temporary = folder / f".{FILE}.tmp"
-    temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-    temporary.replace(folder / FILE)
+    with whole(folder / FILE) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def pronounce(text: str, lexicon: dict[str, str], spell: Callable[[str], bool] = lambda word: False) -> str:

@@ -159,7 +159,16 @@ def find_base(folder: Path) -> Path:
 
 def tokenizer_folder(folder: Path) -> Path:
     """Where a model's tokenizer lies: a LoRA may bring its own."""
-    return folder if (folder / "tokenizer.json").exists() else find_base(folder)
+    return _holder(folder, "tokenizer.json")
+
+
+def sampling_folder(folder: Path) -> Path:
+    """Where a model's sampling settings and its default voice are said: a LoRA may bring its own."""
+    return _holder(folder, "generation_config.json")
+
+
+def _holder(folder: Path, name: str) -> Path:
+    return folder if (folder / name).exists() else find_base(folder)
 
 
 def first_line(error: BaseException) -> str:
@@ -251,6 +260,28 @@ def check_weights(folder: Path) -> None:
     raise LlasaError(
         f"{folder} has no model.safetensors: the weights are missing, download or copy the model folder again"
     )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a folder's weights; one file counts before shards, as in transformers.
+
+    Raises:
+        LlasaError: as `check_weights`; or the index of the shards is damaged, or one of them is missing.
+    """
+    check_weights(folder)
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return [single]
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise LlasaError(f"{index} names no files: copy the model folder again")
+    paths = [folder / name for name in sorted(set(map(str, names.values())))]
+    if gone := [path for path in paths if not path.exists()]:
+        raise LlasaError(
+            f"{folder} lacks {gone[0].name} ({len(gone)} of {len(paths)} files of its weights are missing): "
+            "download or copy it again"
+        )
+    return paths
 
 
 def check_device(device: str | None) -> str:

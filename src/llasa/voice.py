@@ -7,16 +7,22 @@ if it holds the audio too, `tts.Llasa` can encode it again for any other codec.
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from llasa import audio
 from llasa.errors import LlasaError
+from llasa.loading import find_base
+from llasa.writing import whole
+
+if TYPE_CHECKING:
+    from llasa.codec import Codec
 
 SHORTEST, LONGEST = 1.0, 30.0  # seconds
 SILENCE = 1e-3  # RMS of full scale, -60 dB
@@ -44,6 +50,12 @@ class Voice:
     samples: np.ndarray | None = None
     rate: int = 16000
 
+    def sound(self, codec: "Codec", rate: int) -> np.ndarray:
+        """(N,) at `rate` Hz: the recording, or where that was not kept, what `codec` makes of its codes."""
+        if self.samples is None:
+            return audio.resample(codec.decode(self.codes), codec.rate, rate)
+        return audio.resample(self.samples, self.rate, rate)
+
     def save(self, path: str | Path) -> None:
         """Writes the voice to a .safetensors file, whole or not at all.
 
@@ -55,15 +67,9 @@ class Voice:
         if self.samples is not None:
             tensors["samples"] = np.ascontiguousarray(self.samples, dtype=np.float32)
         facts = {"format": _FORMAT, "name": self.name, "text": self.text, "codec": self.codec, "rate": str(self.rate)}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with whole(path) as temporary:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(safetensors.numpy.save(tensors, facts))
-            os.replace(temporary, path)
-        except OSError as error:
-            with suppress(OSError):  # nothing to clean up where not even the folder could be made
-                temporary.unlink()
-            raise LlasaError(f"cannot write the voice to {path}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Voice":
@@ -133,10 +139,14 @@ def check_name(name: str) -> str:
 def list_voices(model_folder: Path) -> dict[str, Path]:
     """Name to file of every voice there is for a model: the user's own, then the model's presets, each by name.
 
-    A voice of the user's hides a preset of the same name.
+    A voice of the user's hides a preset of the same name. A LoRA's presets come before those of its base, which it
+    has too.
+
+    Raises:
+        LlasaError: the base of a LoRA is missing.
     """
     found: dict[str, Path] = {}
-    for folder in (user_folder(), model_folder / "voices"):
+    for folder in (user_folder(), model_folder / "voices", find_base(model_folder) / "voices"):
         for path in sorted(folder.glob("*.safetensors")):
             if not path.name.startswith("."):
                 found.setdefault(path.stem, path)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from data.corpora import tone
 
-from llasa.data.filters import Limits, activity, letters, refuse
+from llasa.data.filters import Limits, activity, refuse, spoken_letters
 
 LIMITS = Limits()
 NOISE = np.random.default_rng(0).normal(0, 0.05, 32000).astype(np.float32)
@@ -42,10 +42,10 @@ def test_a_text_must_be_one_that_can_be_said_in_the_time():
 
 
 def test_scripts_are_weighed_by_what_they_take_to_say():
-    assert letters("it's 3, no?") == 3 + 4 + 2
-    assert letters("こんにちは") == 10
-    assert letters("你好") == 6
-    assert letters("안녕") == 5
+    assert spoken_letters("it's 3, no?") == 3 + 4 + 2
+    assert spoken_letters("こんにちは") == 10
+    assert spoken_letters("你好") == 6
+    assert spoken_letters("안녕") == 5
 
 
 @pytest.mark.parametrize("gain", [0.1, 0.5, 3.0])

@@ -6,8 +6,6 @@ change between layouts is in `upstream.py`. Runs no model, and nothing that is p
 """
 
 import json
-import os
-import shutil
 from collections import OrderedDict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,7 +21,8 @@ from llasa.codec import upstream
 from llasa.codec.features import HOP, MELS, RATE
 from llasa.codec.upstream import SEMANTIC_LAYERS, Tensors
 from llasa.errors import LlasaError
-from llasa.loading import check_weights, find_codec, find_model, first_line, read_json
+from llasa.loading import find_codec, find_model, first_line, read_json, weight_files
+from llasa.writing import whole
 
 SEMANTIC = "facebook/w2v-bert-2.0"  # upstream's semantic encoder, frozen: a training checkpoint may lack it
 
@@ -59,7 +58,7 @@ def layout(source: Path) -> str:
     """
     if source.is_file():
         return "lightning"
-    names = {name for shard in _shards(source) for name in _names(shard)}
+    names = {name for shard in weight_files(source) for name in _names(shard)}
     if any(name.startswith("acoustic_encoder.") for name in names):
         return "transformers"
     if any(name.startswith("CodecEnc.") for name in names):
@@ -92,7 +91,7 @@ def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config, 
         config = _infer_config(source, tensors, heard)
     else:
         content = read_json(source / "config.json")
-        tensors = {name: tensor for shard in _shards(source) for name, tensor in _load(shard).items()}
+        tensors = {name: tensor for shard in weight_files(source) for name, tensor in _load(shard).items()}
         if kind == "original":
             tensors = upstream.respell(tensors)
             content = content.get(_RECORD, {})
@@ -148,19 +147,11 @@ def convert(source: Path, out: Path, to: str, semantic: str | Path = SEMANTIC) -
 
 def _write(out: Path, files: dict[str, dict[str, Any]], tensors: Tensors) -> None:
     """A model folder, whole or not at all."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+    with whole(out) as folder:
+        folder.mkdir(parents=True)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         for name, content in files.items():
-            (temporary / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except (OSError, SafetensorError) as error:
-        raise LlasaError(f"cannot write {out}: {first_line(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _config(source: Path, content: dict[str, Any]) -> Xcodec2Config:
@@ -199,22 +190,6 @@ def _preprocessor() -> dict[str, Any]:
         "return_attention_mask": True,
         "sampling_rate": RATE,
     }
-
-
-def _shards(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights."""
-    check_weights(folder)
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return [folder / "model.safetensors"]
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise LlasaError(f"{index} names no weights: copy the folder again")
-    shards = [folder / str(name) for name in sorted(set(names.values()))]
-    for shard in shards:
-        if not shard.exists():
-            raise LlasaError(f"{folder} lacks {shard.name}, one of its {len(shards)} files of weights: fetch it again")
-    return shards
 
 
 def _names(shard: Path) -> list[str]:
@@ -273,5 +248,5 @@ def _load_semantic(name: str | Path) -> tuple[Wav2Vec2BertConfig, Tensors]:
         raise LlasaError(f"{folder} holds a model of type {kind!r}, not 'wav2vec2-bert': pass a copy of {SEMANTIC}")
     config = Wav2Vec2BertConfig.from_dict(content | {"num_hidden_layers": SEMANTIC_LAYERS, "add_adapter": False})
     return config, {
-        f"semantic_model.{key}": tensor for shard in _shards(folder) for key, tensor in _load(shard).items()
+        f"semantic_model.{key}": tensor for shard in weight_files(folder) for key, tensor in _load(shard).items()
     }

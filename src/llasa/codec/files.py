@@ -3,13 +3,12 @@
 Knows the file; knows nothing of what the codes sound like.
 """
 
-import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
 
 from llasa.errors import LlasaError
+from llasa.writing import whole
 
 
 def check_codes(codes: np.ndarray, codebook_size: int) -> np.ndarray:
@@ -39,17 +38,9 @@ def save_codes(path: str | Path, codes: np.ndarray) -> None:
     Raises:
         LlasaError: they do not fit uint16, or the file cannot be written.
     """
-    path = Path(path)
     array = check_codes(codes, 1 << 16).astype(np.uint16)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the folder itself may be what is wrong
-            temporary.unlink(missing_ok=True)
-        raise LlasaError(f"cannot write the codes to {path}: {error.strerror}") from error
+    with whole(Path(path)) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def load_codes(path: str | Path, codebook_size: int = 1 << 16) -> np.ndarray:

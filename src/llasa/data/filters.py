@@ -56,7 +56,7 @@ def refuse(samples: np.ndarray, rate: int, text: str, limits: Limits) -> str:
         return "steady noise"
     if text:
         spoken = len(audio.trim_silence(samples, rate, margin=0.0)) / rate
-        if not limits.slowest <= letters(text) / spoken <= limits.fastest:
+        if not limits.slowest <= spoken_letters(text) / spoken <= limits.fastest:
             return "text does not fit"
     return ""
 
@@ -73,11 +73,12 @@ def activity(samples: np.ndarray, rate: int) -> tuple[float, float]:
     return float((levels > max(-60.0, top - 30)).mean()), float(high - low)
 
 
-def letters(text: str) -> float:
-    """How many letters a text has, were it written in an alphabet.
+def spoken_letters(text: str) -> float:
+    """How many letters a text has, were every word of it written out in an alphabet.
 
     Digits are read as words, so one counts for four; a Chinese character for three, a kana for two, a Korean syllable
-    for two and a half: about what each takes to say, so that one pair of limits serves all scripts.
+    for two and a half: about what each takes to say, so that one pair of limits serves all scripts. Marks count for
+    nothing, for the pauses they stand for differ; `planning.letters` measures texts to be spoken, pauses included.
     """
     return sum(_weight(character) for character in text)
 

@@ -4,13 +4,12 @@ A shard carries its own account in its Parquet footer; the report of a job is th
 """
 
 import json
-import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llasa.errors import LlasaError
+from llasa.writing import whole
 
 EXAMPLES = 5  # of a reason, by name
 _KEY = b"llasa"
@@ -101,12 +100,5 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         LlasaError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        try:
-            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise LlasaError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,8 +1,6 @@
 """Parquet shards: how a corpus lies on disk, with audio before tokenising and with codes after."""
 
 import io
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 from llasa.errors import LlasaError
+from llasa.writing import whole
 
 _COMMON = [("id", pa.string()), ("text", pa.string())]
 _FACTS = [("speaker", pa.string()), ("language", pa.string()), ("seconds", pa.float32())]
@@ -23,21 +22,16 @@ CODES_SCHEMA = pa.schema([*_COMMON, ("codes", pa.list_(pa.uint16())), *_FACTS, *
 
 
 def write_shard(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Writes rows under a temporary name and renames, so that a shard that exists is whole.
+    """Writes rows as a shard, whole or not at all.
 
     Raises:
-        LlasaError: it cannot be written; a disk is full, say. Then nothing is left of it.
+        LlasaError: it cannot be written; a disk is full, say.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        try:
+        with whole(path) as temporary:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise LlasaError(f"cannot write {path}: {reason}; what is finished is kept, so run the same again") from error
+    except LlasaError as error:
+        raise LlasaError(f"{error}; what is finished is kept, so run the same again") from error
 
 
 def shard_files(folder: Path) -> list[Path]:

@@ -11,11 +11,9 @@ Knows their layouts and their tokens; knows nothing of models.
   transcripts lie elsewhere, in LJSpeech's `metadata.csv`, of which its script takes the second column.
 """
 
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from llasa.data.shards import CODES_SCHEMA, read_rows, shard_files, write_shard
 from llasa.errors import LlasaError
 from llasa.lexicon import pronounce
 from llasa.vocabulary import INSTRUCTION, Vocabulary
+from llasa.writing import whole
 
 WIDTH = 2048  # tokens of a row, in both of upstream's scripts
 SPLITS = ("train", "val")
@@ -148,25 +147,17 @@ def write_rows(folder: Path, split: str, rows: Iterable[np.ndarray]) -> int:
     Raises:
         LlasaError: they cannot be written.
     """
-    path, shape_path, count = _memmap(folder, split), _shape(folder, split), 0
-    temporary = [file.with_name(f".{file.name}.{os.getpid()}.tmp") for file in (path, shape_path)]
-    try:
+    rows, count = iter(rows), 0
+    if (first := next(rows, None)) is None:
+        return 0
+    with whole(_memmap(folder, split)) as table, whole(_shape(folder, split)) as shape:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary[0].open("wb") as file:
-            for row in rows:
+        with table.open("wb") as file:
+            for row in chain([first], rows):
                 file.write(row.astype(np.int32).tobytes())
                 count += 1
-        if count:
-            with temporary[1].open("wb") as file:
-                np.save(file, np.array([count, len(row)]))
-            for new, old in zip(temporary, (path, shape_path), strict=True):
-                os.replace(new, old)
-    except OSError as error:
-        raise LlasaError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        for file_left in temporary:
-            with suppress(OSError):
-                file_left.unlink()
+        with shape.open("wb") as file:
+            np.save(file, np.array([count, len(first)]))
     return count
 
 

@@ -219,9 +219,7 @@ class Study:
             if needing:
                 raise LlasaError(f"{needing[0]} compares with a reference voice and there is none: pass --voices")
             return None
-        if voice.samples is None:
-            return audio.resample(self.model.codec.decode(voice.codes), self.model.rate, RATE)
-        return audio.resample(voice.samples, voice.rate, RATE)
+        return voice.sound(self.model.codec, RATE)
 
     def _judged(
         self, job: Job, reference: np.ndarray | None, takes: list[tuple[dict[str, Any], Candidate]]
@@ -242,8 +240,9 @@ class Study:
             # A condemned one, which the search took for want of a sound one and never had judged.
             verdict = self.judge.judge([job.text], [taken.samples], [reference])[0]
             scores, total = verdict.scores, verdict.total
-        # As a user hears it.
-        said = join([Utterance(job.text, taken.codes, taken.samples, 0.0, taken.finished)], self.model.rate)
+        # As a user hears it: a search decodes in full precision only what it chooses, which was from the most.
+        samples = self.model.codec.decode(taken.codes)
+        said = join([Utterance(job.text, taken.codes, samples, 0.0, taken.finished)], self.model.rate)
         audio.save(self.folder / name, said, self.model.rate)
         sound = audio.resample(said, self.model.rate, RATE)
         figures: dict[str, tuple[float, float]] = {"score": (total, 1)}

@@ -3,21 +3,37 @@
 Knows figures and how to write them down; knows nothing of how they were measured. Files appear whole or not at all.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llasa.errors import LlasaError
 from llasa.eval.metrics import log_mel
 from llasa.eval.statistics import Interval
+from llasa.writing import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Of a study's page: it holds all that it shows.
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --dim: #687076; --paper: #fff; --line: #dfe3e6; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --dim: #9aa4ad; --paper: #16191c; --line: #343a40; } }
+body { margin: 0 auto; max-width: 66rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.35rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9em; }
+th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; }
+small { display: block; white-space: nowrap; }
+th { font-weight: 600; min-width: 7rem; }
+small, .dim { color: var(--dim); }
+img { width: 100%; border-radius: 8px; }
+audio { height: 2.2rem; width: 14rem; }
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,8 @@ def write_text(path: Path, content: str) -> None:
     Raises:
         LlasaError: it cannot be written.
     """
-    with _whole(path) as temporary:
+    with whole(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(content, encoding="utf-8")
 
 
@@ -101,21 +118,6 @@ def write_picture(path: Path, figure: "Figure", dpi: int = 100) -> None:
     Raises:
         LlasaError: it cannot be written.
     """
-    with _whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=dpi)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`, which becomes `path` once written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise LlasaError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        # Gone already if all went well; never there if the folder is none.
-        with suppress(OSError):
-            temporary.unlink()
+        figure.savefig(temporary, format="png", dpi=dpi)

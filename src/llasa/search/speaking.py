@@ -10,8 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from llasa import audio
-from llasa.codec import Codec
 from llasa.engine import Sampling
 from llasa.errors import LlasaError
 from llasa.planning import Piece, Planner
@@ -64,7 +62,7 @@ def speak(
                 on_progress(done + part * lengths[at], done + sum(lengths[at:]))
 
         task = Task(
-            piece, index, _sound(tools.codec, voice), seed, sampling,
+            piece, index, None if voice is None else voice.sound(tools.codec, tools.codec.rate), seed, sampling,
             None if end is None else now + share * (end - now), report,
         )  # fmt: skip
         chosen, interrupted = search(tools, task, strategy)
@@ -95,12 +93,3 @@ def _piece(
         if piece is not None and piece.limit > 1.5 * piece.expected:
             return piece
     return planner.pieces([chunk], voice, max_seconds)[0]
-
-
-def _sound(codec: Codec, voice: Voice | None) -> np.ndarray | None:
-    """What the voice sounds like: its recording, or where that was not kept, what the codec makes of its codes."""
-    if voice is None:
-        return None
-    if voice.samples is None:
-        return codec.decode(voice.codes)
-    return audio.resample(voice.samples, voice.rate, codec.rate)

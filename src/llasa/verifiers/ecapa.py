@@ -20,7 +20,7 @@ from llasa.verifiers.likeness import Likeness
 from llasa.verifiers.weights import find_weights
 
 DEFAULT = "speechbrain/spkrec-ecapa-voxceleb"
-INSTALL = "pip install hyperpyyaml && pip install --no-deps speechbrain"
+INSTALL = "pip install hyperpyyaml sentencepiece && pip install --no-deps speechbrain"
 
 
 def load(model: str | None = None, device: str = "cpu") -> Likeness:
@@ -31,7 +31,7 @@ def load(model: str | None = None, device: str = "cpu") -> Likeness:
     """
     import torch
 
-    for package in ("speechbrain", "hyperpyyaml"):
+    for package in ("speechbrain", "hyperpyyaml", "sentencepiece"):
         if find_spec(package) is None:
             raise LlasaError(f"{package} is not installed, which this needs: {INSTALL}")
     device = check_device(device)
