@@ -1,19 +1,29 @@
-"""What packing saves in training the language model, against upstream's rows padded to 2,048 tokens.
+"""What packing saves in training the language model, and what training costs beside the model's own work.
 
     python benchmarks/training.py packing recipes/tiny/lm.yaml [--utterances 16] [--rows 50]
+    python benchmarks/training.py overhead recipes/tiny/lm.yaml [--steps 30]
 
-Both train the same model, of the recipe and with random weights, on the same utterances of the recipe's corpus, each
-said alone: packed as `llasa train lm` does it, or each in a row of 2,048 with its padding masked, as upstream's data
-set class and transformers do it. Forward and backward pass in turns, the best of three. Writes
-benchmarks/results/training-packing.md.
+With `--corpus FOLDER`, on shards of the embedded codec's codes instead of the recipe's corpus and codec.
+
+`packing` trains the same model, of the recipe and with random weights, on the same utterances of the corpus, each said
+alone: packed as `llasa train lm` does it, or each in a row of 2,048 with its padding masked, as upstream's data set
+class and transformers do it. Forward and backward pass in turns, the best of three.
+
+`overhead` runs what `llasa train lm` runs, and after each of its steps a bare forward and backward pass of the same
+model over a row of the same corpus, so that both have the machine at the same moments.
+
+Each part writes benchmarks/results/training-PART.md.
 """
 
 import argparse
 import itertools
+import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import machine
 
@@ -25,13 +35,27 @@ from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM  # noqa: E402
 from llasa.data.upstream import WIDTH  # noqa: E402
 from llasa.eval.report import write_text  # noqa: E402
 from llasa.lexicon import load_lexicon  # noqa: E402
-from llasa.loading import find_model  # noqa: E402
+from llasa.loading import EMBEDDED, find_model  # noqa: E402
+from llasa.train import loop  # noqa: E402
 from llasa.train.lm import Settings, Trainer, make_model  # noqa: E402
-from llasa.train.lm_data import Corpus, Reader, Sample, pack, packs, samples  # noqa: E402
-from llasa.train.loop import read_settings  # noqa: E402
+from llasa.train.lm_data import Corpus, Pack, Reader, Sample, pack, packs, samples  # noqa: E402
+from llasa.train.lm_run import move, train  # noqa: E402
+from llasa.train.plan import make_plan, matmul_speed, read_config  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results" / "training-packing.md"
+RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
+TINY = EMBEDDED["tiny"].parent
+# bfloat16 without sparsity, as their data sheets have it.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
+
+
+def corpus_of(settings: Settings) -> tuple[Corpus, Callable[[Any], Reader], float]:
+    """The recipe's corpus, who reads it for a vocabulary, and frames a second."""
+    codec = AutoConfig.from_pretrained(find_model(settings.codec))
+    rate = codec.sampling_rate / codec.hop_length
+    lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
+    corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()})
+    return corpus, lambda vocabulary: Reader(vocabulary, lexicon, rate), rate
 
 
 def padded(chosen: list[Sample], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -61,15 +85,12 @@ def race(runs: dict[str, Callable[[], torch.Tensor]], model: LlamaForCausalLM) -
     return found
 
 
-def packing(recipe: Path, utterances: int, rows: int) -> str:
-    settings = replace(read_settings(Settings, recipe), joined=0.0, spell=0.0, factored=False, pointing_heads=[])
+def packing(recipe: Settings, utterances: int, rows: int) -> str:
+    settings = replace(recipe, joined=0.0, spell=0.0, factored=False, pointing_heads=[])
     torch.manual_seed(0)
     model, vocabulary = make_model(settings)
-    codec = AutoConfig.from_pretrained(find_model(settings.codec))
-    rate, pad = codec.sampling_rate / codec.hop_length, vocabulary.tokenizer.pad_token_id or 0
-    lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
-    reader = Reader(vocabulary, lexicon, rate)
-    corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()})
+    corpus, reader_of, rate = corpus_of(settings)
+    reader, pad = reader_of(vocabulary), vocabulary.tokenizer.pad_token_id or 0
 
     def stream() -> Iterator[Sample]:
         return samples(corpus, reader, 0, settings.longest, 0.0, itertools.count())
@@ -104,19 +125,127 @@ def packing(recipe: Path, utterances: int, rows: int) -> str:
     for (name, (loss, seconds)), share in zip(measured.items(), (packed_share, padded_share), strict=True):
         speed = f"{useful / seconds:,.0f} | {slow / seconds:.1f}"
         lines.append(f"| {name} | {share:.1%} | {loss:.4f} | {seconds:.2f} | {speed} |")
-    return "\n".join([*lines, "", *(f"- {name}: {fact}" for name, fact in machine.describe().items())]) + "\n"
+    verdict = "pass" if packed_share > 0.97 else "**fail**"
+    return "\n".join([*lines, f"\nBar: over 97 % useful tokens in packed rows: {verdict}.\n"])
+
+
+def flops(model: LlamaForCausalLM, row: Pack) -> float:
+    """Of a forward and a backward pass, what the model needs: no logits without a loss, nothing computed twice."""
+    config = model.config
+    matrices = sum(p.numel() for name, p in model.named_parameters() if "layers." in name and p.ndim == 2)
+    width = config.num_attention_heads * (config.head_dim or config.hidden_size // config.num_attention_heads)
+    pairs = sum((b - a) ** 2 for a, b in itertools.pairwise(row.bounds))
+    logits = int((row.labels >= 0).sum()) * config.vocab_size * config.hidden_size
+    return 6.0 * (matrices * len(row.ids) + logits + config.num_hidden_layers * width * pairs)
+
+
+def in_turns(settings: Settings, steps: int) -> tuple[list[float], list[float], float]:
+    """Seconds of each step of a training, those of the bare forward and backward pass after it, and a pass' FLOPs.
+
+    Without the first three, and without checkpoints: a run makes one every few minutes.
+    """
+    gpu = torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if gpu else torch.device("cpu")
+    assert device is not None
+    torch.manual_seed(1)
+    model, vocabulary = make_model(settings)
+    bare = Trainer(model, settings).train().to(device)
+    corpus, reader_of, rate = corpus_of(settings)
+    source = samples(corpus, reader_of(vocabulary), 1, settings.longest, settings.joined, itertools.count())
+    stream = packs(source, settings.tokens, rate, vocabulary.tokenizer.pad_token_id or 0)
+    taken = [move(row, device) for row in itertools.islice(stream, 8)]
+    rows = itertools.cycle(taken)
+    trained: list[float] = []
+    alone: list[float] = []
+
+    def now() -> float:
+        if gpu:
+            torch.accelerator.synchronize()
+        return time.perf_counter()
+
+    class InTurns(loop.Log):
+        def step(self, *arguments: Any) -> None:
+            super().step(*arguments)
+            begin = now()
+            if alone:
+                trained.append(begin - self.mark_of_turn)
+            with torch.autocast(device.type, torch.bfloat16):
+                terms = bare(next(rows))
+            torch.stack(list(terms.values())).sum().backward()
+            bare.zero_grad()
+            self.mark_of_turn = now()
+            alone.append(self.mark_of_turn - begin)
+
+    original, loop.Log = loop.Log, InTurns  # type: ignore[misc]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            train(replace(settings, out=folder, steps=steps + 4, rows=1, checkpoint_minutes=1e9))
+    finally:
+        loop.Log = original  # type: ignore[misc]
+    return trained[3:], alone[4:], statistics.mean(flops(model, row) for row in taken)
+
+
+def overhead(recipe: Settings, steps: int) -> str:
+    kinds = {"the recipe as it is": recipe}
+    plain = replace(recipe, factored=False, muon_lr=0.0, pointing_heads=[])
+    if plain != recipe:
+        kinds["a plain Llama with AdamW"] = plain
+    gpu = torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if gpu else "this CPU"
+    peaks = [peak for card, peak in PEAKS.items() if gpu and card in name]
+    config = read_config(recipe)
+    peak = peaks[0] if peaks else matmul_speed(torch.device("cuda" if gpu else "cpu"), config, recipe.tokens)
+    lines = [
+        "# Training beside a bare loop\n",
+        f"{make_plan(plain, config).parameters / 1e6:.1f} M parameters, rows of {recipe.tokens:,} tokens in bfloat16,",
+        f"{steps} steps. A step of the training makes its row, computes losses and their gradients, clips them, and",
+        "updates weights, average and log. The bare loop is a forward and a backward pass of the same model with the",
+        "same losses over rows that are there. Both in turns; medians, with the middle half in brackets.\n",
+        "| training | s a step | s of the bare loop | tokens/s | of the bare loop's | MFU | bar 0.9 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind, settings in kinds.items():
+        trained, bare, work = in_turns(settings, steps)
+        seconds, share = statistics.median(trained), statistics.median(bare) / statistics.median(trained)
+        spread = [f"{times[1]:.3f} ({times[0]:.3f} to {times[2]:.3f})" for times in map(quarters, (trained, bare))]
+        verdict = "pass" if share >= 0.9 else "**fail**"
+        figures = f"{recipe.tokens / seconds:,.0f} | {share:.2f} | {work / seconds / peak:.0%}"
+        lines.append(f"| {kind} | {' | '.join(spread)} | {figures} | {verdict} |")
+    source = "by its data sheet" if peaks else "measured in one large matrix product"
+    lines.append(f"\nMFU: the FLOPs that the model needs, of {peak / 1e12:.3g} TFLOP/s, {name}'s peak {source}.\n")
+    return "\n".join(lines)
+
+
+def quarters(times: list[float]) -> list[float]:
+    return statistics.quantiles(times, n=4)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["packing"])
+    parser.add_argument("part", choices=["packing", "overhead"])
     parser.add_argument("recipe", type=Path)
+    parser.add_argument("--corpus", type=Path)
     parser.add_argument("--utterances", type=int, default=16)
     parser.add_argument("--rows", type=int, default=50)
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    text = packing(arguments.recipe, arguments.utterances, arguments.rows)
-    write_text(arguments.output, text)
+    changes: dict[str, Any] = {}
+    if arguments.corpus:
+        folder = str(arguments.corpus)
+        changes = {
+            "corpus": {folder: 1},
+            "validation": folder,
+            "codec": str(TINY / "codec"),
+            "lexicon": str(TINY / "lm"),
+        }
+    settings = loop.read_settings(Settings, arguments.recipe, **changes)
+    if arguments.part == "packing":
+        text = packing(settings, arguments.utterances, arguments.rows)
+    else:
+        text = overhead(settings, arguments.steps)
+    text += "\n" + "\n".join(f"- {name}: {fact}" for name, fact in machine.describe().items()) + "\n"
+    write_text(arguments.output or RESULTS / f"training-{arguments.part}.md", text)
     print(text)
 
 

@@ -3,6 +3,8 @@
 import copy
 import itertools
 import random
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from transformers import LlamaForCausalLM
 from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET
-from llasa.train.lm import Settings, Trainer
+from llasa.train.lm import Settings, Trainer, flash_attention, packed_attention
 from llasa.train.lm_data import UNKNOWN, Corpus, Reader, align, pack, packs, sample_indices, samples
 from llasa.vocabulary import character_tokenizer, read_vocabulary
 
@@ -185,6 +187,33 @@ def test_a_packed_row_computes_what_its_samples_compute_alone(corpus: Corpus) ->
             total += float(reference(ids, labels=labels).loss) * n
             count += n
     assert packed == pytest.approx(total / count, abs=1e-5)
+
+
+def test_flash_attention_is_asked_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain function with flash-attn's documented arguments: tensors (T, heads, D), and where each sample starts."""
+
+    def varlen(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens_q: torch.Tensor, cu_seqlens_k: torch.Tensor,
+        max_seqlen_q: int, max_seqlen_k: int, softmax_scale: float | None = None, causal: bool = False,
+    ) -> torch.Tensor:  # fmt: skip
+        assert q.dtype == k.dtype == v.dtype == torch.bfloat16
+        assert cu_seqlens_q.dtype == torch.int32
+        assert torch.equal(cu_seqlens_q, cu_seqlens_k)
+        assert max_seqlen_q == max_seqlen_k == int(cu_seqlens_q.diff().max())
+        sample = torch.bucketize(torch.arange(len(q)), cu_seqlens_q, right=True)
+        seen = (sample[:, None] == sample) & torch.ones(len(q), len(q), dtype=torch.bool).tril(0 if causal else len(q))
+        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1).float() for t in (k, v))
+        logits = torch.einsum("qhd,khd->hqk", q.float(), k) * (softmax_scale or q.shape[-1] ** -0.5)
+        weights = logits.masked_fill(~seen, float("-inf")).softmax(-1)
+        return torch.einsum("hqk,khd->qhd", weights, v).bfloat16()
+
+    monkeypatch.setitem(sys.modules, "flash_attn", types.SimpleNamespace(flash_attn_varlen_func=varlen))
+    query, key, value = (torch.randn(1, heads, 40, 8) for heads in (4, 2, 2))
+    value, bounds = value.bfloat16(), [0, 7, 30, 40]
+    expected, _ = packed_attention(torch.nn.Module(), query, key, value.float(), None, bounds, scaling=0.3)
+    got = flash_attention(query, key, value, bounds, 0.3)
+    assert got.shape == expected.shape
+    assert torch.allclose(got.float(), expected, atol=0.03)
 
 
 def test_pointing_scores_are_the_heads_own_attention(corpus: Corpus) -> None:

@@ -1,6 +1,5 @@
 """The language model on two processes over gloo: against one process with all their packs, and through kills."""
 
-import json
 import subprocess
 import sys
 import time
@@ -9,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from packed import union
 from processes import start
 from safetensors.torch import load_file
@@ -20,23 +18,9 @@ from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model
 from llasa.train.lm_data import Corpus, Reader, packs, sample_indices, samples
 from llasa.train.lm_run import train
+from runs import arguments, curve
 
 STEPS, RATE = 12, 50.0  # steps as in the recipe
-
-
-def arguments(recipe: dict[str, Any], out: Path, **changes: Any) -> list[str]:
-    """`train lm RECIPE`."""
-    path = out.with_suffix(".yaml")
-    path.write_text(yaml.safe_dump(recipe | changes | {"out": str(out)}))
-    return ["train", "lm", str(path), "--threads", "1"]
-
-
-def curve(out: Path) -> dict[int, dict[str, float]]:
-    """What was logged of each step's training losses."""
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    training = [row for row in rows if "gradient" in row]
-    assert [row["step"] for row in training] == sorted({row["step"] for row in training})  # each step once
-    return {row["step"]: {k: v for k, v in row.items() if k not in ("step", "realtime")} for row in training}
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +97,31 @@ def test_a_run_stopped_and_killed_ends_like_one_that_was_not(
     assert all(torch.equal(shipped[0][name], tensor) for name, tensor in shipped[1].items())
 
 
+def test_one_process_goes_on_with_the_rows_of_two(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+    out, printed = tmp_path / "lm", tmp_path / "printed"
+    workers = start(arguments(recipe, out, checkpoint_minutes=0.0), 2, printed)
+    while "lm 4/" not in (printed.read_text() if printed.exists() else ""):
+        assert all(worker.is_alive() for worker in workers), printed.read_text()
+        time.sleep(0.02)
+    for worker in workers:
+        worker.kill()
+        worker.join(120)
+    train(Settings(**recipe, out=str(out)))
+    ours, theirs = curve(out), curve(whole)
+    assert ours.keys() == theirs.keys()
+    for step, values in theirs.items():
+        for name in ("speech", "pointing"):
+            assert ours[step][name] == pytest.approx(values[name], abs=1e-3)
+    ends = [torch.load(folder / loop.CHECKPOINT, weights_only=False)["streams"] for folder in (out, whole)]
+    assert ends[0] == ends[1]
+
+
 @pytest.mark.parametrize(
     ("word", "environment"),
     [
         ("torchrun", {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}),
         ("FSDP", {"ACCELERATE_USE_FSDP": "true"}),
-        ("micro_batches", {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}),
+        ("rows", {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}),
     ],
 )
 def test_what_a_launcher_cannot_have_says_so(

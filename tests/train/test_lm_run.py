@@ -49,7 +49,7 @@ def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_micro_batches_are_one_row_in_parts(recipe: dict[str, Any]) -> None:
+def test_several_rows_are_one_row_in_parts(recipe: dict[str, Any]) -> None:
     settings, trainer, (left, right) = two_packs(recipe)
     assert int((left.labels >= 0).sum()) != int((right.labels >= 0).sum())  # or plain means would do as well
     losses = backward(settings, make_accelerator(), trainer, [left, right])
@@ -76,7 +76,7 @@ def test_gradient_checkpointing_changes_no_gradient(recipe: dict[str, Any], monk
 def test_a_run_as_the_papers_keeps_no_average_and_goes_on(recipe: dict[str, Any], tmp_path: Path) -> None:
     """Two micro-batches, checkpointing, AdamW alone: stopped at half, it ends like a run that was not."""
     paper = recipe | {
-        "micro_batches": 2, "gradient_checkpointing": True, "muon_lr": 0, "factored": False, "ema": 0, "lr_floor": 0,
+        "rows": 2, "gradient_checkpointing": True, "muon_lr": 0, "factored": False, "ema": 0, "lr_floor": 0,
         "pointing_heads": [], "joined": 0, "tokens": 200, "chat": {str(chat(tmp_path)): 2},
     }  # fmt: skip
     train(Settings(**paper, out=str(tmp_path / "whole")))

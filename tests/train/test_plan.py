@@ -133,7 +133,7 @@ def test_activations_are_what_autograd_keeps(checkpointing: bool, recipe: dict[s
     loss.backward()
 
 
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"ema": 0, "micro_batches": 2}])
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"ema": 0, "rows": 2}])
 def test_the_peak_is_what_a_step_allocates(changes: dict[str, Any], recipe: dict[str, Any]) -> None:
     wanted = settings(recipe, model=BIG, factored=False, muon_lr=0, **changes)
     config = read_config(wanted)
@@ -146,7 +146,7 @@ def test_the_peak_is_what_a_step_allocates(changes: dict[str, Any], recipe: dict
     with counted:
         average = loop.Average(trainer, wanted.ema)
         for step in range(2):
-            for _ in range(wanted.micro_batches):
+            for _ in range(wanted.rows or 1):
                 with autocast():
                     loss = trainer(pack)["speech"]
                 loss.backward()

@@ -62,6 +62,8 @@ def lm(
 ) -> None:
     """The language model. On several processes: torchrun --standalone --nproc-per-node 2 -m llasa.cli train lm RECIPE
 
+    With `shard: true` in the recipe, each of several processes holds a part of the model (FSDP2) instead of a copy.
+
     Example: llasa train lm recipes/tiny/lm.yaml
     """
     from llasa.train.lm import Settings

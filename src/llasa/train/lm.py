@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.utils import is_flash_attn_2_available
 
 from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET, load_lexicon, save_lexicon
@@ -41,7 +42,8 @@ class Settings:
     `corpus` maps folders of codes shards (or of upstream's rows) to how often a round takes each utterance, `chat` does
     so for conversations in plain text (see `llasa.train.chat`). `init` is `tiny`, a pretrained folder or a hub id,
     without which `model` is a fresh LlamaConfig; beside it, `model` is what a plan goes by before `init` is there, its
-    `vocab_size` that with the speech tokens. A step of each process is `micro_batches` rows of `tokens`.
+    `vocab_size` that with the speech tokens. A step is `rows` rows of `tokens`, shared out among the processes, so that
+    it is the same on any number of them.
     """
 
     corpus: dict[str, int]
@@ -56,7 +58,10 @@ class Settings:
     joined: float = 0.5
     longest: int = 1024
     tokens: int = 6144
-    micro_batches: int = 1
+    # Without it, a row each for as many processes as the run was begun with.
+    rows: int | None = None
+    # Each process holds a part of the model and its optimiser (FSDP2), and of the checkpoint, instead of a copy.
+    shard: bool = False
     # Activations are computed again in the backward pass instead of kept: a third more work, a fraction of the memory.
     gradient_checkpointing: bool = False
     steps: int = 4000
@@ -87,7 +92,12 @@ def packed_attention(
     scaling: float | None = None,
     **ignored: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention inside each sample of a packed row; (1, heads, T, D) to (1, T, heads, D)."""
+    """Causal attention inside each sample of a packed row; (1, heads, T, D) to (1, T, heads, D).
+
+    On a GPU with flash-attn, all samples in one call; else one after another, which on a GPU is flash attention too.
+    """
+    if query.is_cuda and value.dtype is torch.bfloat16 and is_flash_attn_2_available():
+        return flash_attention(query, key, value, bounds, scaling), None
     grouped = query.shape[1] != key.shape[1]
     parts = [
         F.scaled_dot_product_attention(
@@ -96,6 +106,19 @@ def packed_attention(
         for a, b in itertools.pairwise(bounds)
     ]
     return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def flash_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: list[int], scaling: float | None
+) -> torch.Tensor:
+    """`packed_attention` by flash-attn's kernel for samples of various lengths (Dao 2023)."""
+    from flash_attn import flash_attn_varlen_func
+
+    starts = torch.tensor(bounds, dtype=torch.int32, device=query.device)
+    longest = max(b - a for a, b in itertools.pairwise(bounds))
+    # The rotation has left queries and keys in float32.
+    rows = [tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)]
+    return flash_attn_varlen_func(*rows, starts, starts, longest, longest, softmax_scale=scaling, causal=True)[None]
 
 
 ALL_ATTENTION_FUNCTIONS["packed"] = packed_attention
@@ -248,20 +271,33 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
     return model, vocabulary
 
 
-def save_model(model: LlamaForCausalLM, vocabulary: Vocabulary, settings: Settings, out: Path) -> None:
+def save_model(
+    model: LlamaForCausalLM, vocabulary: Vocabulary, settings: Settings, out: Path, write: bool = True
+) -> None:
     """A model folder, whole before it replaces an older one: plain Llama weights, tokenizer, lexicon, codec's name.
+
+    Of a model in parts, one process writes and the others lend it theirs.
 
     Raises:
         LlasaError: the disk is full.
     """
+    from torch.distributed.tensor import DTensor
+
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if ".parametrizations." not in name}
+    tensors["model.embed_tokens.weight"] = model.model.embed_tokens.weight
+    tensors["lm_head.weight"] = model.lm_head.weight
     state = {}
-    for name, tensor in model.state_dict().items():
-        if ".parametrizations." not in name:
-            state[name] = tensor.detach().cpu()
-    state["model.embed_tokens.weight"] = model.model.embed_tokens.weight.detach().cpu()
-    state["lm_head.weight"] = model.lm_head.weight.detach().cpu()
-    plain = LlamaForCausalLM(model.config)
-    plain.load_state_dict(state)
+    for name, tensor in tensors.items():
+        tensor = tensor.detach()
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if write:
+            state[name] = whole.cpu()
+    if not write:
+        return
+    with torch.device("meta"):  # nothing to draw at random
+        plain = LlamaForCausalLM(model.config)
+    plain.load_state_dict(state, assign=True)
+    plain.tie_weights()
     plain.config.codec = str(Path(settings.codec).resolve()) if Path(settings.codec).exists() else settings.codec
     if settings.init and not Path(settings.init).exists():
         plain.config.base_model = settings.init  # what `llasa export` knows its licence by

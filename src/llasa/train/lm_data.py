@@ -5,6 +5,7 @@ in a row, which is what cloning is: the later ones go on in the voice of the fir
 """
 
 import difflib
+import functools
 import itertools
 import random
 from collections import defaultdict
@@ -190,21 +191,27 @@ def align(text: str, phones: list[str], ends: np.ndarray, frames: int, rate: flo
     return character[np.minimum(segment, len(phones))]
 
 
-def sample_indices(saved: list[tuple[list[int], int]], process: int, processes: int) -> Iterator[int]:
-    """The indices of the samples that one of several processes makes: every so-many-th, for ever.
+def sample_indices(saved: list[tuple[list[int], int]], row: int, rows: int) -> Iterator[int]:
+    """The indices of the samples for one of a step's rows: every so-many-th, for ever.
 
     Args:
-        saved: `waiting` and `last` of each process' last pack; empty at a first start. The same number of processes
-            goes on exactly; another number shares out what was waiting and goes on behind all that was made.
+        saved: `waiting` and `last` of each row's last pack; empty at a first start. The same number of rows goes on
+            exactly; another number shares out what was waiting and goes on behind all that was made.
     """
     if not saved:
-        return itertools.count(process, processes)
-    if len(saved) == processes:
-        waiting, last = saved[process]
-        return itertools.chain(waiting, itertools.count(last + processes, processes))
+        return itertools.count(row, rows)
+    if len(saved) == rows:
+        waiting, last = saved[row]
+        return itertools.chain(waiting, itertools.count(last + rows, rows))
     left = sorted(index for waiting, _ in saved for index in waiting)
     behind = max(last for _, last in saved) + 1
-    return itertools.chain(left[process::processes], itertools.count(behind + process, processes))
+    return itertools.chain(left[row::rows], itertools.count(behind + row, rows))
+
+
+@functools.lru_cache(3)  # a few are under way at once: what waits from the last round, and the next
+def shuffled(seed: int, lap: int, count: int) -> np.ndarray:
+    """The order of one round through the corpus."""
+    return np.random.default_rng([seed, lap]).permutation(count)
 
 
 def samples(
@@ -223,15 +230,10 @@ def samples(
         LlasaError: a whole round has no sample that is short enough.
     """
     count, skipped = len(corpus.order), 0
-    orders: dict[int, np.ndarray] = {}
     for index in indices:
         lap, place = divmod(index, count)
-        if lap not in orders:
-            # Two rounds at most are under way at once: what waits from the last one, and the next.
-            orders = {k: v for k, v in orders.items() if k == lap - 1}
-            orders[lap] = np.random.default_rng([seed, lap]).permutation(count)
         rng = random.Random(f"{seed}-{index}")
-        row = corpus.rows[corpus.order[orders[lap][place]]]
+        row = corpus.rows[corpus.order[shuffled(seed, lap, count)[place]]]
         rows = [row]
         while row["speaker"] and rng.random() < joined:
             other = corpus.rows[rng.choice(corpus.speakers[row["speaker"]])]

@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,26 @@ from llasa.loading import find_model
 from llasa.locks import claimed
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model, save_model
-from llasa.train.lm_data import Corpus, Pack, Reader, packs, sample_indices, samples
+from llasa.train.lm_data import Corpus, Pack, Reader, pack, packs, sample_indices, samples
+from llasa.train.lm_state import keep, require_plain, restore, shard
 from llasa.train.lm_validation import validate
 from llasa.train.plan import require_memory
 from llasa.train.processes import make_accelerator, together
+from llasa.vocabulary import Vocabulary
 
 TERMS = ("speech", "text", "pointing")
+After = Callable[[int, Trainer, Vocabulary, loop.Average], None]
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, after: After | None = None) -> None:
     """Trains, or goes on training, in `settings.out`; leaves the model folder in `out/model`.
 
-    On one process, or on several under `torchrun` or `accelerate launch`. Each makes packs of its own share of the
-    corpus; a step is then what one process would do with all their packs. Only the main process writes. Where each
-    process is in the corpus is part of the checkpoint: a run that was stopped or killed ends like one that was not.
+    On one process, or on several under `torchrun` or `accelerate launch`. Every row of a step has its own share of the
+    corpus, and the rows are shared out among the processes: whichever makes one, it is the same. Where each stood is
+    part of the checkpoint: a run that was stopped or killed ends like one that was not, on as many processes or others.
+
+    Args:
+        after: called after every step, by every process.
 
     Raises:
         LlasaError: the settings or the launcher ask for what cannot be, another run is writing into the folder, the
@@ -36,18 +44,19 @@ def train(settings: Settings) -> None:
     """
     if settings.longest > settings.tokens:
         raise LlasaError(f"a sample of `longest: {settings.longest}` doesn't fit into `tokens: {settings.tokens}`")
-    if settings.micro_batches < 1:
-        raise LlasaError(f"`micro_batches: {settings.micro_batches}` leaves nothing to train on: it is 1 or more")
+    if settings.rows is not None and settings.rows < 1:
+        raise LlasaError(f"`rows: {settings.rows}` leaves nothing to train on: it is 1 or more")
+    require_plain(settings)
     accelerator = make_accelerator()
     require_memory(settings, accelerator.device, accelerator.num_processes)
     with contextlib.ExitStack() as lock:
         with together():
             if accelerator.is_main_process:
                 lock.enter_context(claimed(Path(settings.out)))
-        _train(settings, accelerator)
+        _train(settings, accelerator, after)
 
 
-def _train(settings: Settings, accelerator: Any) -> None:
+def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
     from accelerate.utils import gather_object
 
     main, processes, device = accelerator.is_main_process, accelerator.num_processes, accelerator.device
@@ -55,66 +64,76 @@ def _train(settings: Settings, accelerator: Any) -> None:
     torch.manual_seed(settings.seed)
     model, vocabulary = make_model(settings)
     trainer = Trainer(model, settings).train()
+    if in_parts := settings.shard and processes > 1:
+        shard(trainer)
+    # Copies are kept alike by DDP, which a model for evaluation goes without.
+    wrapped = accelerator.prepare_model(trainer, evaluation_mode=in_parts)
     groups = loop.optimisers(trainer, settings.lr, settings.muon_lr, decay=settings.decay)
-    saved = loop.load_checkpoint(out) or {"step": 0, "streams": [], "log": {}}
-    if "model" in saved:
-        trainer.load_state_dict(saved["model"])
-    wrapped, *optimisers = accelerator.prepare(trainer, *groups)
-    for optimiser, state in zip(groups, saved.get("optimisers", []), strict=False):
-        optimiser.load_state_dict(state)
-    step = saved["step"]
+    average = loop.Average(trainer, settings.ema if main or in_parts else 0.0)
+    with together():
+        saved = restore(out, settings.shard, trainer, groups, average)
+    step, rows = saved["step"], settings.rows or len(saved["streams"]) or processes
+    if main and rows < processes:
+        print(f"{processes - rows} of {processes} processes have nothing to do: a step has {rows} rows", flush=True)
 
     codec = AutoConfig.from_pretrained(find_model(settings.codec))
     rate, pad = codec.sampling_rate / codec.hop_length, vocabulary.tokenizer.pad_token_id or 0
     lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
     reader = Reader(vocabulary, lexicon, rate, settings.spell)
     corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()}, chat=settings.chat)
-    indices = sample_indices(saved["streams"], accelerator.process_index, processes)
-    source = samples(corpus, reader, settings.seed, settings.longest, settings.joined, indices)
-    stream = packs(source, settings.tokens, rate, pad)
+    mine = range(accelerator.process_index, rows, processes)
+    streams = []
+    for row in mine:
+        indices = sample_indices(saved["streams"], row, rows)
+        source = samples(corpus, reader, settings.seed, settings.longest, settings.joined, indices)
+        streams.append(packs(source, settings.tokens, rate, pad))
+    # All compute equally many rows, those without samples at the end.
+    idle = [pack([], settings.tokens, rate, pad)] * (-(-rows // processes) - len(mine))
 
     clock = loop.Clock(settings.checkpoint_minutes, quiet=not main)
     if main:
-        average = loop.Average(trainer, settings.ema)
-        if "average" in saved:
-            average.weights = {name: tensor.to(device) for name, tensor in saved["average"].items()}
         log = loop.Log(out, "lm", settings.steps, after=step)
         log.sums = saved["log"]
+    if main or in_parts:
         unseen, still = Corpus({Path(settings.validation): 1}, 150, "val"), Reader(vocabulary, lexicon, rate)
         fixed = packs(samples(unseen, still, 0, settings.longest, 0.0, itertools.count()), settings.tokens, rate, pad)
         held_out = [move(next(fixed), device) for _ in range(4)]
     while step < settings.steps:
-        batch = [move(next(stream), device) for _ in range(settings.micro_batches)]
+        batch = [move(row, device) for row in [*map(next, streams), *idle]]
         loop.set_learning_rate(groups, step, settings.warmup, settings.steps, settings.lr_floor)
         losses = backward(settings, accelerator, wrapped, batch)
         # What all must agree on before the next step: whether to stop after this one, and whether to save it.
-        facts = losses.new_tensor([sum(pack.seconds for pack in batch), clock.stop, main and clock.due()])
+        facts = losses.new_tensor([sum(row.seconds for row in batch), clock.stop, main and clock.due()])
         speech, text, pointing, *facts = accelerator.reduce(torch.cat([losses, facts]), "mean").tolist()
         values = {"speech": speech} | ({"text": text} if settings.chat else {})
         values |= {"pointing": pointing} if settings.pointing_heads else {}
         values["gradient"] = float(accelerator.clip_grad_norm_(trainer.parameters(), 1.0))
-        for optimiser in optimisers:
+        for optimiser in groups:
             optimiser.step()
             optimiser.zero_grad()
         step += 1
-        loop.check_finite("lm", step, values)
+        if not all(map(math.isfinite, values.values())):  # in all processes alike: one of them says so
+            with together():
+                loop.check_finite("lm", step, values)
         seconds, stop, due = facts[0] * processes, facts[1] > 0, facts[2] > 0
+        average.update(trainer, step)
+        if after:
+            after(step, trainer, vocabulary, average)
         if main:
-            average.update(trainer, step)
             log.step(step, seconds, values)
         if stop or due or step == settings.steps:
-            streams = gather_object([(batch[-1].waiting, batch[-1].last)])
+            stood = gather_object([(row, at.waiting, at.last) for row, at in zip(mine, batch, strict=False)])
             with together():
-                if main:
+                if main or in_parts:
                     with average.swapped(trainer), accelerator.autocast(), loop.saving(out):
                         figures = validate(trainer, held_out, out, step)
-                        save_model(model, vocabulary, settings, out / "model")
+                        save_model(model, vocabulary, settings, out / "model", write=main)
+                if main:
                     log.write(step, figures)
                     print("validation", "  ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
-                    # Last of all: what a kill left half done before this is done again.
-                    state = {"model": trainer.state_dict(), "optimisers": [o.state_dict() for o in groups]}
-                    state |= {"average": average.weights, "step": step, "streams": streams, "log": log.sums}
-                    loop.save_checkpoint(out, state | {"settings": asdict(settings)})
+            # Last of all: what a kill left half done before this is done again.
+            run = {"step": step, "streams": [where for _, *where in sorted(stood)], "log": log.sums if main else {}}
+            keep(out, asdict(settings), trainer, groups, average, run, main)
         if stop:
             break
     accelerator.wait_for_everyone()
@@ -126,7 +145,7 @@ def _train(settings: Settings, accelerator: Any) -> None:
 
 
 def backward(settings: Settings, accelerator: Any, wrapped: Any, batch: list[Pack]) -> torch.Tensor:
-    """Adds up the gradients of a step's micro-batches, as if they and those of all processes were one row.
+    """Adds up the gradients of a process' rows of a step, as if they and those of all processes were one row.
 
     Returns:
         This process' part of each of TERMS: their mean over the processes is the mean over all tokens of the step.
@@ -140,9 +159,9 @@ def backward(settings: Settings, accelerator: Any, wrapped: Any, batch: list[Pac
     weights = counts * accelerator.num_processes / totals.clamp(min=1)
     shares = torch.cat([totals[:2] / totals[:2].sum().clamp(min=1), weights.new_tensor([settings.pointing_weight])])
     added = torch.zeros_like(shares)
-    for i, pack in enumerate(batch):
+    for i, row in enumerate(batch):
         with contextlib.nullcontext() if i == len(batch) - 1 else accelerator.no_sync(wrapped):
-            terms = wrapped(pack)
+            terms = wrapped(row)
             zero = torch.zeros_like(terms["speech"])
             losses = torch.stack([terms.get(name, zero) for name in TERMS]) * weights[i]
             accelerator.backward((losses * shares).sum())

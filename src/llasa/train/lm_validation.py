@@ -15,7 +15,7 @@ def validate(trainer: Trainer, held_out: list[Pack], out: Path, step: int) -> di
     total = count = near = known = 0.0
     pictures: list[torch.Tensor] = []
     for pack in held_out:
-        terms_of = trainer.forward(pack)
+        terms_of = trainer(pack)
         n = int((pack.labels >= 0).sum())
         total, count = total + float(terms_of["speech"]) * n, count + n
     if trainer.settings.pointing_heads:

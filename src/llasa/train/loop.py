@@ -142,7 +142,7 @@ def saving(folder: Path, half: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        kept = "the last good checkpoint is kept" if (folder / CHECKPOINT).exists() else "there is no checkpoint yet"
+        kept = "the last good checkpoint is kept" if any(folder.glob("checkpoint*")) else "there is no checkpoint yet"
         reason = getattr(error, "strerror", None) or str(error)
         raise LlasaError(
             f"cannot write into {folder}: {reason}; {kept}: make room and start the same command again"

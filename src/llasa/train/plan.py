@@ -4,6 +4,7 @@ Knows the sizes of a Llama and of its training; builds it on the meta device, wh
 of this package's own loop: weights, gradients and optimiser in float32, products in bfloat16 by autocast.
 """
 
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -78,6 +79,7 @@ def make_plan(settings: Settings, config: LlamaConfig, processes: int = 1, accel
     """What one of so many processes needs.
 
     Args:
+        processes: with `shard`, each has its part of what there else is a copy of.
         accelerator: whether it has a GPU, where AdamW works on all parameters at once and needs room for it.
     """
     with torch.device("meta"):
@@ -105,22 +107,27 @@ def make_plan(settings: Settings, config: LlamaConfig, processes: int = 1, accel
     else:
         activations = tokens * layers * layer
         logits = tokens * rows * 12
+    optimiser = 4 * (sum(n * count for n, count in zip(states, sizes, strict=False)) + 2 * digits)
+    # In parts, what is gathered at once: the tables with their gradient, and a layer with its gradient and the next.
+    share = processes if settings.shard else 1
+    gathered = 8 * tables * head + 12 * matrices // layers if share > 1 else 0
     memory = {
-        "weights": 4 * trained,
-        "gradients": 4 * trained,
-        "optimiser": 4 * (sum(n * count for n, count in zip(states, sizes, strict=False)) + 2 * digits),
-        "average": 4 * trained if settings.ema else 0,
+        "weights": 4 * trained // share,
+        "gradients": 4 * trained // share,
+        "optimiser": optimiser // share,
+        "average": 4 * trained // share if settings.ema else 0,
+        "gathered": gathered,
         "bfloat16 copies": 2 * (matrices + head),
         # The table that the digits make is computed, and has a gradient of its own.
         "factored tables": 8 * tables * head if settings.factored else 0,
         "activations": activations + tokens * 14 * width,
         "logits": logits,
     }
-    in_use = sum(memory[name] for name in ("weights", "optimiser", "average", "bfloat16 copies"))
+    in_use = sum(memory[name] for name in ("weights", "optimiser", "average", "gathered", "bfloat16 copies"))
     backward = memory["activations"] + memory["logits"] + memory["factored tables"]
     # One process with one row has no gradient yet when it has all activations; several keep theirs in what they send.
-    backward += memory["gradients"] if settings.micro_batches > 1 or processes > 1 else 0
-    update = memory["gradients"] + (4 * trained if accelerator else 0)
+    backward += memory["gradients"] if rows_each(settings, processes) > 1 or processes > 1 else 0
+    update = memory["gradients"] + (memory["weights"] if accelerator else 0)
     flops = 6.0 * (matrices + head + layers * heads * settings.longest)
     return Plan(
         parameters=trained,
@@ -128,8 +135,13 @@ def make_plan(settings: Settings, config: LlamaConfig, processes: int = 1, accel
         peak=in_use + max(backward, update),
         flops=flops,
         work=flops * 4 / 3 if settings.gradient_checkpointing else flops,
-        disk=2 * (memory["weights"] + memory["optimiser"] + memory["average"] + 4 * parameters),
+        disk=2 * (4 * trained + optimiser + (4 * trained if settings.ema else 0) + 4 * parameters),
     )
+
+
+def rows_each(settings: Settings, processes: int) -> int:
+    """The rows of a step that a process computes."""
+    return math.ceil((settings.rows or processes) / processes)
 
 
 def _levels(settings: Settings) -> int:
@@ -164,11 +176,13 @@ def require_memory(settings: Settings, device: torch.device, processes: int) -> 
 def remedy(settings: Settings, config: LlamaConfig, processes: int, accelerator: bool, free: int) -> str:
     """Which settings would make it fit, the cheapest first."""
     changes: dict[str, Any] = {}
-    tokens, parts = settings.tokens, settings.micro_batches
+    tokens, rows = settings.tokens, settings.rows or processes
     steps: list[dict[str, Any]] = [{"gradient_checkpointing": True}]
     while tokens % 2 == 0 and tokens // 2 >= settings.longest:
-        tokens, parts = tokens // 2, parts * 2
-        steps.append({"tokens": tokens, "micro_batches": parts})
+        tokens, rows = tokens // 2, rows * 2
+        steps.append({"tokens": tokens, "rows": rows})
+    if processes > 1 and not (settings.factored or settings.muon_lr or settings.pointing_heads):
+        steps.append({"shard": True})
     least = make_plan(settings, config, processes, accelerator).peak
     for step in [*steps, {"ema": 0}]:
         changes |= step
@@ -176,7 +190,8 @@ def remedy(settings: Settings, config: LlamaConfig, processes: int, accelerator:
         if peak <= free:
             return "set " + ", ".join(f"{key}: {str(value).lower()}" for key, value in changes.items())
         least = min(least, peak)
-    return f"no setting brings it below {_gb(least)}: take a smaller model or a larger device"
+    more = ", more processes" if settings.shard else ""
+    return f"no setting brings it below {_gb(least)}: take a smaller model{more} or a larger device"
 
 
 def matmul_speed(device: torch.device, config: LlamaConfig, tokens: int, seconds: float = 0.5) -> float:
@@ -203,7 +218,8 @@ def report(settings: Settings) -> str:
     assert device is not None
     processes = int(os.environ.get("WORLD_SIZE", torch.accelerator.device_count() if gpu else 1))
     plan, free = make_plan(settings, config, processes, gpu), room(device)
-    step = settings.tokens * settings.micro_batches * processes
+    rows = settings.rows or processes
+    step = settings.tokens * rows
     total = float(step) * settings.steps
     speed = matmul_speed(device, config, settings.tokens)
     hours = total * plan.work / (processes * speed * EFFICIENCY) / 3600
@@ -212,7 +228,7 @@ def report(settings: Settings) -> str:
     fits = "it fits" if plan.peak <= free else f"it does not fit: {remedy(settings, config, processes, gpu, free)}"
     lines = {
         "parameters": f"{plan.parameters:,}",
-        "a step": f"{step:,} tokens ({settings.tokens:,} x {settings.micro_batches} micro-batches x {processes})",
+        "a step": f"{step:,} tokens ({rows} rows of {settings.tokens:,}, {rows_each(settings, processes)} a process)",
         "memory": f"{_gb(plan.peak)} a process of {_gb(free)}: {fits}",
         "of it": parts,
         "disk": f"{_gb(plan.disk)} in {settings.out}",

@@ -17,7 +17,7 @@ _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE
 
 
 def make_accelerator() -> Any:
-    """An accelerate.Accelerator in bfloat16 for a whole copy of the model in each process.
+    """An accelerate.Accelerator in bfloat16, and DDP for a whole copy of the model in each process.
 
     Raises:
         LlasaError: the launcher asked for what this training doesn't do, or started one process where several were
@@ -30,11 +30,9 @@ def make_accelerator() -> Any:
 
     for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         if on(f"ACCELERATE_USE_{name}"):
-            raise LlasaError(f"each process holds the whole model here: launch without {name.replace('_', '-')}")
+            raise LlasaError(f"launch without {name.replace('_', '-')}: the recipe's `shard: true` is FSDP2 here")
     if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
-        raise LlasaError(
-            "the launcher cannot accumulate gradients: launch without it and set `micro_batches` in the recipe"
-        )
+        raise LlasaError("the launcher cannot accumulate gradients: launch without it and set `rows` in the recipe")
     # On CPUs accelerate's launcher leaves the starting of processes to MPI, and without it quietly starts one alone.
     if on("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ and not any(size in os.environ for size in _SIZES):
         raise LlasaError(
@@ -48,12 +46,13 @@ def make_accelerator() -> Any:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Around what one process does for all: if it fails there, all end, and that one says why.
+    """Around what one process does for all, or what fails in all alike: all end, and the first that failed says why.
 
     Raises:
         LlasaError: it failed in this process.
-        SystemExit: it failed in another.
+        SystemExit: it failed in another, which says so.
     """
+    from accelerate import PartialState
     from accelerate.utils import gather_object
 
     problem = ""
@@ -61,7 +60,9 @@ def together() -> Iterator[None]:
         yield
     except LlasaError as error:
         problem = str(error)
-    if any(gather_object([problem])):
-        if problem:
-            raise LlasaError(problem)
+    problems = gather_object([problem])
+    failed = [number for number, problem in enumerate(problems) if problem]
+    if failed and failed[0] == PartialState().process_index:
+        raise LlasaError(problem)
+    if failed:
         raise SystemExit(1)

@@ -1,0 +1,22 @@
+"""Runs of the language model: their command, and what they logged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def arguments(recipe: dict[str, Any], out: Path, **changes: Any) -> list[str]:
+    """`train lm RECIPE`."""
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(recipe | changes | {"out": str(out)}))
+    return ["train", "lm", str(path), "--threads", "1"]
+
+
+def curve(out: Path) -> dict[int, dict[str, float]]:
+    """What was logged of each step's training losses."""
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    training = [row for row in rows if "gradient" in row]
+    assert [row["step"] for row in training] == sorted({row["step"] for row in training})  # each step once
+    return {row["step"]: {k: v for k, v in row.items() if k not in ("step", "realtime")} for row in training}
