@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
     except OSError as error:
-        raise LlasaError(f"cannot write to {folder}: {(error.strerror or str(error)).lower()}") from error
+        raise LlasaError(f"cannot write to {folder}: {reason(error)}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

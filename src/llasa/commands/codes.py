@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llasa.commands.common import Device, Model, bar, check_writable, tell, waiting
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 
 if TYPE_CHECKING:
     from llasa.codec import Codec
@@ -134,7 +134,7 @@ def _convert(
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LlasaError(f"cannot make the folder {folder}: {(error.strerror or str(error)).lower()}") from error
+            raise LlasaError(f"cannot make the folder {folder}: {reason(error)}") from error
     for _, target in todo[:1]:
         check_writable(target)
     seconds, failed = 0.0, 0

@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 
 import typer
 
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 
 Model = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME", help="[bold]tiny[/], a model's folder, or a hub id.")
@@ -93,4 +93,4 @@ def check_writable(path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".llasa"):
             pass
     except OSError as error:
-        raise LlasaError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+        raise LlasaError(f"cannot write {path}: {reason(error)}") from error

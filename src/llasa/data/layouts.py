@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au"}
 # The columns of a table that are looked for, the first that is there being taken.
@@ -199,4 +199,4 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise LlasaError(f"{path} is not UTF-8 text: save it as such") from error
     except OSError as error:
-        raise LlasaError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise LlasaError(f"cannot read {path}: {reason(error)}") from error

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from llasa import audio
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 from llasa.eval.independent import EARS, Figure
 from llasa.eval.report import write_text
 from llasa.search.account import Account, Candidate
@@ -339,7 +339,7 @@ def _open(settings: Settings, folder: Path) -> None:
     try:
         (folder / STORED).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LlasaError(f"cannot write {folder}: {(error.strerror or str(error)).lower()}") from error
+        raise LlasaError(f"cannot write {folder}: {reason(error)}") from error
     write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 

@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 
 from llasa import audio
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 from llasa.search.account import Account, Candidate
 
 PAGE, TABLE = "index.html", "candidates.csv"
@@ -121,7 +121,7 @@ def save_candidates(account: Account, folder: Path, rate: int) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> LlasaError:
-    return LlasaError(f"cannot keep candidates in {folder}: {(error.strerror or str(error)).lower()}")
+    return LlasaError(f"cannot keep candidates in {folder}: {reason(error)}")
 
 
 def _is_page(folder: Path, names: list[str]) -> bool:
