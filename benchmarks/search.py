@@ -1,7 +1,8 @@
 """Measures what a search costs and what it never does; `llasa study inference` measures what it buys.
 
     python benchmarks/search.py --sentences held-out.txt [--only overhead,runaways]
-    python benchmarks/search.py --sentences held-out.txt --only bars --words STUDY --likeness STUDY --both STUDY
+    python benchmarks/search.py --sentences held-out.txt --only bars --words STUDY \
+        --likeness STUDY --both STUDY --alone STUDY
 
 - overhead  seconds of a search with verifiers that do nothing, beside sampling as many tokens in one batch of 16 rows
 - runaways  how often the best of 4 runs away, stops early or never ends, on 300 sentences in three voices
@@ -36,8 +37,9 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
     parser.add_argument("--only", type=lambda value: value.split(","), default=["overhead", "runaways"])
     parser.add_argument("--words", type=Path, help="a study with --verify content in the voice rms")
-    parser.add_argument("--likeness", type=Path, help="a study with --verify speaker and beam:4x4")
-    parser.add_argument("--both", type=Path, help="a study with --verify content=1,speaker=1 and mixed:4x4@2s+16")
+    parser.add_argument("--likeness", type=Path, help="a study with --verify speaker and beam:4x4 in several voices")
+    parser.add_argument("--both", type=Path, help="with --verify content=1,speaker=1 and mixed:4x4@2s+16 in the same")
+    parser.add_argument("--alone", type=Path, help="with --verify content in the same")
     arguments = parser.parse_args()
     on_two_cores()
     from llasa.eval.report import Row, table, write_text
@@ -159,8 +161,8 @@ def bars(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any]
         rows.append(Row("the same, best-of-n at as many tokens", f"{best[:, 0].mean():.2f}"))
         met = gain.value < 0 and p < 0.05
         rows.append(Row(f"the beam's less that, paired (p = {p:.3f})", show(gain), "below 0, p < 0.05", met))
-    if arguments.both and arguments.words and arguments.likeness:
-        rows += both_rows(read(arguments.both), read(arguments.words), read(arguments.likeness))
+    if arguments.both and arguments.alone and arguments.likeness:
+        rows += both_rows(read(arguments.both), read(arguments.alone), read(arguments.likeness))
     return rows, "From the studies' results.csv; the figures of each alone are in their own summaries."
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import yaml
+from eval.grids import make_corpus, small_study
 from hub import of_folder, serve
 from official import make_official_folder, make_official_lora
 
@@ -26,14 +28,24 @@ BLOCKS = [
     if not body.startswith("state = ")  # three lines that show a shape
 ]
 
+SAID = ["It was late.", "The lamp was low.", "Nobody spoke.", "A dog ran by.", "Rain fell on the roof."]
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: a chapter to read and a recording of the user."""
+def folder(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> Path:
+    """A user's folder: a chapter to read, recordings of the user, and a small study's recipe and corpus."""
     path = tmp_path_factory.mktemp("user")
     (path / "chapter.txt").write_text("It was late. The lamp had burned low.\n\nNobody spoke for some time.\n")
     samples, _, _ = speak("The words that are spoken in the recording.", Speaker("awb", "awb"))
     soundfile.write(path / "me.wav", samples, RATE)
+    make_corpus(path / "runs")
+    (path / "recipes/tiny").mkdir(parents=True)
+    (path / "recipes/tiny/study.yaml").write_text(yaml.safe_dump(small_study(codec_folder, path / "runs")))
+    (path / "my-recordings").mkdir()
+    for i, text in enumerate(SAID):
+        samples, _, _ = speak(text, Speaker("awb", "awb"))
+        soundfile.write(path / "my-recordings" / f"{i}.wav", samples, RATE)
+        (path / "my-recordings" / f"{i}.txt").write_text(text)
     make_official_lora(path / "my-lora", "HKUSTAudio/Llasa-1B")
     return path
 

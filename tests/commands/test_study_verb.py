@@ -1,9 +1,12 @@
 """`llasa study`: what it refuses, in one line and before a model is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from commands.runner import Run, fails
+from eval.grids import make_corpus, small_study
 
 
 @pytest.fixture
@@ -49,3 +52,33 @@ def test_a_voice_that_does_not_exist_is_refused(run: Run, sentences: Path, tmp_p
     result = run("study", "inference", "--sentences", sentences, "--out", tmp_path / "out", *options)
     assert result.code == 1
     assert "no voice called nobody" in result.err.splitlines()[-1]
+
+
+@pytest.fixture
+def grid(tmp_path: Path, codec_folder: Path) -> dict[str, Any]:
+    make_corpus(tmp_path / "corpus")
+    return small_study(codec_folder, tmp_path / "corpus")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hours": [0.01]}, "two numbers of `hours` at least"),
+        ({"size": 3}, "unexpected keyword argument 'size'"),
+        ({"corpus": "nowhere"}, "there is no folder nowhere of codes shards"),
+        ({"hours": [0.01, 5]}, "hours that can be trained on, and not 5"),
+        ({"lm": {"codec": "nowhere"}}, "required positional argument: 'validation'"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(
+    changes: dict[str, Any], message: str, run: Run, grid: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(grid | changes))
+    fails(run("study", "train", tmp_path / "study.yaml", "--out", tmp_path / "out"), message)
+
+
+def test_a_cluster_that_does_not_answer_is_told(run: Run, grid: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(grid))
+    options = ("--out", tmp_path / "out", "--ray", "127.0.0.1:1")
+    fails(run("study", "train", tmp_path / "study.yaml", *options), "no Ray cluster answers at 127.0.0.1:1")

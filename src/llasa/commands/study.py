@@ -6,16 +6,10 @@ from typing import Annotated
 import typer
 
 from llasa.commands.common import Model, bar, tell
-from llasa.errors import LlasaError, need_extra
+from llasa.errors import LlasaError, need_extra, reason
 
 app = typer.Typer(help="Measure what compute buys.", no_args_is_help=True, rich_markup_mode="rich")
 SHORTEST, LONGEST = 30, 110  # characters of a sentence: long enough to err in, short enough to be one chunk
-
-
-@app.callback()
-def _studies() -> None:
-    # A second command-to-be: without this, `inference` would not be written out.
-    pass
 
 
 @app.command()
@@ -72,6 +66,44 @@ def inference(
     tell(f"{out / 'report.html'}: {len(jobs)} sentences")
 
 
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The study's YAML file, such as recipes/tiny/study.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the study, instead of the recipe's.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Train so many cells at once, each on one thread.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Train the cells on a Ray cluster: host:port, or auto.")
+    ] = None,
+) -> None:
+    """Train models of several sizes on several amounts of speech, and fit what more of each is worth.
+
+    What is finished is kept: the same command goes on where it was stopped.
+
+    Example: llasa study train recipes/tiny/study.yaml --processes 2
+    """
+    need_extra("train", "pyarrow", "yaml", "tensorboard", "accelerate", "matplotlib")
+    need_extra("verify", "jiwer", "pocketsphinx", "librosa")
+    from llasa.eval.training_report import write_report
+    from llasa.eval.training_study import Settings, grid, run
+    from llasa.train.loop import read_settings
+
+    settings = read_settings(Settings, recipe, out=str(out) if out else None)
+    done, total = 0, 0
+    try:
+        with bar("training") as advance:
+            for cells, last in run(settings, processes, ray):
+                done, total = len(cells), len(grid(settings))
+                advance(done, total, 0)
+                if last:
+                    tell(f"{last.name} is trained and measured: {done} of {total}")
+    except KeyboardInterrupt:
+        tell(f"interrupted: {done} of {total} cells are done, and the same command goes on")
+        raise typer.Exit(130) from None
+    for line in write_report(settings, grid(settings)):
+        tell(line)
+    tell(f"{Path(settings.out) / 'report.html'}: {total} cells")
+
+
 def _listed(written: str) -> list[str]:
     return [part.strip() for part in written.split(",") if part.strip()]
 
@@ -80,7 +112,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line for raw in path.read_text(encoding="utf-8-sig").splitlines() if (line := " ".join(raw.split()))]
     except OSError as error:
-        raise LlasaError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise LlasaError(f"cannot read {path}: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise LlasaError(f"{path} is not text in UTF-8: convert it first") from error
 

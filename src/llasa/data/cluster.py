@@ -9,6 +9,7 @@ the same file twice.
 import pickle
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +28,17 @@ def run_on_ray(job: Job, todo: list[Task], address: str) -> Iterator[Step]:
     Raises:
         LlasaError: ray is not installed, there is no such cluster, or what a task has raised.
     """
+    with connected(address):
+        yield from _map(job, todo)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Around work on a cluster, whose own errors it turns into one line.
+
+    Raises:
+        LlasaError: ray is not installed, there is no such cluster, or it cannot go on.
+    """
     need_extra("cluster", "ray")
     _check_address(address)
     import logging
@@ -37,7 +49,7 @@ def run_on_ray(job: Job, todo: list[Task], address: str) -> Iterator[Step]:
     try:
         if began_here:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        yield from _map(job, todo)
+        yield
     except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
         raise LlasaError(f"the Ray cluster at {address} cannot go on ({first_line(error)})") from error
     finally:

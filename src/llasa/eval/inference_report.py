@@ -13,30 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 from llasa.eval.independent import Figure
 from llasa.eval.inference_figures import Series, collect, compare, findings, over_optimised, pairs
 from llasa.eval.inference_study import BEST_OF, MATCHED, STORED, Job, Settings, read
-from llasa.eval.report import write_picture, write_text
+from llasa.eval.report import STYLE, write_picture, write_text
 
 HEARD = 3  # sentences on the page
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --dim: #687076; --paper: #fff; --line: #dfe3e6; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --dim: #9aa4ad; --paper: #16191c; --line: #343a40; } }
-body { margin: 0 auto; max-width: 66rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.35rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9em; }
-th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-th:first-child, td:first-child { text-align: left; white-space: nowrap; }
-small { display: block; white-space: nowrap; }
-th { font-weight: 600; min-width: 7rem; }
-small, .dim { color: var(--dim); }
-img { width: 100%; border-radius: 8px; }
-audio { height: 2.2rem; width: 14rem; }
-"""
 
 
 def write_report(settings: Settings, jobs: Sequence[Job], folder: Path) -> list[str]:
@@ -118,7 +101,7 @@ def page(
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
         f'<p class="dim">{escape(facts)}</p>\n<ul>{said}</ul>\n'
         f'<img alt="Every figure against tokens and seconds" src="data:image/png;base64,{picture}">\n'
         f"<h2>Figures</h2>\n{_table(settings, series)}\n<h2>To listen to</h2>\n"
@@ -178,7 +161,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise LlasaError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise LlasaError(f"cannot read {path}: {reason(error)}") from error
 
 
 def _results(settings: Settings, items: Sequence[dict[str, Any]]) -> str:

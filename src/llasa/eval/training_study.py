@@ -1,0 +1,297 @@
+"""What compute at training buys: models of several sizes, each trained on several amounts of speech, measured alike.
+
+Knows the grid, its folder, and how its cells are run: one after another, in processes, or on a Ray cluster. What a cell
+does is `training_cell.py`'s, what the figures say `training_fit.py`'s. A cell's result is one JSON file, written when
+all of it is there, and its training has checkpoints: a killed study goes on where it was.
+
+Every cell passes over its own speech the same number of times, so with the hours grow the steps and the compute.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llasa.errors import LlasaError, reason
+from llasa.eval.report import write_text
+from llasa.eval.training_cell import RESULT, Cell, heard, run_cell
+from llasa.eval.training_corpus import Amount, cut, hold_out, make_reader, place_of
+from llasa.loading import find_model
+from llasa.locks import claimed
+from llasa.train import lm, plan
+
+SETTINGS, CELLS, CORPUS, COPIES = "study.json", "cells", "corpus", "copies.json"
+GIVEN = ("corpus", "out", "steps", "seed")  # what a cell's recipe has from the grid
+
+
+@dataclass
+class Settings:
+    """`recipes/*/study.yaml`.
+
+    `lm` is the recipe that all cells share, as `train lm` reads it, and `sizes` what makes each model different, by a
+    name for it; `model` within both is put together. `corpus` is a folder of codes shards, of which each number of
+    `hours` is taken from the front. With several `seeds` each cell is trained as often, and their mean is what counts.
+    """
+
+    corpus: str
+    lm: dict[str, Any]
+    sizes: dict[str, dict[str, Any]]
+    hours: list[float]
+    out: str
+    # How often each cell passes over its speech. In several passes a large model learns a little speech by heart.
+    epochs: float = 1
+    # How often each is measured on the way; the best of these is what counts.
+    checks: int = 8
+    # Utterances of `lm.validation`: a quarter chooses the best check, the others are what the loss is measured on.
+    held_out: int = 400
+    # Of those, how many each model says.
+    spoken: int = 20
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell's place in the grid."""
+
+    size: str
+    hours: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.size}-{self.hours:g}h-{self.seed}"
+
+
+def check(settings: Settings) -> None:
+    """Refuses what makes no grid, before anything is read.
+
+    Raises:
+        LlasaError: it says what to change.
+    """
+    if not isinstance(settings.sizes, dict) or not all(isinstance(part, dict) for part in settings.sizes.values()):
+        raise LlasaError("`sizes` gives each model a name and what makes it different, such as `small: {model: {...}}`")
+    for name in settings.sizes:
+        if not re.fullmatch(r"[A-Za-z0-9_.]+", str(name)):
+            raise LlasaError(f"the size {name!r} names a folder: use letters, digits, points")
+    if len(settings.sizes) < 2 or len(set(settings.hours)) < 2:
+        raise LlasaError("a grid has two `sizes` and two numbers of `hours` at least")
+    for key in ("epochs", "checks", "held_out", "spoken"):
+        if not getattr(settings, key) > 0:
+            raise LlasaError(f"`{key}: {getattr(settings, key)}` leaves nothing to do: it is above 0")
+    if not settings.seeds or min(settings.hours) <= 0:
+        raise LlasaError("`hours` are above 0, and `seeds` has one at least")
+    for values in (settings.lm, *settings.sizes.values()):
+        if taken := [key for key in GIVEN if key in values]:
+            raise LlasaError(f"`{taken[0]}` of a cell follows from the grid: leave it out of `lm` and `sizes`")
+
+
+def grid(settings: Settings) -> list[Run]:
+    """All cells: seed by seed, size by size as they are written, and hours upwards."""
+    return [
+        Run(size, hours, seed)
+        for seed in settings.seeds
+        for size in settings.sizes
+        for hours in sorted(set(map(float, settings.hours)))
+    ]
+
+
+def recipe(settings: Settings, run: Run, amount: Amount | None = None) -> lm.Settings:
+    """The recipe of one cell; without an amount of speech it has no end.
+
+    Raises:
+        LlasaError: a key that a recipe does not have, or one that it needs is missing.
+    """
+    own = settings.sizes[run.size]
+    folder = Path(settings.out).resolve()
+    values = settings.lm | own | {"model": settings.lm.get("model", {}) | own.get("model", {})}
+    for key in ("validation", "codec", "lexicon", "init"):
+        if (path := values.get(key)) and Path(path).exists():
+            values[key] = str(Path(path).resolve())  # for processes that run elsewhere
+    corpus = {str(place_of(folder / CORPUS, run.hours)): 1}
+    try:
+        cell = lm.Settings(**values, corpus=corpus, out=str(folder / CELLS / run.name / "lm"), seed=run.seed)
+    except TypeError as error:
+        raise LlasaError(f"`lm` of the study: {str(error).replace('Settings.__init__() ', '')}") from error
+    if amount:
+        cell.steps = max(1, round(settings.epochs * amount.tokens / (cell.tokens * (cell.rows or 1))))
+        cell.warmup = max(1, min(cell.warmup, cell.steps // 10))
+    return cell
+
+
+def run(settings: Settings, processes: int = 1, ray: str | None = None) -> Iterator[tuple[list[Run], Run | None]]:
+    """Does what is not done yet; yields the cells that are done and the last of them, None for those of earlier runs.
+
+    Without a cluster, each of several processes has one thread; one alone has all.
+
+    Raises:
+        LlasaError: the settings make no study, the folder is another study's or another run is writing into it, a cell
+            fails, or there is no such cluster.
+        KeyboardInterrupt: a cell was asked to stop.
+    """
+    check(settings)
+    runs, out = grid(settings), Path(settings.out)
+    some = recipe(settings, runs[0])
+    for path in (settings.corpus, some.validation):
+        if not Path(path).is_dir():
+            raise LlasaError(f"there is no folder {path} of codes shards: make it with `llasa data encode`")
+    find_model(some.codec)
+    _open(settings, out)
+    with claimed(out):
+        amounts = cut(Path(settings.corpus), settings.hours, out / CORPUS, some)
+        _copies(settings, some, out)
+        cells = {one: _cell(settings, one, amounts[one.hours]) for one in runs}
+        done = [one for one in runs if cells[one].is_done()]
+        yield done, None
+        # The longest first: nobody waits long for the last.
+        todo = {one: cell for one, cell in cells.items() if one not in done}
+        todo = dict(sorted(todo.items(), key=lambda item: -_work(item[1])))
+        if ray is not None:
+            finished = _on_ray(todo, ray)
+        else:
+            finished = _alone(todo) if processes == 1 else _spread(todo, processes)
+        for one in finished if todo else ():
+            done.append(one)
+            yield done, one
+
+
+def _cell(settings: Settings, one: Run, amount: Amount) -> Cell:
+    made = recipe(settings, one, amount)
+    return Cell(Path(made.out).parent, made, settings.checks, settings.held_out, settings.spoken)
+
+
+def _work(cell: Cell) -> float:
+    made = plan.make_plan(cell.lm, plan.read_config(cell.lm))
+    return made.flops * cell.lm.tokens * cell.lm.steps
+
+
+def _copies(settings: Settings, some: lm.Settings, out: Path) -> None:
+    """How the codec's copies of what is to be said are heard: what no model over its codes is likely to surpass."""
+    from llasa import audio
+    from llasa.codec import Codec
+    from llasa.verifiers import RATE
+
+    path = out / COPIES
+    if path.exists():
+        return
+    codec, reader = Codec.load(find_model(some.codec)), make_reader(some)
+    found, texts = [], []
+    unseen = hold_out(Path(some.validation), settings.held_out, reader, some.longest)
+    for number, (row, other) in enumerate(unseen.to_say(settings.spoken, reader.rate)):
+        own, reference = (codec.decode(np.asarray(one["codes"], np.uint16)) for one in (row, other))
+        found.append(heard(row["text"], *(audio.resample(sound, codec.rate, RATE) for sound in (own, reference))))
+        audio.save(out / f"copy-{number}.wav", own, codec.rate)
+        texts.append(row["text"])
+    if not found:
+        raise LlasaError(f"no speaker in {some.validation} has two utterances to be held out, one to go on from")
+    write_text(path, json.dumps({"spoken": found, "texts": texts}, ensure_ascii=False, indent=1) + "\n")
+
+
+def _alone(todo: dict[Run, Cell]) -> Iterator[Run]:
+    for one, cell in todo.items():
+        if not run_cell(cell):
+            raise KeyboardInterrupt
+        yield one
+
+
+def _spread(todo: dict[Run, Cell], processes: int) -> Iterator[Run]:
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # Not fork: threads of this process would not be there in a forked one, which would wait for them.
+    pool = ProcessPoolExecutor(min(processes, len(todo)), get_context("spawn"), initializer=_begin)
+    try:
+        futures = {pool.submit(run_cell, cell): one for one, cell in todo.items()}
+        for future in as_completed(futures):
+            if not future.result():
+                raise KeyboardInterrupt
+            yield futures[future]
+    except BrokenProcessPool as error:
+        raise LlasaError("a process of the study died, perhaps for want of memory: run it again to go on") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C it is the first process that has something to say
+    torch.set_num_threads(1)
+
+
+def _on_ray(todo: dict[Run, Cell], address: str) -> Iterator[Run]:
+    """Each cell is a task, with a GPU of its own where the cluster has any. One whose node dies goes on on another."""
+    from llasa.data.cluster import connected
+
+    with connected(address):
+        import ray
+
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        work = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=-1)(_told)
+        pending = {work.remote(cell): one for one, cell in todo.items()}
+        while pending:
+            (ready,), _ = ray.wait(list(pending))
+            if problem := ray.get(ready):
+                raise LlasaError(problem)
+            yield pending.pop(ready)
+
+
+def _told(cell: Cell) -> str:
+    """One cell, on a node. What is wrong is told, not raised, for Ray would wrap it in a traceback."""
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        return "" if run_cell(cell) else f"the cell {cell.folder.name} was asked to stop: run the study again to go on"
+    except LlasaError as problem:
+        return str(problem)
+
+
+def _open(settings: Settings, folder: Path) -> None:
+    path = folder / SETTINGS
+    wanted = {key: value for key, value in json.loads(json.dumps(asdict(settings))).items() if key != "out"}
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LlasaError(f"{path} cannot be read: name another folder for the study") from error
+        if found != wanted:
+            other = next((key for key in wanted if found.get(key) != wanted[key]), SETTINGS)
+            raise LlasaError(f"{folder} holds a study with another `{other}`: name another folder, or remove it")
+        return
+    if folder.exists() and (not folder.is_dir() or os.listdir(folder)):
+        raise LlasaError(f"{folder} holds something else than a study: name a new or empty folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LlasaError(f"cannot write {folder}: {reason(error)}") from error
+    write_text(path, json.dumps(wanted, indent=1) + "\n")
+
+
+def read_results(settings: Settings, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The stored results of cells that are done, each with `size`, `hours` and `seed`.
+
+    Raises:
+        LlasaError: a file is damaged.
+    """
+    return [asdict(one) | {"name": one.name} | read(Path(settings.out) / CELLS / one.name / RESULT) for one in runs]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A stored result.
+
+    Raises:
+        LlasaError: the file is damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise LlasaError(f"{path} is damaged: remove it and run the study again") from error
