@@ -3,8 +3,8 @@
 Wav2Vec2-BERT with CTC over letters, without a language model: it spells what it hears, so it hears wrong sounds where a
 recogniser with a dictionary guesses the word. No word error rate is counted: the probability that it gives to the text
 itself (the forward algorithm of Graves et al. 2006) tells two candidates apart that are both spelt rightly, and exists
-for the beginning of an utterance too. It is no independent judge of the embedded voice: its first layers are the
-codec's semantic encoder, and it learnt from the same teachers.
+for the beginning of an utterance too. It is no independent judge of the embedded voice: it was trained on from the
+codec's semantic encoder, on the same teachers and on the codec's copies of them.
 
 Knows its folder (transformers' layout with `vocab.json`), texts and 16 kHz waveforms.
 """
