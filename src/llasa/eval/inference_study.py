@@ -21,6 +21,7 @@ import numpy as np
 
 from llasa import audio
 from llasa.errors import LlasaError, reason
+from llasa.eval import workers
 from llasa.eval.independent import EARS, Figure
 from llasa.eval.report import write_text
 from llasa.search.account import Account, Candidate
@@ -265,7 +266,8 @@ def run(settings: Settings, jobs: Sequence[Job], folder: Path, processes: int = 
     yield done
     if not todo:
         return
-    for _ in _alone(settings, folder, todo) if processes == 1 else _spread(settings, folder, todo, processes):
+    shared = workers.spread(_work, todo, processes, _begin, (settings, folder))
+    for _ in _alone(settings, folder, todo) if processes == 1 else shared:
         done += 1
         yield done
 
@@ -284,34 +286,10 @@ def _alone(settings: Settings, folder: Path, todo: list[Job]) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _spread(settings: Settings, folder: Path, todo: list[Job], processes: int) -> Iterator[None]:
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # Not fork: threads of this process would not be there in a forked one, which would wait for them.
-    pool = ProcessPoolExecutor(
-        min(processes, len(todo)), get_context("spawn"), initializer=_begin, initargs=(settings, folder)
-    )
-    try:
-        for future in as_completed([pool.submit(_work, job) for job in todo]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise LlasaError("a process of the study died, perhaps for want of memory: run it again to go on") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 _at_work: dict[str, Any] = {}  # of a process of its own: what to work with, and once it is loaded, the study
 
 
 def _begin(settings: Settings, folder: Path) -> None:
-    import signal
-
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C it is the first process that has something to say
-    torch.set_num_threads(1)
     _at_work["of"] = settings, folder
 
 

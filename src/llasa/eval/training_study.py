@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from llasa.errors import LlasaError, reason
+from llasa.eval import workers
 from llasa.eval.report import write_text
 from llasa.eval.training_cell import RESULT, Cell, heard, run_cell
 from llasa.eval.training_corpus import Amount, cut, hold_out, make_reader, place_of
@@ -199,31 +200,11 @@ def _alone(todo: dict[Run, Cell]) -> Iterator[Run]:
 
 
 def _spread(todo: dict[Run, Cell], processes: int) -> Iterator[Run]:
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # Not fork: threads of this process would not be there in a forked one, which would wait for them.
-    pool = ProcessPoolExecutor(min(processes, len(todo)), get_context("spawn"), initializer=_begin)
-    try:
-        futures = {pool.submit(run_cell, cell): one for one, cell in todo.items()}
-        for future in as_completed(futures):
-            if not future.result():
-                raise KeyboardInterrupt
-            yield futures[future]
-    except BrokenProcessPool as error:
-        raise LlasaError("a process of the study died, perhaps for want of memory: run it again to go on") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    import signal
-
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C it is the first process that has something to say
-    torch.set_num_threads(1)
+    runs = list(todo)
+    for place, finished in workers.spread(run_cell, list(todo.values()), processes):
+        if not finished:
+            raise KeyboardInterrupt
+        yield runs[place]
 
 
 def _on_ray(todo: dict[Run, Cell], address: str) -> Iterator[Run]:
