@@ -1,5 +1,5 @@
-"""The command line: `llasa say`, `voices`, `encode`, `decode`, `convert`, `info`, `merge`, `export`, `data`, `train`,
-`study`.
+"""The command line: `llasa say`, `voices`, `encode`, `decode`, `convert`, `info`, `finetune`, `merge`, `export`,
+`data`, `train`, `study`.
 
 Puts the verbs together and turns what goes wrong into one line and an exit status. Every heavy import is inside the
 verb that needs it.
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import llasa
-from llasa.commands import codes, convert, export, info, merge, say, study, voices
+from llasa.commands import codes, convert, export, finetune, info, merge, say, study, voices
 from llasa.data import commands as data
 from llasa.errors import LlasaError
 from llasa.train import commands as train
@@ -33,6 +33,7 @@ app.command()(codes.encode)
 app.command()(codes.decode)
 app.command()(convert.convert)
 app.command()(info.info)
+app.command()(finetune.finetune)
 app.command()(merge.merge)
 app.command()(export.export)
 app.add_typer(data.app, name="data")

@@ -3,9 +3,7 @@
 Knows peft's files and what merging does to the embedding and the head; knows nothing of the engine.
 """
 
-import os
 import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from llasa.checkpoint import open_checkpoint
 from llasa.errors import LlasaError, need_extra
 from llasa.loading import (
     find_base,
+    fingerprint,
     first_line,
     hush_transformers,
     is_lora,
@@ -25,9 +24,11 @@ from llasa.loading import (
     read_json,
     tokenizer_folder,
 )  # fmt: skip
+from llasa.writing import whole
 
 # What a model's folder may hold besides config, weights and tokenizer.
 COMPANIONS = ("generation_config.json", "lexicon.txt.gz", "voices")
+BASE = "base.json"  # in a LoRA of our own: the fingerprint of the base that it was trained on
 
 
 def merge_lora(folder: Path) -> Any:
@@ -42,6 +43,8 @@ def merge_lora(folder: Path) -> Any:
 
     hush_transformers()
     base = find_base(folder)
+    if (folder / BASE).exists() and read_json(folder / BASE).get("fingerprint") != fingerprint(base):
+        raise LlasaError(f"the LoRA in {folder} was trained on other weights than lie in {base} now: train it again")
     weights = folder / "adapter_model.safetensors"
     if not weights.exists():
         old = (folder / "adapter_model.bin").exists()
@@ -96,20 +99,14 @@ def save_merged(folder: Path, output: Path) -> None:
     named = getattr(model.config, "codec", None)
     if named and (base / named).is_dir():  # said from where the base lies
         model.config.codec = str((base / named).resolve())
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-            whole = Path(temporary) / "model"
-            model.save_pretrained(whole)
-            tokenizer.save_pretrained(whole)
-            for name in COMPANIONS:
-                if (base / name).is_dir():
-                    shutil.copytree(base / name, whole / name)
-                elif (base / name).exists():
-                    shutil.copy(base / name, whole / name)
-            os.replace(whole, output)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise LlasaError(f"cannot write {output}: {first_line(error)}") from error
+    with whole(output) as made:
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        for path in [place / name for place in (base, folder) for name in COMPANIONS]:  # the LoRA's own win
+            if path.is_dir():
+                shutil.copytree(path, made / path.name, dirs_exist_ok=True)
+            elif path.exists():
+                shutil.copy(path, made / path.name)
 
 
 def _vocabulary(weights: Path) -> int | None:

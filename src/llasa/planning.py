@@ -85,7 +85,7 @@ class Planner:
             LlasaError: nothing in the text can be spoken, or the voice leaves no room for text.
         """
         check_text(text)
-        found = texts.chunks(text, self._longest(text, voice), self._cleaner(text))
+        found = texts.chunks(text, self._longest(text, voice), self.cleaner(text))
         readable = [self._is_readable(chunk.text) for chunk in found]
         if not any(readable):
             raise LlasaError("there is nothing in the text that this model can read: is it in the model's language?")
@@ -140,9 +140,9 @@ class Planner:
 
     def _transcript(self, voice: Voice | None) -> str:
         """The words of the reference, as the model reads them."""
-        return "" if voice is None else self._read(self._cleaner(voice.text)(voice.text))
+        return "" if voice is None else self._read(self.cleaner(voice.text)(voice.text))
 
-    def _cleaner(self, text: str) -> Callable[[str], str]:
+    def cleaner(self, text: str) -> Callable[[str], str]:
         """English normalisation, which drops other scripts, unless the text is in one and the model may know it."""
         return texts.normalise if self.lexicon is not None or is_latin(text) else strip_controls
 

@@ -33,6 +33,7 @@ from llasa.loading import (
     fingerprint,
     load_tokenizer,
     read_config,
+    sampling_folder,
     tokenizer_folder,
 )  # fmt: skip
 from llasa.planning import Planner
@@ -70,7 +71,7 @@ class Llasa:
     """
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype, spread: bool = False) -> None:
-        self.folder = find_base(folder)
+        self.folder, self._given = find_base(folder), folder
         config = read_config(self.folder)
         codec_folder = find_codec(folder)
         self.vocabulary = read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
@@ -85,7 +86,7 @@ class Llasa:
         tokens = self.vocabulary
         self.engine = Engine(model, tokens.first, tokens.size, tokens.end, context_length(config))
         self.rate = self.codec.rate
-        self.defaults, self._default_voice = sampling_of(self.folder, config)
+        self.defaults, self._default_voice = sampling_of(sampling_folder(folder), config)
         self._codes_per_second = self.codec.rate / self.codec.hop
         self._planner = Planner(tokens, load_lexicon(self.folder), self._codes_per_second, self.engine.context)
         self._rows = row_count(model.config, self.engine.context)
@@ -252,7 +253,7 @@ class Llasa:
 
     def voices(self) -> dict[str, Path]:
         """Name to file of every voice: the user's own and the model's presets."""
-        return list_voices(self.folder)
+        return list_voices(self._given)
 
     def voice(self, voice: VoiceLike = None) -> Voice | None:
         """A voice by name or file, with this model's codes; None gives the model's default, if it has one.

@@ -60,7 +60,7 @@ def _show_model(model: str) -> None:
     codec = Xcodec2Config.from_dict(read_json(folder / "config.json"))
     rate = codec.sampling_rate / codec.hop_length
     _line("", f"{_parameters(folder)}, {math.prod(codec.quantization_levels)} codes, {rate:.0f} a second")
-    found = list_voices(find_base(find_model(model)))
+    found = list_voices(find_model(model))
     own = sum(path.parent == user_folder() for path in found.values())
     _line("voices", f"{len(found) - own} presets, {own} of your own")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 import typer
 
 from llasa.commands.common import Device, DeviceMap, Dtype, Model, bar, check_writable, tell, waiting
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -245,7 +245,7 @@ def _read_text(text: str | None, file: Path | None) -> str:
         except UnicodeDecodeError as error:
             raise LlasaError(f"{file or 'standard input'} is not text in UTF-8: convert it first") from error
         except OSError as error:
-            raise LlasaError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from error
+            raise LlasaError(f"cannot read {file}: {reason(error)}") from error
     check_text(words)
     return words
 
@@ -279,10 +279,10 @@ def _is_recording(voice: str) -> bool:
 def _check_voice(voice: str | None, voice_text: str | None, model: str) -> None:
     """Finds what is wrong with a voice before the model is loaded."""
     from llasa import audio
-    from llasa.loading import find_base, find_model
+    from llasa.loading import find_model
     from llasa.voice import LONGEST, check_reference, list_voices, suggest
 
-    known = list_voices(find_base(find_model(model)))
+    known = list_voices(find_model(model))
     recording = voice is not None and voice not in known and _is_recording(voice)
     if recording:
         check_reference(audio.load(str(voice), max_seconds=LONGEST), 16000, voice_text)

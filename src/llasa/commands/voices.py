@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llasa.commands.common import Device, Model, tell, waiting
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -33,10 +33,10 @@ def voices(context: typer.Context) -> None:
 @app.command("list")
 def show(model: Model = "tiny") -> None:
     """List the voices that a model can speak in: its presets and your own."""
-    from llasa.loading import find_base, find_model
+    from llasa.loading import find_model
     from llasa.voice import Voice, list_voices, user_folder
 
-    found = list_voices(find_base(find_model(model)))
+    found = list_voices(find_model(model))
     if not found:
         tell("there are no voices: add one with `llasa voices add`")
     width = max(map(len, found), default=0)
@@ -90,5 +90,5 @@ def remove(name: Annotated[str, typer.Argument(help="One of your own voices.")])
     try:
         path.unlink()
     except OSError as error:
-        raise LlasaError(f"cannot remove {path}: {(error.strerror or str(error)).lower()}") from error
+        raise LlasaError(f"cannot remove {path}: {reason(error)}") from error
     tell(f"removed {name}")

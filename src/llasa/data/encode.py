@@ -66,6 +66,8 @@ class Job:
         model: the codec, as `Codec.load` takes it.
         device: a torch device, or None for the best there is.
         workers: threads that decode.
+        level: dBFS of speech that clips are set to, after silence at their ends is cut off, as a reference is
+            prepared; without it they stay as they are.
     """
 
     out: Path
@@ -73,6 +75,7 @@ class Job:
     device: str | None
     limits: Limits
     workers: int
+    level: float | None = None
 
 
 def encode(
@@ -131,7 +134,8 @@ def encode_task(codec: Codec, job: Job, task: Task) -> Iterator[Step]:
     tally = Tally()
     rows: list[dict[str, Any]] = []
     limit = BATCH.get(codec.model.device.type, LARGEST)
-    with closing(_ahead(lambda item: prepare(item, codec.rate, job.limits), task.read(), job.workers)) as clips:
+    ahead = _ahead(lambda item: prepare(item, codec.rate, job.limits, job.level), task.read(), job.workers)
+    with closing(ahead) as clips:
         for pool in _pools(clips, tally):
             codes: dict[int, np.ndarray] = {}
             for batch in batches([len(samples) // codec.hop + 1 for _, samples in pool], limit):
@@ -145,8 +149,8 @@ def encode_task(codec: Codec, job: Job, task: Task) -> Iterator[Step]:
     yield Step(task.index, 0.0, 0.0)
 
 
-def prepare(item: Item, rate: int, limits: Limits) -> Clip:
-    """Decodes, resamples and judges one utterance."""
+def prepare(item: Item, rate: int, limits: Limits, level: float | None = None) -> Clip:
+    """Decodes, resamples and judges one utterance; one that is kept is then set to `level`, see `Job`."""
     if item.problem:
         return Clip(item, None, 0.0, "cannot be read", item.problem)
     source = item.audio if isinstance(item.audio, Path) else io.BytesIO(item.audio)
@@ -157,7 +161,10 @@ def prepare(item: Item, rate: int, limits: Limits) -> Clip:
         told = str(error).replace(str(item.audio), "it") if isinstance(item.audio, Path) else str(error)
         return Clip(item, None, 0.0, "too long" if " is too long: " in told else "cannot be read", told)
     reason = refuse(samples, rate, item.text, limits)
-    return Clip(item, None if reason else samples, len(samples) / rate, reason)
+    seconds = len(samples) / rate
+    if level is not None and not reason:
+        samples = audio.set_loudness(audio.trim_silence(samples, rate), rate, level)
+    return Clip(item, None if reason else samples, seconds, reason)
 
 
 def batches(lengths: list[int], limit: int) -> Iterator[list[int]]:

@@ -1,0 +1,117 @@
+"""Fine-tunes a model to a reader and measures what that brings, on clips of the reader that training never saw.
+
+    python benchmarks/finetune.py --reader LJSpeech-1.1 [--sentences held-out.txt] [--full] [--work runs/finetune]
+
+Every twelfth recording, which `llasa data recordings` holds out too, is kept from the training; `llasa finetune` learns
+from the others, as a user runs it, and goes on where it was when this is run again. Then the base and the tuned model
+say the words of the clips that were kept (and the sentences), both after the reference that the fine-tuning chose, and
+`llasa.eval.finetuning` judges them. Writes results/finetune.md, or finetune-full.md with `--full`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import machine
+
+machine.on_two_cores()
+
+from llasa import audio  # noqa: E402
+from llasa.data.real import ljspeech  # noqa: E402
+from llasa.errors import LlasaError  # noqa: E402
+from llasa.eval import finetuning  # noqa: E402
+from llasa.eval.metrics import words  # noqa: E402
+from llasa.eval.report import table, write_text  # noqa: E402
+from llasa.loading import read_json  # noqa: E402
+from llasa.tts import Llasa  # noqa: E402
+from llasa.voice import Voice  # noqa: E402
+
+NAME = "tuned"
+HELD_OUT = 12  # one in so many
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fine-tunes a model to a reader and measures what that brings.")
+    parser.add_argument("--reader", type=Path, required=True, help="folder in LJSpeech's layout")
+    parser.add_argument("--model", default="tiny", help="the base (default tiny)")
+    parser.add_argument("--sentences", type=Path, help="held-out sentences, one a line, said as well")
+    parser.add_argument("--count", type=int, default=72, help="how many of them, from the first (default 72)")
+    parser.add_argument("--full", action="store_true", help="train all weights instead of a LoRA")
+    parser.add_argument("--work", type=Path, default=Path("runs/finetune"), help="folder for what is trained")
+    parser.add_argument("-o", "--output", type=Path, help="the table to write")
+    parser.add_argument("--quick", action="store_true", help="24 clips, 3 steps, 2 sentences: does it run at all?")
+    arguments = parser.parse_args()
+    try:
+        run(arguments)
+    except LlasaError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    kind = "full" if arguments.full else "lora"
+    items = ljspeech(arguments.reader)[: 24 if arguments.quick else None]
+    if len(items) < 2 * HELD_OUT:
+        raise LlasaError(f"{arguments.reader} has {len(items)} recordings: give {2 * HELD_OUT} or more")
+    held, rest = items[::HELD_OUT], [item for i, item in enumerate(items) if i % HELD_OUT]
+    recordings = arguments.work / "recordings"
+    recordings.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps({"id": path.stem, "audio": str(path.resolve()), "text": text}) for path, text in rest]
+    write_text(recordings / "metadata.jsonl", "\n".join(rows) + "\n")
+    out = arguments.work / kind
+    seconds = tune(arguments, recordings, out)
+
+    sentences = []
+    if arguments.sentences:
+        lines = arguments.sentences.read_text(encoding="utf-8").splitlines()
+        sentences = [line.strip() for line in lines if words(line)][: 2 if arguments.quick else arguments.count]
+    clips = [(audio.load(path), text) for path, text in held]
+    before, after = Llasa.load(arguments.model, device="cpu"), Llasa.load(out, device="cpu")
+    voice = Voice.load(out / "voices" / f"{NAME}.safetensors")
+    part = finetuning.measure(before, after, voice, clips, sentences)
+
+    result = read_json(out / "training" / "result.json")
+    trained = sum(audio.load(path).size for path, _ in rest) / 16000 / 60
+    about = [
+        f"# Fine-tuning `{Path(arguments.model).name}` to a reader, {'all weights' if arguments.full else 'LoRA'}\n",
+        f"Written by `benchmarks/finetune.py`. {len(rest)} clips, {trained:.1f} minutes, of `{arguments.reader.name}` "
+        f"to learn from; judged on {len(held)} clips that were kept from the training and {len(sentences)} sentences. "
+        f"The codec's copy of the reader's own clips is the best that a model of this codec can do.\n",
+        f"The loss a speech token on clips that `llasa finetune` itself held out: {result['before']:.3f} before, "
+        f"{result['after']:.3f} after {result['step']} steps, the best of {result['steps']}.\n",
+    ]
+    if arguments.model == "tiny" and arguments.reader.name == "ljspeech":
+        about.append(
+            "The base has heard the clips learnt from before, among 38 hours of other speech, and none of those that "
+            "were kept.\n"
+        )
+    facts = machine.describe("peft", "pocketsphinx", "Resemblyzer")
+    facts["torch threads"] = os.environ.get("OMP_NUM_THREADS", "as many as cores")
+    facts["fine-tuning, this run of the command"] = f"{seconds:.0f} s"
+    lines = [*about, table(part.rows), "; ".join(f"{key}: {value}" for key, value in facts.items()) + "\n"]
+    name = "finetune-full" if arguments.full else "finetune"
+    default = Path(__file__).parent / "results" / f"{name}{'-quick' if arguments.quick else ''}.md"
+    write_text(arguments.output or default, "\n".join(lines))
+    print(table(part.rows))
+
+
+def tune(arguments: argparse.Namespace, recordings: Path, out: Path) -> float:
+    """Runs `llasa finetune`; the seconds it took."""
+    command = [
+        str(Path(sys.executable).with_name("llasa")), "finetune", "--data", str(recordings), "--model", arguments.model,
+        "--out", str(out), "--name", NAME, "--device", "cpu", *(["--full"] if arguments.full else []),
+        *(["--steps", "3"] if arguments.quick else []),
+    ]  # fmt: skip
+    began = time.perf_counter()
+    if subprocess.run(command).returncode:
+        raise LlasaError("`llasa finetune` failed or was stopped: run the same again")
+    if not (out / "training" / "result.json").exists():
+        raise LlasaError("`llasa finetune` was stopped: run the same again")
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What fine-tuning to a voice brings: the tuned model against its base, both after the same reference clip.
+
+Knows recordings of the reader at 16 kHz that training did not see, with their words; knows nothing of files. Results
+name clips and sentences by their numbers, and hold no words of theirs.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from llasa import audio
+from llasa.errors import LlasaError
+from llasa.eval import judges, metrics, statistics
+from llasa.eval.quality import Part, say
+from llasa.eval.report import Row, percent, points, show
+from llasa.speech import LEVEL
+from llasa.tts import Llasa
+from llasa.voice import Voice
+
+RATE = 16000
+PRESET = "reader"
+LABELS = {
+    "reader": "the reader's own clips",
+    "copy": "the codec's copy of those clips",
+    "before": "before, the base after the reference",
+    "preset": f"before, the base's preset `{PRESET}`",
+    "after": "after, the tuned model after the same reference",
+}
+
+
+def measure(
+    before: Llasa, after: Llasa, voice: Voice, clips: Sequence[tuple[np.ndarray, str]], sentences: Sequence[str] = ()
+) -> Part:
+    """Words, likeness and distance to the reader, before and after; the reader and the codec's copy beside them.
+
+    The models say the clips' own words, and the sentences. Likeness is the cosine of Resemblyzer's embedding with the
+    mean of the reader's clips; distance, by pitch and spectrum, is that to one of the clips, where there is one to the
+    reader saying the same words. Both judges are independent of one another and had no part in training.
+
+    Raises:
+        LlasaError: fewer than two clips with words in their transcripts.
+    """
+    clips = [(audio.set_loudness(sound, RATE, LEVEL), said) for sound, said in clips if metrics.words(said)]
+    if len(clips) < 2:
+        raise LlasaError("a voice is judged over clips with words in their transcripts: give two or more")
+    real, said = [sound for sound, _ in clips], [words for _, words in clips]
+    texts = [*said, *sentences]
+    sounds = {"reader": real, "copy": [before.codec.decode(before.codec.encode(s))[: s.size] for s in real]}
+    sounds["before"] = _spoken(before, texts, voice)
+    if PRESET in before.voices():
+        sounds["preset"] = _spoken(before, texts, PRESET)
+    sounds["after"] = _spoken(after, texts, voice)
+
+    own = {"reader": 1}  # a clip is not compared with itself
+    pairs = [(s, real[(i + own.get(who, 0)) % len(real)]) for who, some in sounds.items() for i, s in enumerate(some)]
+    judged = iter(judges.spread(_judge, *map(list, zip(*pairs, strict=True))))
+    known = np.stack([judges.speaker_embedding(sound) for sound in real])
+    items: list[dict[str, Any]] = []
+    for who, some in sounds.items():
+        for index, sound in enumerate(some):
+            heard, distance = next(judged)
+            errors, words = metrics.word_errors(texts[index], heard)
+            embedding = known[index] if who == "reader" else judges.speaker_embedding(sound)
+            others = known.sum(0) - (embedding if who == "reader" else 0)
+            alike = float(others @ embedding / max(float(np.linalg.norm(others)), 1e-9))
+            items.append(
+                {"who": who, "text": index, "errors": errors, "words": words, "similarity": alike,
+                 "distance": distance}
+            )  # fmt: skip
+    return Part(_rows(items), items)
+
+
+def _judge(sound: np.ndarray, other: np.ndarray) -> tuple[str, float]:
+    """What is heard in a sound, and its voice's distance from another's."""
+    return judges.transcribe(sound), metrics.voice_distance(sound, other).combined
+
+
+def _spoken(tts: Llasa, texts: Sequence[str], voice: Voice | str) -> list[np.ndarray]:
+    speeches = [say(tts, text, voice, index) for index, text in enumerate(texts)]
+    return [
+        audio.resample(speech.samples, speech.rate, RATE) if speech else np.zeros(0, np.float32) for speech in speeches
+    ]
+
+
+def _rows(items: list[dict[str, Any]]) -> list[Row]:
+    by = {who: [item for item in items if item["who"] == who] for who in LABELS}
+    present = [who for who in LABELS if by[who]]
+
+    def column(who: str, key: str) -> list[float]:
+        return [item[key] for item in by[who]]
+
+    rows = []
+    for who in present:
+        rate = statistics.error_rate(column(who, "errors"), column(who, "words"))
+        rows.append(Row(f"word error rate, {LABELS[who]} ({len(by[who])})", percent(rate)))
+    change = statistics.error_rate_difference(
+        column("after", "errors"), column("before", "errors"), column("after", "words")
+    )
+    rows.append(Row("word error rate, after less before, paired", points(change)))
+    for key, name, digits in (
+        ("similarity", "similarity to the reader (Resemblyzer)", 3),
+        ("distance", "distance from the reader (pitch and spectrum; 1: as two sentences of one speaker)", 2),
+    ):
+        for who in present:
+            values = [value for value in column(who, key) if math.isfinite(value)]
+            # A sound without a voiced frame has no pitch.
+            lost = f", {len(by[who]) - len(values)} without a voice" * (len(values) < len(by[who]))
+            figure = show(statistics.mean(values), digits) if values else "no voice in any"
+            rows.append(Row(f"{name}, {LABELS[who]}{lost}", figure))
+        both = zip(column("after", key), column("before", key), strict=True)
+        changes = [one - other for one, other in both if math.isfinite(one - other)]
+        if changes:
+            rows.append(Row(f"{name}, after less before, paired", show(statistics.mean(changes), digits)))
+    return rows
