@@ -151,7 +151,7 @@ def bars(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any]
 
     rows: list[Any] = []
     if arguments.words:
-        rows += word_rows(read(arguments.words), sentences)
+        rows += word_rows(read(arguments.words), sentences) + trend_rows(arguments.words)
     if arguments.likeness:
         table = read(arguments.likeness)
         beam, best = paired(table, LIKENESS, ("beam:4x4", None), ("best-of at the tokens of beam:4x4", None))
@@ -194,6 +194,35 @@ def word_rows(table: list[dict[str, str]], sentences: list[str]) -> list[Any]:
         Row(f"the best of 16 less one sample, paired (p = {p:.4f})", points(gain), "p < 0.01", p < 0.01),
         Row("share of the excess over the copy that is left", f"{100 * left:.0f} %", "at most 50 %", left <= 0.5),
     ]
+
+
+def trend_rows(study: Path) -> list[Any]:
+    """What each doubling of n up to 16 adds to every judge's figure, and from where on one is worse than at its best."""
+    from llasa.eval import folder
+    from llasa.eval.inference_figures import collect, over_optimised, slope
+    from llasa.eval.inference_study import BEST_OF, STORED, Settings
+    from llasa.eval.report import Row, show
+
+    begun = folder.read(study / folder.SETTINGS)
+    settings = Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in begun.items()})
+    items = [folder.read(path) for path in sorted((study / STORED).glob("*.json"))]
+    kept = [item for item in items if "takes" in item]
+    series = [one for one in collect(settings, kept) if one.strategy == BEST_OF and one.n <= 16]
+    rows: list[Any] = []
+    for key, figure in list(settings.figures.items())[1:]:
+        trend = slope(series, key)
+        assert trend is not None
+        better = trend.sure and (trend.difference.value < 0) == figure.less
+        unit = f", {figure.unit}" if figure.unit else ""
+        what = f"{figure.name}{unit}, {'less' if figure.less else 'more'} is better; each doubling (p = {trend.p:.4f})"
+        rows.append(Row(what, show(trend.difference, 4), "better", better))
+        if turn := over_optimised(series, key, figure):
+            best, start, worse = turn
+            what = (
+                f"over-optimisation in that: worse than at n = {best} from n = {start} on, there by (p = {worse.p:.4f})"
+            )
+            rows.append(Row(what, show(worse.difference, 4)))
+    return rows
 
 
 def both_rows(both: list[dict[str, str]], words: list[dict[str, str]], likeness: list[dict[str, str]]) -> list[Any]:

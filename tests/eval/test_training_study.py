@@ -108,7 +108,7 @@ def test_the_report_holds_every_cell_and_its_sounds(settings: Settings, study: P
 
 
 def test_another_study_is_not_mixed_in(settings: Settings, study: Path, tmp_path: Path) -> None:
-    with pytest.raises(LlasaError, match="holds a study with another `epochs`"):
+    with pytest.raises(LlasaError, match="holds a study with another epochs"):
         next(run(Settings(**{**vars(settings), "epochs": 2})))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(LlasaError, match="something else than a study"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from curves import arguments, curve
 from packed import union
 from processes import start
 from safetensors.torch import load_file
@@ -18,7 +19,6 @@ from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model
 from llasa.train.lm_data import Corpus, Reader, packs, sample_indices, samples
 from llasa.train.lm_run import train
-from runs import arguments, curve
 
 STEPS, RATE = 12, 50.0  # steps as in the recipe
 

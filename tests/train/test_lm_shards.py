@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from curves import arguments, curve
 from processes import start
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
@@ -23,7 +24,6 @@ from llasa.errors import LlasaError
 from llasa.train.lm import Settings
 from llasa.train.lm_run import train
 from llasa.train.plan import make_plan, read_config, remedy
-from runs import arguments, curve
 
 STEPS = 8
 # Three rows a step: two processes have one idle row in turns. Every checkpoint comes with a validation.

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from llasa.errors import LlasaError, reason
+from llasa.eval.folder import read
 from llasa.eval.independent import Figure
 from llasa.eval.inference_figures import Series, collect, compare, findings, over_optimised, pairs
-from llasa.eval.inference_study import BEST_OF, MATCHED, STORED, Job, Settings, read
+from llasa.eval.inference_study import BEST_OF, MATCHED, STORED, Job, Settings
 from llasa.eval.report import STYLE, write_picture, write_text
 
 HEARD = 3  # sentences on the page

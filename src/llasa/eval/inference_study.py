@@ -8,7 +8,6 @@ Results name sentences by their numbers, from 0. Their words stand in the stored
 """
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from llasa import audio
-from llasa.errors import LlasaError, reason
+from llasa.errors import LlasaError
 from llasa.eval import workers
+from llasa.eval.folder import open_folder, read
 from llasa.eval.independent import EARS, Figure
 from llasa.eval.report import write_text
 from llasa.search.account import Account, Candidate
@@ -33,7 +33,7 @@ from llasa.verifiers import RATE, combine
 BEST_OF = "best-of"
 MATCHED = "best-of at the tokens of "  # and a strategy: the first candidates that cost as much as that did
 TIMED = 4  # sentences on which a search of every n is run for its time
-SETTINGS, STORED = "study.json", "sentences"
+STORED = "sentences"
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def run(settings: Settings, jobs: Sequence[Job], folder: Path, processes: int = 
     Raises:
         LlasaError: the folder is another study's or cannot be written, or as `Study`.
     """
-    _open(settings, folder)
+    open_folder(folder, asdict(settings), f"{STORED}/*.json")
     todo = [job for job in jobs if not _is_done(job, folder)]
     done = len(jobs) - len(todo)
     yield done
@@ -300,27 +300,6 @@ def _work(job: Job) -> None:
     _at_work["study"].run(job)
 
 
-def _open(settings: Settings, folder: Path) -> None:
-    path = folder / SETTINGS
-    wanted = json.loads(json.dumps(asdict(settings)))
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise LlasaError(f"{path} cannot be read: name another folder for the study") from error
-        # Nothing has been studied with settings whose model or voice turned out not to exist.
-        if found != wanted and any((folder / STORED).glob("*.json")):
-            other = next((key for key in wanted if found.get(key) != wanted[key]), SETTINGS)
-            raise LlasaError(f"{folder} holds a study with another {other}: name another folder, or remove it")
-    elif folder.exists() and (not folder.is_dir() or os.listdir(folder)):
-        raise LlasaError(f"{folder} holds something else than a study: name a new or empty folder")
-    try:
-        (folder / STORED).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LlasaError(f"cannot write {folder}: {reason(error)}") from error
-    write_text(path, json.dumps(wanted, indent=1) + "\n")
-
-
 def _is_done(job: Job, folder: Path) -> bool:
     path = folder / STORED / f"{job.number:04d}.json"
     if not path.exists():
@@ -329,16 +308,3 @@ def _is_done(job: Job, folder: Path) -> bool:
     if (found.get("text"), found.get("voice")) != (job.text, job.voice):
         raise LlasaError(f"{path} is another sentence's or voice's: name another folder for the study, or remove it")
     return True
-
-
-def read(path: Path) -> dict[str, Any]:
-    """One sentence's stored results.
-
-    Raises:
-        LlasaError: the file is damaged.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError) as error:
-        raise LlasaError(f"{path} is damaged: remove it and run the study again") from error

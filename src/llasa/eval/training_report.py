@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from llasa.eval import statistics
+from llasa.eval.folder import read
 from llasa.eval.report import STYLE, write_picture, write_text
 from llasa.eval.statistics import Interval
 from llasa.eval.training_cell import KEPT
 from llasa.eval.training_fit import NOTHING, Fit, Point, Power, collect, error_rate, findings, fit, steps
-from llasa.eval.training_study import CELLS, COPIES, Run, Settings, read, read_results
+from llasa.eval.training_study import CELLS, COPIES, Run, Settings, read_results
 
 Results = Sequence[dict[str, Any]]
 

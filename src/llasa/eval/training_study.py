@@ -8,7 +8,6 @@ Every cell passes over its own speech the same number of times, so with the hour
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from llasa.errors import LlasaError, reason
+from llasa.errors import LlasaError
 from llasa.eval import workers
+from llasa.eval.folder import open_folder, read
 from llasa.eval.report import write_text
 from llasa.eval.training_cell import RESULT, Cell, heard, run_cell
 from llasa.eval.training_corpus import Amount, cut, hold_out, make_reader, place_of
@@ -26,7 +26,7 @@ from llasa.loading import find_model
 from llasa.locks import claimed
 from llasa.train import lm, plan
 
-SETTINGS, CELLS, CORPUS, COPIES = "study.json", "cells", "corpus", "copies.json"
+CELLS, CORPUS, COPIES = "cells", "corpus", "copies.json"
 GIVEN = ("corpus", "out", "steps", "seed")  # what a cell's recipe has from the grid
 
 
@@ -141,7 +141,8 @@ def run(settings: Settings, processes: int = 1, ray: str | None = None) -> Itera
         if not Path(path).is_dir():
             raise LlasaError(f"there is no folder {path} of codes shards: make it with `llasa data encode`")
     find_model(some.codec)
-    _open(settings, out)
+    asked = {key: value for key, value in asdict(settings).items() if key != "out"}
+    open_folder(out, asked, f"{CORPUS}/*")
     with claimed(out):
         amounts = cut(Path(settings.corpus), settings.hours, out / CORPUS, some)
         _copies(settings, some, out)
@@ -235,27 +236,6 @@ def _told(cell: Cell) -> str:
         return str(problem)
 
 
-def _open(settings: Settings, folder: Path) -> None:
-    path = folder / SETTINGS
-    wanted = {key: value for key, value in json.loads(json.dumps(asdict(settings))).items() if key != "out"}
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise LlasaError(f"{path} cannot be read: name another folder for the study") from error
-        if found != wanted:
-            other = next((key for key in wanted if found.get(key) != wanted[key]), SETTINGS)
-            raise LlasaError(f"{folder} holds a study with another `{other}`: name another folder, or remove it")
-        return
-    if folder.exists() and (not folder.is_dir() or os.listdir(folder)):
-        raise LlasaError(f"{folder} holds something else than a study: name a new or empty folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LlasaError(f"cannot write {folder}: {reason(error)}") from error
-    write_text(path, json.dumps(wanted, indent=1) + "\n")
-
-
 def read_results(settings: Settings, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The stored results of cells that are done, each with `size`, `hours` and `seed`.
 
@@ -263,16 +243,3 @@ def read_results(settings: Settings, runs: Sequence[Run]) -> list[dict[str, Any]
         LlasaError: a file is damaged.
     """
     return [asdict(one) | {"name": one.name} | read(Path(settings.out) / CELLS / one.name / RESULT) for one in runs]
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A stored result.
-
-    Raises:
-        LlasaError: the file is damaged.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError) as error:
-        raise LlasaError(f"{path} is damaged: remove it and run the study again") from error
