@@ -197,7 +197,7 @@ def word_rows(table: list[dict[str, str]], sentences: list[str]) -> list[Any]:
 
 
 def trend_rows(study: Path) -> list[Any]:
-    """What each doubling of n up to 16 adds to every judge's figure, and from where on one is worse than at its best."""
+    """What each doubling of n up to 16 adds to every judge's figure, and from where on one is worse than best."""
     from llasa.eval import folder
     from llasa.eval.inference_figures import collect, over_optimised, slope
     from llasa.eval.inference_study import BEST_OF, STORED, Settings
