@@ -68,7 +68,7 @@ def test_every_way_to_ask_for_a_search(tiny: Llasa) -> None:
     assert tiny.say("It was late.", seed=1, search="beam:2x2").search.strategy == "beam:2x2"  # type: ignore[union-attr]
     usual = tiny.say("It was late.", seed=1, verify="content").search
     assert usual is not None
-    assert usual.strategy == "best-of:8"
+    assert usual.strategy == "best-of:4"
     hurried = tiny.say("It was late.", seed=1, budget=0.01).search
     assert hurried is not None
     assert len(hurried.candidates) < 8
