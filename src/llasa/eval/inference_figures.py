@@ -151,9 +151,10 @@ def findings(settings: Settings, series: Sequence[Series]) -> list[str]:
     if not turns:
         turns = [f"no over-optimisation up to n = {best_of[-1].n}: no judge falls surely below its best value"]
     for one, matched in pairs(series):
+        cost = "the same tokens" if matched.tokens > 0.9 * one.tokens else "fewer tokens, for want of candidates"
         for key, figure in settings.figures.items():
             lines.append(
-                f"{one.strategy} against best-of at the same tokens ({one.tokens:.0f} and {matched.tokens:.0f}), "
+                f"{one.strategy} against best-of at {cost} ({one.tokens:.0f} and {matched.tokens:.0f}), "
                 f"{figure.name}: {_told(compare(one, matched, key), figure)}"
             )
     return [*turns, *lines]
