@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 __all__ = ["Llasa", "Voice", "__version__"]
 
 # How long the threads of torch's matrix products spin before they sleep. By default it is so long that beside one other
-# busy process two threads mostly wait for each other (benchmarks/threads.py measures it); this is long enough for what lies
-# between two layers. It must be set before torch is imported.
+# busy process two threads mostly wait for each other (benchmarks/threads.py measures it); this is long enough for what
+# lies between two layers. It must be set before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 
