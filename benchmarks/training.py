@@ -163,25 +163,23 @@ def in_turns(settings: Settings, steps: int) -> tuple[list[float], list[float], 
             torch.accelerator.synchronize()
         return time.perf_counter()
 
-    class InTurns(loop.Log):
-        def step(self, *arguments: Any) -> None:
-            super().step(*arguments)
-            begin = now()
-            if alone:
-                trained.append(begin - self.mark_of_turn)
-            with torch.autocast(device.type, torch.bfloat16):
-                terms = bare(next(rows))
-            torch.stack(list(terms.values())).sum().backward()
-            bare.zero_grad()
-            self.mark_of_turn = now()
-            alone.append(self.mark_of_turn - begin)
+    mark = 0.0
 
-    original, loop.Log = loop.Log, InTurns  # type: ignore[misc]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            train(replace(settings, out=folder, steps=steps + 4, rows=1, checkpoint_minutes=1e9))
-    finally:
-        loop.Log = original  # type: ignore[misc]
+    def turn(*_: Any) -> None:
+        """After each step of the training, one of the bare loop."""
+        nonlocal mark
+        begin = now()
+        if alone:
+            trained.append(begin - mark)
+        with torch.autocast(device.type, torch.bfloat16):
+            terms = bare(next(rows))
+        torch.stack(list(terms.values())).sum().backward()
+        bare.zero_grad()
+        mark = now()
+        alone.append(mark - begin)
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(replace(settings, out=folder, steps=steps + 4, rows=1, checkpoint_minutes=1e9), turn)
     return trained[3:], alone[4:], statistics.mean(flops(model, row) for row in taken)
 
 

@@ -74,7 +74,7 @@ class Llasa:
         self.folder, self._given = find_base(folder), folder
         config = read_config(self.folder)
         codec_folder = find_codec(folder)
-        self.vocabulary = read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
+        tokens = self.vocabulary = read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
         self.codec = Codec.load(codec_folder, device=device)
         self.codec_id = fingerprint(codec_folder)
         if self.codec.codebook_size != self.vocabulary.size:
@@ -83,7 +83,6 @@ class Llasa:
                 f"{self.codec.codebook_size} codes: they do not belong together"
             )
         model = open_checkpoint(folder, device, dtype, spread)
-        tokens = self.vocabulary
         self.engine = Engine(model, tokens.first, tokens.size, tokens.end, context_length(config))
         self.rate = self.codec.rate
         self.defaults, self._default_voice = sampling_of(sampling_folder(folder), config)

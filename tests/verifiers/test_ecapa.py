@@ -56,9 +56,6 @@ def forgotten() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    pytest.importorskip("hyperpyyaml")
-    if ecapa.find_spec("speechbrain") is None:
-        pytest.skip("speechbrain is not installed")
     with ecapa._without_torchaudio():
         from speechbrain.lobes.features import Fbank  # noqa: F401  (for the tests, which import it again)
         from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN

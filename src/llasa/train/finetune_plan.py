@@ -53,11 +53,12 @@ class Plan:
 
 
 def learning_rate(width: int, full: bool) -> float:
-    """The peak: for all weights the paper's 5e-5 at a 1B's width, less for wider models; for a LoRA ten times that.
+    """The peak: for all weights 5e-5 at a width of 2,000, less for wider models; for a LoRA ten times that.
 
-    Both rules are from Schulman et al., "LoRA Without Regret" (Thinking Machines Lab, 2025), who fitted them to Llamas.
+    The form is that of Schulman et al., "LoRA Without Regret" (Thinking Machines Lab, 2025), the constants those of
+    their tinker-cookbook (hyperparam_utils.py), fitted to Llamas of 1B and more on text. Not tuned for speech.
     """
-    return 5e-5 * (2000 / width) ** 0.78 * (1 if full else 10)
+    return 5e-5 * (2000 / width) ** 0.781 * (1 if full else 10)
 
 
 def make_plan(

@@ -18,7 +18,7 @@ from llasa.locks import claimed
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model, save_model
 from llasa.train.lm_data import Corpus, Pack, Reader, pack, packs, sample_indices, samples
-from llasa.train.lm_state import keep, require_plain, restore, shard
+from llasa.train.lm_state import Learner, keep, require_plain, restore, shard
 from llasa.train.lm_validation import validate
 from llasa.train.plan import require_memory
 from llasa.train.processes import make_accelerator, together
@@ -70,8 +70,9 @@ def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
     wrapped = accelerator.prepare_model(trainer, evaluation_mode=in_parts)
     groups = loop.optimisers(trainer, settings.lr, settings.muon_lr, decay=settings.decay)
     average = loop.Average(trainer, settings.ema if main or in_parts else 0.0)
+    learner = Learner(trainer, groups, average)
     with together():
-        saved = restore(out, settings.shard, trainer, groups, average)
+        saved = restore(out, settings.shard, learner)
     step, rows = saved["step"], settings.rows or len(saved["streams"]) or processes
     if main and rows < processes:
         print(f"{processes - rows} of {processes} processes have nothing to do: a step has {rows} rows", flush=True)
@@ -133,7 +134,7 @@ def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
                     print("validation", "  ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)
             # Last of all: what a kill left half done before this is done again.
             run = {"step": step, "streams": [where for _, *where in sorted(stood)], "log": log.sums if main else {}}
-            keep(out, asdict(settings), trainer, groups, average, run, main)
+            keep(out, asdict(settings), learner, run, main)
         if stop:
             break
     accelerator.wait_for_everyone()

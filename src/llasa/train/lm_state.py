@@ -6,6 +6,7 @@ a layer when it computes. Such a run's checkpoint is a folder that all write and
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from llasa.errors import LlasaError
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer
 from llasa.train.processes import together
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """What learns in a run: the model with its losses, its optimisers, and the running average of its weights."""
+
+    trainer: Trainer
+    groups: list[torch.optim.Optimizer]
+    average: loop.Average
 
 
 def require_plain(settings: Settings) -> None:
@@ -39,9 +49,7 @@ def shard(trainer: Trainer) -> None:
     fully_shard(trainer, reshard_after_forward=True)
 
 
-def restore(
-    out: Path, sharded: bool, trainer: Trainer, groups: list[torch.optim.Optimizer], average: loop.Average
-) -> dict[str, Any]:
+def restore(out: Path, sharded: bool, learner: Learner) -> dict[str, Any]:
     """Puts all back where the checkpoint in `out` was made.
 
     Returns:
@@ -55,44 +63,34 @@ def restore(
         was = str(not sharded).lower()
         raise LlasaError(f"{out} has a checkpoint of a run with `shard: {was}`: set that, or another `out`")
     if newest is not None:
-        return _read_parts(newest, trainer, groups, average)
+        return _read_parts(newest, learner)
     saved = loop.load_checkpoint(out)
     if saved is None:
         return {"step": 0, "streams": [], "log": {}}
-    trainer.load_state_dict(saved["model"])
-    for optimiser, state in zip(groups, saved["optimisers"], strict=False):
+    learner.trainer.load_state_dict(saved["model"])
+    for optimiser, state in zip(learner.groups, saved["optimisers"], strict=False):
         optimiser.load_state_dict(state)
-    for name, weight in average.weights.items():
+    for name, weight in learner.average.weights.items():
         weight.copy_(saved["average"].get(name, weight))
     return {key: saved[key] for key in ("step", "streams", "log")}
 
 
-def _read_parts(
-    folder: Path, trainer: Trainer, groups: list[torch.optim.Optimizer], average: loop.Average
-) -> dict[str, Any]:
+def _read_parts(folder: Path, learner: Learner) -> dict[str, Any]:
     import torch.distributed.checkpoint as parts
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-    model, states = get_state_dict(trainer, groups)
-    state = {"model": model, "optimisers": states, "average": average.weights, "run": ""}
+    model, states = get_state_dict(learner.trainer, learner.groups)
+    state = {"model": model, "optimisers": states, "average": learner.average.weights, "run": ""}
     try:
         parts.load(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
     except CheckpointException as error:
         raise LlasaError(f"cannot go on from {folder}: {_reason(error)}: delete it to start this stage over") from error
-    set_state_dict(trainer, groups, model_state_dict=model, optim_state_dict=states)
+    set_state_dict(learner.trainer, learner.groups, model_state_dict=model, optim_state_dict=states)
     return json.loads(state["run"])  # type: ignore[arg-type]
 
 
-def keep(
-    out: Path,
-    settings: dict[str, Any],
-    trainer: Trainer,
-    groups: list[torch.optim.Optimizer],
-    average: loop.Average,
-    run: dict[str, Any],
-    main: bool,
-) -> None:
+def keep(out: Path, settings: dict[str, Any], learner: Learner, run: dict[str, Any], main: bool) -> None:
     """Replaces the checkpoint, by one process or, of a sharded run, by all: after a kill it is the old one or the new.
 
     Args:
@@ -103,22 +101,16 @@ def keep(
         LlasaError: the disk is full.
     """
     if settings["shard"]:
-        _write_parts(out, trainer, groups, average, run | {"settings": settings}, main)
+        _write_parts(out, learner, run | {"settings": settings}, main)
         return
     with together():
         if main:
-            state = {"model": trainer.state_dict(), "optimisers": [o.state_dict() for o in groups]}
-            loop.save_checkpoint(out, state | {"average": average.weights, **run, "settings": settings})
+            states = [optimiser.state_dict() for optimiser in learner.groups]
+            state = {"model": learner.trainer.state_dict(), "optimisers": states, "average": learner.average.weights}
+            loop.save_checkpoint(out, state | run | {"settings": settings})
 
 
-def _write_parts(
-    out: Path,
-    trainer: Trainer,
-    groups: list[torch.optim.Optimizer],
-    average: loop.Average,
-    run: dict[str, Any],
-    main: bool,
-) -> None:
+def _write_parts(out: Path, learner: Learner, run: dict[str, Any], main: bool) -> None:
     import torch.distributed.checkpoint as parts
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict import get_state_dict
@@ -130,9 +122,9 @@ def _write_parts(
             for left in out.glob(".checkpoint-*.tmp"):  # by a run that was killed
                 shutil.rmtree(left, ignore_errors=True)
     with together(), loop.saving(out, half if main else None):
-        model, states = get_state_dict(trainer, groups)
+        model, states = get_state_dict(learner.trainer, learner.groups)
         # What is neither a tensor nor known beforehand goes as one text, or it would be taken apart.
-        state = {"model": model, "optimisers": states, "average": average.weights, "run": json.dumps(run)}
+        state = {"model": model, "optimisers": states, "average": learner.average.weights, "run": json.dumps(run)}
         try:
             parts.save(state, checkpoint_id=half, no_dist=not torch.distributed.is_initialized())
         except CheckpointException as error:
