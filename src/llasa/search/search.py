@@ -11,6 +11,7 @@ an end is chosen only when there is nothing else.
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -250,13 +251,34 @@ def _hear(tools: Tools, task: Task, candidates: list[Candidate]) -> list[Candida
     """Decodes what is not condemned yet, condemns what sounds wrong, and returns the rest."""
     piece, codec = task.piece, tools.codec
     pace = piece.expected * codec.hop / codec.rate / letters(piece.text)
-    for candidate in candidates:
-        if candidate.condemned is None:
-            with _timed(tools, "codec"), _as_fast_as_the_lm(tools):
-                candidate.samples = codec.decode(candidate.codes)
-            with _timed(tools, "verifier"):
-                candidate.condemned = judge_sound(piece.text, candidate.samples, pace)
-    return [candidate for candidate in candidates if candidate.condemned is None]
+    waiting = [candidate for candidate in candidates if candidate.condemned is None]
+    with _timed(tools, "codec"):
+        sounds = _decode(tools, [candidate.codes for candidate in waiting])
+    for candidate, candidate.samples in zip(waiting, sounds, strict=True):
+        with _timed(tools, "verifier"):
+            candidate.condemned = judge_sound(piece.text, candidate.samples, pace)
+    return [candidate for candidate in waiting if candidate.condemned is None]
+
+
+def _decode(tools: Tools, rows: list[np.ndarray]) -> list[np.ndarray]:
+    """Rows of codes, of any lengths, to sound.
+
+    The decoder normalises over a row's whole length, so rows of different lengths cannot share a batch. On a CPU as
+    many go side by side as there are threads, with one each: more threads on a few seconds of speech gain little.
+    """
+
+    def one(codes: np.ndarray) -> np.ndarray:
+        with _as_fast_as_the_lm(tools):
+            return tools.codec.decode(codes)
+
+    threads = torch.get_num_threads() if tools.codec.model.device.type == "cpu" else 1
+    if min(threads, len(rows)) < 2:
+        return [one(codes) for codes in rows]
+    try:
+        with ThreadPoolExecutor(min(threads, len(rows)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(one, rows))
+    finally:
+        torch.set_num_threads(threads)  # threads begun later ask for this number, not for their own
 
 
 def _listen(

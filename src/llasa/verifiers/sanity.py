@@ -86,7 +86,10 @@ def repeats(codes: np.ndarray | Sequence[int]) -> bool:
     changes = np.cumsum(sequence[1:] != sequence[:-1])
     for lag in range(1, min(LAGS, len(sequence) - RUN) + 1):
         least = STUCK if lag == 1 else max(RUN, 2 * lag)
-        edges = np.flatnonzero(np.diff(np.r_[False, sequence[lag:] == sequence[:-lag], False]))
+        same = sequence[lag:] == sequence[:-lag]
+        if np.count_nonzero(same) < least:  # true of nearly all speech, which a search asks about every second
+            continue
+        edges = np.flatnonzero(np.diff(np.r_[False, same, False]))
         for start, stop in edges.reshape(-1, 2):
             if stop - start < least:
                 continue
