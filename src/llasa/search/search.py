@@ -254,7 +254,8 @@ def _hear(tools: Tools, task: Task, candidates: list[Candidate]) -> list[Candida
     waiting = [candidate for candidate in candidates if candidate.condemned is None]
     with _timed(tools, "codec"):
         sounds = _decode(tools, [candidate.codes for candidate in waiting])
-    for candidate, candidate.samples in zip(waiting, sounds, strict=True):
+    for candidate, samples in zip(waiting, sounds, strict=True):
+        candidate.samples = samples
         with _timed(tools, "verifier"):
             candidate.condemned = judge_sound(piece.text, candidate.samples, pace)
     return [candidate for candidate in waiting if candidate.condemned is None]
