@@ -15,6 +15,12 @@ def spoken() -> np.ndarray:
     return speak("Nobody in the village had seen the ferry since early spring.", Speaker("rms", "rms"))[0]
 
 
+def tone(frequency: float) -> np.ndarray:
+    """Two seconds with fourteen harmonics."""
+    time = np.arange(32000) / 16000
+    return sum((np.sin(2 * np.pi * k * frequency * time) / k for k in range(1, 15)), np.zeros(32000))
+
+
 def test_words_drop_case_and_punctuation_but_keep_apostrophes() -> None:
     assert metrics.words("“Don’t!” cried O'Neil; the well-known 'café'.") == (
         ["don't", "cried", "o'neil", "the", "well", "known", "cafe"]
@@ -54,6 +60,18 @@ def test_measures_of_equal_sounds_are_perfect(spoken: np.ndarray) -> None:
     assert metrics.mel_distance(spoken, spoken) == 0
 
 
+def test_a_voice_that_loses_its_pitch_is_told_from_one_that_is_cleaned(spoken: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    assert metrics.pitch_error(spoken, spoken) == 0
+    assert metrics.pitch_error(spoken, np.zeros_like(spoken)) == 1
+    assert metrics.pitch_error(spoken, spoken + 0.001 * rng.normal(size=spoken.size)) < 0.05
+    # Its envelope on noise is a whisper; half a fifth up is another pitch, a quarter tone is not.
+    assert metrics.pitch_error(spoken, np.abs(spoken) * rng.normal(size=spoken.size)) > 0.9
+    higher, sharper = (np.interp(np.arange(0, 32000, by), np.arange(32000), tone(120)) for by in (1.35, 1.03))
+    assert metrics.pitch_error(tone(120)[: higher.size], higher) > 0.9
+    assert metrics.pitch_error(tone(120)[: sharper.size], sharper) == 0
+
+
 def test_measures_fall_as_noise_rises(spoken: np.ndarray) -> None:
     noise = np.random.default_rng(0).normal(size=spoken.size).astype(np.float32)
     noisy = [spoken + level * noise for level in (0.0003, 0.003, 0.03)]
@@ -79,6 +97,7 @@ def test_mel_distance_is_the_log_of_a_gain(spoken: np.ndarray) -> None:
 def test_sounds_without_speech_have_no_score(samples: np.ndarray) -> None:
     assert np.isnan(metrics.stoi(samples, samples))
     assert np.isnan(metrics.pesq_wb(samples, samples))
+    assert np.isnan(metrics.pitch_error(samples, samples))
 
 
 @given(st.integers(1, 300))
@@ -136,8 +155,7 @@ def test_speakers_are_further_apart_than_one_speakers_sentences(people: list[lis
 
 
 def test_pitch_is_told_in_semitones() -> None:
-    time = np.arange(32000) / 16000
-    low, high = (sum(np.sin(2 * np.pi * k * f * time) / k for k in range(1, 15)) for f in (120.0, 120 * 2 ** (5 / 12)))
+    low, high = tone(120), tone(120 * 2 ** (5 / 12))
     assert metrics.voice_distance(low, high).pitch == pytest.approx(5, abs=0.05)
 
 

@@ -21,6 +21,8 @@ from llasa.verifiers.wording import words as words
 RATE = 16000
 # pystoi wants 30 frames of 25.6 ms with speech in them and PESQ a quarter of a second: shorter sounds have neither.
 SHORTEST = 0.5
+SIZE, HOP = 1024, 160  # frames in which pitch is looked for
+LEAST = 0.1  # seconds of voice below which there is none
 
 
 def stoi(original: np.ndarray, output: np.ndarray) -> float:
@@ -67,8 +69,8 @@ def mel_distance(original: np.ndarray, output: np.ndarray) -> float:
 
 
 def compare(original: np.ndarray, output: np.ndarray) -> dict[str, float]:
-    """The three measures of a sound against its original, by name."""
-    measures = {"stoi": stoi, "pesq_wb": pesq_wb, "mel_distance": mel_distance}
+    """The measures of a sound against its original, by name."""
+    measures = {"stoi": stoi, "pesq_wb": pesq_wb, "mel_distance": mel_distance, "pitch_error": pitch_error}
     return {name: measure(original, output) for name, measure in measures.items()}
 
 
@@ -102,34 +104,63 @@ def voice_distance(one: np.ndarray, other: np.ndarray) -> VoiceDistance:
     return VoiceDistance(abs(pitch - other_pitch), spectrum)
 
 
+def pitch_error(original: np.ndarray, output: np.ndarray) -> float:
+    """Share of the original's voiced frames in which the output is unvoiced or more than 20 % off in pitch, 0 to 1.
+
+    Gross pitch and voicing errors (Chu and Alwan, ICASSP 2009) of what should have a pitch. NaN where the original has
+    less than a tenth of a second that is voiced.
+    """
+    wanted, made = (_frames(samples) for samples in _aligned(original, output))
+    if wanted is None or wanted.voiced.sum() * HOP < LEAST * RATE:
+        return float("nan")
+    if made is None:  # silence
+        return 1.0
+    right = made.voiced & (np.abs(made.pitch / wanted.pitch - 1) <= 0.2)
+    return float(1 - right[wanted.voiced].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """Frames of 64 ms every 10 ms: pitch in Hz (T,), whether it is one (T,), and the power spectra (T, SIZE + 1)."""
+
+    pitch: np.ndarray
+    voiced: np.ndarray
+    spectra: np.ndarray
+
+
 def _voice_print(samples: np.ndarray) -> tuple[float, np.ndarray]:
     """Median pitch in semitones above 1 Hz, and mean level in dB of 40 mel bands (40,) about their mean."""
     import librosa
 
-    size, hop = 1024, 160
-    unknown = float("nan"), np.full(40, np.nan)
-    if samples.size < size or not samples.any():
-        return unknown
+    found = _frames(samples)
+    if found is None or found.voiced.sum() * HOP < LEAST * RATE:
+        return float("nan"), np.full(40, np.nan)
+    filters = librosa.filters.mel(sr=RATE, n_fft=2 * SIZE, n_mels=40, fmin=60, fmax=7600)
+    levels = (10 * np.log10(found.spectra[found.voiced] @ filters.T + 1e-10)).mean(0)
+    return float(np.median(12 * np.log2(found.pitch[found.voiced]))), levels - levels.mean()
+
+
+def _frames(samples: np.ndarray) -> _Frames | None:
+    """None for silence, or sounds shorter than a frame."""
+    import librosa
+
+    if samples.size < SIZE or not samples.any():
+        return None
     # At one level, so that nothing below depends on it.
     samples = samples / np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
-    pitch = librosa.yin(samples, fmin=60, fmax=400, sr=RATE, frame_length=size, hop_length=hop, center=False)
-    frames = librosa.util.frame(samples, frame_length=size, hop_length=hop).T  # (T, size)
+    pitch = librosa.yin(samples, fmin=60, fmax=400, sr=RATE, frame_length=SIZE, hop_length=HOP, center=False)
+    frames = librosa.util.frame(samples, frame_length=SIZE, hop_length=HOP).T  # (T, SIZE)
     frames = frames - frames.mean(1, keepdims=True)
     power = np.square(frames).mean(1)
     # YIN gives every frame a pitch; it is one where the frame is loud and looks like itself a period later. Dividing
     # by the window's own autocorrelation undoes its taper (Boersma, IFA Proceedings 17, 1993).
-    window = np.hanning(size)
-    spectra = np.square(np.abs(np.fft.rfft(frames * window, 2 * size)))
-    likeness = np.fft.irfft(spectra)[:, :size]
-    taper = np.fft.irfft(np.square(np.abs(np.fft.rfft(window, 2 * size))))[:size]
+    window = np.hanning(SIZE)
+    spectra = np.square(np.abs(np.fft.rfft(frames * window, 2 * SIZE)))
+    likeness = np.fft.irfft(spectra)[:, :SIZE]
+    taper = np.fft.irfft(np.square(np.abs(np.fft.rfft(window, 2 * SIZE))))[:SIZE]
     lag = np.rint(RATE / pitch).astype(int)
     periodic = likeness[np.arange(len(lag)), lag] * taper[0] > 0.6 * likeness[:, 0] * taper[lag]
-    voiced = periodic & (power > power.max() * 10**-2.5)
-    if voiced.sum() * hop < 0.1 * RATE:
-        return unknown
-    filters = librosa.filters.mel(sr=RATE, n_fft=2 * size, n_mels=40, fmin=60, fmax=7600)
-    levels = (10 * np.log10(spectra[voiced] @ filters.T + 1e-10)).mean(0)
-    return float(np.median(12 * np.log2(pitch[voiced]))), levels - levels.mean()
+    return _Frames(pitch, periodic & (power > power.max() * 10**-2.5), spectra)
 
 
 @dataclass(frozen=True)

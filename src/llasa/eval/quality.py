@@ -174,6 +174,7 @@ def measure_codec(codec: Codec, sentences: list[str]) -> Part:
         rows.append(Row(f"STOI, {label}", show(found, 3), *held))
         rows.append(Row(f"PESQ-WB, {label}", show(mean_of(part, "pesq_wb"))))
         rows.append(Row(f"log-mel distance in nepers, {label}", show(mean_of(part, "mel_distance"))))
+        rows.append(Row(f"voiced frames that lose their pitch, {label}", percent(mean_of(part, "pitch_error"))))
     for label, count in (("teachers", plain), ("teachers and shifted speakers", len(items))):
         used = metrics.codebook_usage(streams[:count], codec.codebook_size)
         minutes = sum(item["seconds"] for item in items[:count]) / 60

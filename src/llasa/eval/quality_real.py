@@ -35,6 +35,7 @@ def measure_codec(codec: Codec, clips: list[np.ndarray]) -> Part:
         Row(f"codec alone, STOI, {who}", show(stoi, 3), "at least 0.75", stoi.value >= 0.75),
         Row(f"codec alone, PESQ-WB, {who}", show(pesq), "at least 1.4", pesq.value >= 1.4),
         Row(f"codec alone, log-mel distance in nepers, {who}", show(mean_of(items, "mel_distance"))),
+        Row(f"codec alone, voiced frames that lose their pitch, {who}", percent(mean_of(items, "pitch_error"))),
     ]
     return Part(rows, items)
 
