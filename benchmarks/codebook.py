@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace, size: int) -> None:
     """The codec stage of the recipe with other levels, into runs/codebook/SIZE."""
     from llasa.train.codec import Settings
-    from llasa.train.codec import train as run_stage
+    from llasa.train.codec_run import train as run_stage
     from llasa.train.loop import read_settings
 
     out = arguments.runs / "codebook" / str(size)
