@@ -1,4 +1,4 @@
-"""Runs of the language model: their command, and what they logged."""
+"""Runs of a stage of the training: their command, and what they logged."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 
 
-def arguments(recipe: dict[str, Any], out: Path, **changes: Any) -> list[str]:
-    """`train lm RECIPE`."""
+def arguments(recipe: dict[str, Any], out: Path, stage: str = "lm", **changes: Any) -> list[str]:
+    """`train lm RECIPE`, or another stage's."""
     path = out.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(recipe | changes | {"out": str(out)}))
-    return ["train", "lm", str(path), "--threads", "1"]
+    return ["train", stage, str(path), "--threads", "1"]
 
 
 def curve(out: Path) -> dict[int, dict[str, float]]:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import soundfile
 import yaml
+from encoders import make_listener_folder, make_semantic_folder
 from eval.grids import make_corpus, small_study
 from hub import of_folder, serve
 from official import make_official_folder, make_official_lora
+from train.codec_recipes import small_recipe
 
 from llasa.data.synthesis import RATE, Speaker, speak
 
@@ -41,6 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> Path
     make_corpus(path / "runs")
     (path / "recipes/tiny").mkdir(parents=True)
     (path / "recipes/tiny/study.yaml").write_text(yaml.safe_dump(small_study(codec_folder, path / "runs")))
+    (path / "recipes/xcodec2").mkdir()
+    for recipe in (ROOT / "recipes/xcodec2").glob("*.yaml"):
+        (path / "recipes/xcodec2" / recipe.name).write_text(yaml.safe_dump(small_recipe(recipe)))
     (path / "my-recordings").mkdir()
     for i, text in enumerate(SAID):
         samples, _, _ = speak(text, Speaker("awb", "awb"))
@@ -52,9 +57,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> Path
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> Iterator[str]:
-    """The address of a hub with an official model and its codec."""
-    lm = make_official_folder(tmp_path_factory.mktemp("official") / "lm")
-    with serve({"HKUSTAudio/Llasa-1B": of_folder(lm), "HKUSTAudio/xcodec2-hf": of_folder(codec_folder)}) as address:
+    """The address of a hub with an official model, its codec, and what a codec is trained with."""
+    folder = tmp_path_factory.mktemp("official")
+    repositories = {
+        "HKUSTAudio/Llasa-1B": make_official_folder(folder / "lm"),
+        "HKUSTAudio/xcodec2-hf": codec_folder,
+        "facebook/w2v-bert-2.0": make_semantic_folder(folder / "w2v-bert"),
+        "facebook/wav2vec2-large-xlsr-53": make_listener_folder(folder / "xlsr"),
+    }
+    with serve({name: of_folder(where) for name, where in repositories.items()}) as address:
         yield address
 
 

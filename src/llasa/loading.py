@@ -37,7 +37,7 @@ def find_model(name: str | Path) -> Path:
     if text in EMBEDDED:
         return EMBEDDED[text]
     if Path(text).is_dir():
-        if _is_non_commercial(Path(text)):
+        if is_non_commercial(Path(text)):
             _tell_licence(text)
         return Path(text)
     if Path(text).is_file():
@@ -53,7 +53,7 @@ def _from_hub(name: str) -> Path:
     if name.startswith(OFFICIAL):
         _tell_licence(name)
     folder = fetch(name, _HUB_FILES)
-    if _is_non_commercial(folder):
+    if is_non_commercial(folder):
         _tell_licence(name)
     if not any(folder.glob("*.safetensors")) and _has_old_weights(name):
         raise LlasaError(f"{name} has its weights in the old pytorch_model.bin only: {_convert(name, 'FOLDER')}")
@@ -110,7 +110,7 @@ def _convert(name: str | Path, target: str | Path) -> str:
     )
 
 
-def _is_non_commercial(folder: Path) -> bool:
+def is_non_commercial(folder: Path) -> bool:
     """Whether a folder's card says that its weights are, or its config that they were tuned from the official ones."""
     try:
         if _NON_COMMERCIAL.match((folder / "README.md").read_text(encoding="utf-8", errors="replace")):

@@ -1,40 +1,41 @@
-"""Trains an X-codec2 codec from scratch (Llasa, section 3.1), at any size, around transformers' `Xcodec2Model`.
+"""An X-codec2 codec that learns (Llasa, section 3.1), at any size, around transformers' `Xcodec2Model`.
 
-The semantic encoder is frozen; everything else learns together. A second run may `start` from a trained codec: its
-codes are then final and only the decoder learns, so a language model can train on the codes while the sound still
-improves. Discriminators join at `adversarial_at`. What transformers' class lacks for training is here: an
-initialisation in which the signal survives, the semantic decoder, and a loss that spreads the codes over the codebook.
+From scratch the semantic encoder is frozen and everything else learns together. From a trained codec (`start`) either
+everything goes on learning, which makes new codes, or only the decoder: then a language model can train on the codes
+while the sound still improves. Discriminators join at `adversarial_at`, a speech model that listens at `perceptual_at`.
+What transformers' class lacks for training is here: an initialisation in which the signal survives, the semantic
+decoder, and a loss that spreads the codes over the codebook. The run is in `codec_run.py`, its data in `codec_data.py`.
 """
 
-import random
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel, Xcodec2Config, Xcodec2Model
+from transformers import Xcodec2Config, Xcodec2Model
 
-from llasa.codec.features import HOP, mel_features
-from llasa.data.shards import read_rows, row_audio, shard_files
+from llasa.codec import Codec
 from llasa.errors import LlasaError
-from llasa.locks import claimed
+from llasa.loading import first_line
 from llasa.train import loop
+from llasa.train.encoders import Listener, load_encoder
+from llasa.train.judges import FullDiscriminators
+from llasa.train.processes import average_gradients
 from llasa.train.semantic import PHONE_NAMES
-from llasa.train.spectral import Discriminators, discriminator_loss, generator_losses, spectral_losses
+from llasa.train.spectral import SCALES, Discriminators, discriminator_loss, generator_losses, spectral_losses
 
 
 @dataclass
 class Settings:
-    """`recipes/*/codec.yaml`. `semantic` is the recogniser's training folder, `start` a codec's model folder."""
+    """`recipes/*/codec.yaml`; `llasa train codec --help` says what each is."""
 
     corpus: list[str]
     validation: list[str]
-    semantic: str
     out: str
+    semantic: str | None = None
     start: str | None = None
+    learn: str = "decoder"
     tap: int = 4
     hidden: int = 256
     intermediate: int = 1024
@@ -43,20 +44,36 @@ class Settings:
     encoder_hidden: int = 6
     ratios: list[int] = field(default_factory=lambda: [8, 5, 4, 2])
     levels: list[int] = field(default_factory=lambda: [4] * 6)
+    dropout: float = 0.0
     steps: int = 4000
     adversarial_at: int = 10**9
+    perceptual_at: int = 10**9
+    perceptual: str | None = None
+    # The first and the last that are compared.
+    perceptual_layers: list[int] = field(default_factory=lambda: [10, 21])
     # (frames of a crop, crops in a batch): mostly short ones, some long, as the decoder attends to all it is given.
     shapes: list[list[int]] = field(default_factory=lambda: [[128, 5], [128, 5], [128, 5], [320, 2]])
+    readers: int = 0
     lr: float = 8e-4
     warmup: int = 100
+    lr_floor: float = 0.05
+    lr_fall: int | None = None
+    judges_lr: float = 0.25
+    betas: list[float] = field(default_factory=lambda: [0.8, 0.99])
+    clip: float = 5.0
     mel_weight: float = 15.0
     stft_weight: float = 3.0
+    # (FFT size, mel bands) of both.
+    scales: list[list[int]] = field(default_factory=lambda: [list(scale) for scale in SCALES])
     semantic_weight: float = 5.0
+    semantic_relative: bool = True
     phone_weight: float = 1.0
     entropy_weight: float = 0.5
     bound_weight: float = 0.02
     adversarial_weight: float = 1.0
     matching_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    discriminators: str = "small"
     periods: list[int] = field(default_factory=lambda: [2, 3, 5, 7, 11])
     fft_sizes: list[int] = field(default_factory=lambda: [78, 126, 206, 334, 542, 876, 1418, 2296])
     channels: int = 8
@@ -66,31 +83,53 @@ class Settings:
     seed: int = 0
 
 
-def make_model(settings: Settings) -> Xcodec2Model:
-    """A fresh codec around the recogniser's first `tap` layers.
+def check(settings: Settings) -> None:
+    """Refuses what no run could do, before anything is loaded.
 
     Raises:
-        LlasaError: the recogniser's folder is missing.
+        LlasaError: what, and what to change.
     """
-    folder = Path(settings.semantic) / "model"
-    if not (folder / "config.json").exists():
-        raise LlasaError(f"no recogniser in {folder}: run `llasa train semantic` first")
-    recogniser = AutoModel.from_pretrained(folder, num_hidden_layers=settings.tap)
-    config = Xcodec2Config(
-        hidden_size=settings.hidden,
-        intermediate_size=settings.intermediate,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.heads,
-        head_dim=settings.hidden // settings.heads,
-        encoder_hidden_size=settings.encoder_hidden,
-        downsampling_ratios=settings.ratios,
-        semantic_model_config=recogniser.config,
-        quantization_dim=settings.hidden + recogniser.config.hidden_size,
-        quantization_levels=settings.levels,
-        activation_dropout=0.0,
-    )
-    model = Xcodec2Model(config)
+    s = settings
+    for name, words in (("learn", ("decoder", "all")), ("discriminators", ("small", "full"))):
+        if getattr(s, name) not in words:
+            raise LlasaError(f"`{name}: {getattr(s, name)}` is neither `{words[0]}` nor `{words[1]}`")
+    if not s.start and not s.semantic:
+        raise LlasaError("a codec from scratch needs `semantic`, and one that exists is named by `start`")
+    if s.perceptual_at < s.steps and not s.perceptual:
+        raise LlasaError("`perceptual_at` needs `perceptual`: the folder or hub id of a speech model")
+    if len(s.perceptual_layers) != 2 or not 1 <= s.perceptual_layers[0] <= s.perceptual_layers[1]:
+        raise LlasaError(f"`perceptual_layers: {s.perceptual_layers}` is not a first and a last layer, counted from 1")
+    if not s.shapes or not all(len(shape) == 2 and min(shape) > 0 for shape in s.shapes):
+        raise LlasaError("`shapes` holds pairs: frames of a crop, and crops in a batch")
+
+
+def make_model(settings: Settings) -> Xcodec2Model:
+    """A fresh codec around the semantic encoder's first `tap` layers.
+
+    Raises:
+        LlasaError: the semantic encoder is missing, or the sizes do not fit one another.
+    """
+    assert settings.semantic
+    own = Path(settings.semantic) / "model"
+    encoder = load_encoder(str(own) if own.is_dir() else settings.semantic, settings.tap, "wav2vec2-bert")
+    try:
+        config = Xcodec2Config(
+            hidden_size=settings.hidden,
+            intermediate_size=settings.intermediate,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            num_key_value_heads=settings.heads,
+            head_dim=settings.hidden // settings.heads,
+            encoder_hidden_size=settings.encoder_hidden,
+            downsampling_ratios=settings.ratios,
+            semantic_model_config=encoder.config,
+            quantization_dim=settings.hidden + encoder.config.hidden_size,
+            quantization_levels=settings.levels,
+            activation_dropout=settings.dropout,
+        )
+        model = Xcodec2Model(config)
+    except Exception as error:  # whatever sizes that do not fit one another make torch and transformers raise
+        raise LlasaError(f"the recipe's sizes are no X-codec2's ({first_line(error)})") from error
     with torch.no_grad():
         for name, weight in model.named_parameters():
             # LeCun-normal: with transformers' default of 0.02 the convolutions let the signal die.
@@ -100,9 +139,8 @@ def make_model(settings: Settings) -> Xcodec2Model:
                 weight.mul_(0.3)
         model.acoustic_decoder.head.linear.weight.mul_(0.1)
         model.acoustic_decoder.head.linear.bias.zero_()
-    model.semantic_encoder.load_state_dict(recogniser.state_dict())
-    model.semantic_encoder.requires_grad_(False)
-    return model
+    model.semantic_encoder.load_state_dict(encoder.state_dict())
+    return Codec(model).model
 
 
 class SemanticDecoder(nn.Module):
@@ -184,62 +222,31 @@ def codebook_entropy(values: torch.Tensor, levels: torch.Tensor, temperature: fl
     return -(mean * (mean + 1e-9).log()).sum()
 
 
-def crops(
-    files: list[Path], rng: random.Random, frames: int, count: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches of crops: waveform (count, 1, frames * HOP) and features (count, frames, 160).
-
-    Features are normalised over the whole utterance, as they are when a file is encoded.
-    """
-    waves: list[torch.Tensor] = []
-    features: list[torch.Tensor] = []
-    for row in mixed_rows(files, rng):
-        samples = torch.from_numpy(row_audio(row))
-        whole = len(samples) // HOP
-        if whole < frames:
-            continue
-        mels, _ = mel_features(samples)
-        start = rng.randrange(whole - frames + 1)
-        waves.append(samples[None, start * HOP : (start + frames) * HOP])
-        features.append(mels[0, start : start + frames])
-        if len(waves) == count:
-            yield torch.stack(waves), torch.stack(features)
-            waves, features = [], []
-
-
-def mixed_rows(files: list[Path], rng: random.Random, together: int = 8) -> Iterator[dict[str, Any]]:
-    """Endless rows, each from one of a few shards read at once, so that a batch mixes speakers and collections."""
-    open_shards: list[Iterator[dict[str, Any]]] = []
-    while True:
-        while len(open_shards) < together:
-            open_shards.append(read_rows(rng.choice(files)))
-        chosen = rng.randrange(together)
-        row = next(open_shards[chosen], None)
-        if row is None:
-            open_shards.pop(chosen)
-        else:
-            yield row
-
-
 class Trainer(nn.Module):
     """The codec, its semantic decoder and its discriminators: all that a checkpoint holds."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.codec = Xcodec2Model.from_pretrained(settings.start) if settings.start else make_model(settings)
+        self.codec = Codec.load(settings.start).model if settings.start else make_model(settings)
         width: int = self.codec.config.semantic_model_config.hidden_size  # type: ignore[union-attr]
         self.semantic_decoder = SemanticDecoder(self.codec.config.quantization_dim, width)
-        self.phones = nn.Linear(width, len(PHONE_NAMES))
-        probes = torch.load(Path(settings.semantic) / "probes.pt")
-        self.phones.load_state_dict({"weight": probes["phone.weight"], "bias": probes["phone.bias"]})
-        self.phones.requires_grad_(False)
-        self.judges = Discriminators(settings.periods, settings.fft_sizes, settings.channels)
-        self.frozen = settings.start is not None
+        self.phones = load_phones(settings, width)
+        self.judges: nn.Module = Discriminators(settings.periods, settings.fft_sizes, settings.channels)
+        if settings.discriminators == "full":
+            self.judges = FullDiscriminators(settings.periods, settings.fft_sizes)
+        self.frozen = settings.start is not None and settings.learn == "decoder"
+        self.codec.semantic_encoder.requires_grad_(False)
         if self.frozen:  # nothing that decides a code changes
             self.codec.requires_grad_(False)
             self.codec.acoustic_decoder.requires_grad_(True)
             self.codec.quantizer.project_out.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "Trainer":
+        """All but the semantic encoder, which hears what it will hear when a file is encoded: no dropout, no masks."""
+        super().train(mode)
+        self.codec.semantic_encoder.eval()
+        return self
 
     def forward(self, wave: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """(B, 1, T), (B, frames, 160) to the sound (B, T) and the losses that don't judge sound, weighted."""
@@ -253,15 +260,36 @@ class Trainer(nn.Module):
         if not self.frozen:
             with torch.no_grad(), torch.autocast(wave.device.type, torch.bfloat16):
                 heard = codec.semantic_encoder(features).last_hidden_state.float()
-            scale, again = heard.std(), self.semantic_decoder(latents)
+            scale, again = heard.std() if s.semantic_relative else 1.0, self.semantic_decoder(latents)
             terms["semantic"] = s.semantic_weight * F.mse_loss(again / scale, heard / scale)
-            # Of all that the semantic encoder hears, the phones matter most.
-            told = self.phones(again).flatten(0, 1)
-            terms["phone"] = s.phone_weight * F.cross_entropy(told, self.phones(heard).softmax(-1).flatten(0, 1))
-            flat = values.flatten(0, 1)
-            terms["entropy"] = -s.entropy_weight * codebook_entropy(flat, codec.quantizer.quantizer.levels)
-            terms["bound"] = s.bound_weight * z.square().mean()
+            if self.phones is not None:
+                # Of all that the semantic encoder hears, the phones matter most.
+                told = self.phones(again).flatten(0, 1)
+                terms["phone"] = s.phone_weight * F.cross_entropy(told, self.phones(heard).softmax(-1).flatten(0, 1))
+            if s.entropy_weight:
+                flat = values.flatten(0, 1)
+                terms["entropy"] = -s.entropy_weight * codebook_entropy(flat, codec.quantizer.quantizer.levels)
+            if s.bound_weight:
+                terms["bound"] = s.bound_weight * z.square().mean()
         return made, terms
+
+
+def load_phones(settings: Settings, width: int) -> nn.Linear | None:
+    """The probe by which our own recogniser's training folder names phones; None of any other semantic encoder.
+
+    Raises:
+        LlasaError: the file is damaged, or of another encoder than the codec's.
+    """
+    path = Path(settings.semantic or "") / "probes.pt"
+    if settings.semantic is None or not path.exists():
+        return None
+    phones = nn.Linear(width, len(PHONE_NAMES))
+    try:
+        probes = torch.load(path)
+        phones.load_state_dict({"weight": probes["phone.weight"], "bias": probes["phone.bias"]})
+    except Exception as error:  # torch's zip reader and unpickler raise whatever they stumble over
+        raise LlasaError(f"{path} cannot be used ({first_line(error)}): is it of this codec's recogniser?") from error
+    return phones.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -273,62 +301,6 @@ def code_statistics(codes: torch.Tensor, size: int) -> dict[str, float]:
     return {"used": float((counts > 0).double().mean()), "perplexity": perplexity}
 
 
-def train(settings: Settings) -> None:
-    """Trains, or goes on training, in `settings.out`; leaves the codec in `out/model`, in transformers' layout.
-
-    Raises:
-        LlasaError: another run is writing into the folder, the disk is full, or a loss is no longer a number.
-    """
-    with claimed(Path(settings.out)):
-        _train(settings)
-
-
-def _train(settings: Settings) -> None:
-    from llasa.train.codec_validation import validate
-
-    out = Path(settings.out)
-    torch.manual_seed(settings.seed)
-    trainer = Trainer(settings).train()
-    saved = loop.load_checkpoint(out)
-    files = [file for folder in settings.corpus for file in shard_files(Path(folder))]
-    step = saved["step"] if saved else 0
-    rng = random.Random(settings.seed + step)
-    streams = [crops(files, rng, frames, count) for frames, count in settings.shapes]
-    if saved is not None:
-        trainer.load_state_dict(saved["model"])
-    elif not trainer.frozen:
-        batches = [next(streams[0]) for _ in range(8)]
-        fit_scales(trainer.codec, torch.cat([w for w, _ in batches]), torch.cat([f for _, f in batches]))
-    makers = nn.ModuleDict({"codec": trainer.codec, "semantic": trainer.semantic_decoder})
-    groups = loop.optimisers(makers, settings.lr, betas=(0.8, 0.99))
-    judging = loop.optimisers(trainer.judges, settings.lr / 4, betas=(0.8, 0.99))
-    average = loop.Average(trainer.codec, settings.ema)
-    if saved:
-        for optimiser, state in zip(groups + judging, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(state)
-        average.weights = saved["average"]
-    if settings.compile:
-        trainer.codec.acoustic_encoder.compile()
-    log, clock = loop.Log(out, "codec", settings.steps), loop.Clock(settings.checkpoint_minutes)
-    while step < settings.steps:
-        wave, features = next(streams[step % len(streams)])
-        loop.set_learning_rate(groups + judging, step, settings.warmup, settings.steps)
-        values = train_step(trainer, makers, groups, judging, wave, features, step >= settings.adversarial_at)
-        step += 1
-        average.update(trainer.codec, step)
-        log.step(step, wave.numel() / 16000, values)
-        if clock.due() or step == settings.steps:
-            state = {"model": trainer.state_dict(), "optimisers": [o.state_dict() for o in groups + judging]}
-            loop.save_checkpoint(out, state | {"average": average.weights, "step": step, "settings": asdict(settings)})
-            with average.swapped(trainer.codec), loop.saving(out):
-                figures = validate(trainer.codec, [Path(p) for p in settings.validation], out, step)
-                trainer.codec.save_pretrained(out / "model")
-            log.write(step, figures)
-            print("validation", "  ".join(f"{k} {v:.4g}" for k, v in figures.items()), flush=True)
-        if clock.stop:
-            return
-
-
 def train_step(
     trainer: Trainer,
     makers: nn.Module,
@@ -337,16 +309,26 @@ def train_step(
     wave: torch.Tensor,
     features: torch.Tensor,
     adversarial: bool,
+    listener: Listener | None = None,
 ) -> dict[str, float]:
-    """One step of the codec, and of the discriminators where they take part; returns the unweighted figures."""
+    """One step of the codec, and of the discriminators and the listener where they take part.
+
+    On several processes each has a part of the batch, and all take the step of the whole.
+
+    Returns:
+        the terms of the loss, weighted, the gradient's norm, and the discriminators' loss.
+    """
     s = trainer.settings
     real = wave[:, 0]
     made, terms = trainer(wave, features)
-    mel, stft = spectral_losses(made, real)
+    mel, stft = spectral_losses(made, real, scales=s.scales)
     terms |= {"mel": s.mel_weight * mel, "stft": s.stft_weight * stft}
+    if listener is not None:
+        terms["perceptual"] = s.perceptual_weight * listener(made, real)
     if adversarial:
         loss = discriminator_loss(trainer.judges(real), trainer.judges(made.detach()))
         loss.backward()
+        average_gradients(trainer.judges.parameters())
         loop.clip(trainer.judges.parameters(), 1.0)
         _advance(judging)
         with torch.no_grad():
@@ -355,8 +337,9 @@ def train_step(
         terms |= {"fooling": s.adversarial_weight * fooling, "matching": s.matching_weight * matching}
     total = torch.stack(list(terms.values())).sum()
     total.backward()
+    average_gradients(makers.parameters())
     values = {key: float(term.detach()) for key, term in terms.items()}
-    values["gradient"] = loop.clip(makers.parameters(), 5.0)
+    values["gradient"] = loop.clip(makers.parameters(), s.clip)
     _advance(groups)
     if adversarial:
         values["judges"] = float(loss.detach())

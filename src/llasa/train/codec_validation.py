@@ -15,11 +15,11 @@ from llasa.train.spectral import log_mel
 
 def resynthesise(model: Xcodec2Model, samples: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
     """Through the codec and back: samples of the same length, and the codes (1, frames)."""
-    wave = torch.from_numpy(samples)
+    wave = torch.from_numpy(samples).to(model.device)
     features, _ = mel_features(wave)
     codes = model.encode(acoustic_input(wave), features).audio_codes
     made = model.decode(codes).audio_values[0, 0, : len(samples)]
-    return made.numpy(), codes[0]
+    return made.float().cpu().numpy(), codes[0].cpu()
 
 
 @torch.no_grad()

@@ -42,11 +42,43 @@ def semantic(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> No
 
 @app.command()
 def codec(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
-    """X-codec2 from scratch.
+    """X-codec2: from scratch, or on from a trained codec.
+
+    On several processes:
+    torchrun --standalone --nproc-per-node 2 -m llasa.cli train codec RECIPE
+
+    A recipe holds `corpus` and `validation` (lists of folders of audio shards),
+    `out`, and any of these:
+
+    From scratch: `semantic`, a recogniser's training folder or a w2v-BERT's
+    folder or hub id, of which `tap` layers are heard; the sizes `hidden`,
+    `intermediate`, `layers`, `heads`, `encoder_hidden`, `ratios`, `levels`;
+    `dropout`.
+
+    From a codec: `start`, whatever `llasa encode --model` takes; `learn`:
+    `decoder`, which leaves its codes alone, or `all`.
+
+    Steps: `steps`, `shapes` (frames of a crop and crops of a batch, in turn),
+    `readers` (threads that decode ahead), `lr`, `warmup`, and then a cosine to
+    the share `lr_floor`, or a straight fall to it in `lr_fall` steps; `betas`,
+    `clip`, `ema` (0: none), `seed`, `compile`, `checkpoint_minutes`.
+
+    Losses: `mel_weight`, `stft_weight`, both at `scales` (FFT size and mel
+    bands); `semantic_weight` (if `semantic_relative`, in units of the features'
+    deviation), `phone_weight`, `entropy_weight`, `bound_weight`.
+
+    Discriminators, from step `adversarial_at` on: `discriminators`, `small`
+    (`channels` wide) or `full`; `periods`, `fft_sizes`; `judges_lr`, a share of
+    `lr`; `adversarial_weight`, `matching_weight`.
+
+    Perceptual loss, from step `perceptual_at` on: `perceptual`, a speech
+    model's folder or hub id; `perceptual_layers`, the first and the last;
+    `perceptual_weight`.
 
     Example: llasa train codec recipes/tiny/codec.yaml
     """
-    from llasa.train.codec import Settings, train
+    from llasa.train.codec import Settings
+    from llasa.train.codec_run import train
     from llasa.train.loop import read_settings
 
     _threads(threads)

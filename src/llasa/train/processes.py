@@ -6,7 +6,7 @@ where there are GPUs and over gloo where there are none.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -66,3 +66,17 @@ def together() -> Iterator[None]:
         raise LlasaError(problem)
     if failed:
         raise SystemExit(1)
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Gives all processes the mean of their gradients; of a single one nothing changes. All must have the same ones."""
+    if not torch.distributed.is_initialized():
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))

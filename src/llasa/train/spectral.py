@@ -1,6 +1,7 @@
 """Spectral losses and measures of waveforms, on any device."""
 
 import itertools
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -36,19 +37,21 @@ def log_mel(wave: torch.Tensor, size: int = 1024, bands: int = 80, rate: int = 1
     return mels.clamp_min(FLOOR).log10()
 
 
-def spectral_losses(made: torch.Tensor, real: torch.Tensor, rate: int = 16000) -> tuple[torch.Tensor, torch.Tensor]:
+def spectral_losses(
+    made: torch.Tensor, real: torch.Tensor, rate: int = 16000, scales: Sequence[Sequence[int]] = SCALES
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean L1 distance of log-mels, and of log STFT magnitudes plus spectral convergence, over all scales. (B, T) each.
 
     The first is X-codec2's multi-resolution mel loss (Llasa, section 3.1; the scales are DAC's idea), the second the
     multi-resolution STFT loss of Parallel WaveGAN (Yamamoto et al. 2020), which also sees the highest bands sharply.
     """
     mel, stft = made.new_zeros(()), made.new_zeros(())
-    for size, bands in SCALES:
+    for size, bands in scales:
         ours, theirs = magnitudes(made, size), magnitudes(real, size)
         filters = _filters(size, bands, rate, made.device)
         mel = mel + F.l1_loss((ours @ filters).clamp_min(FLOOR).log10(), (theirs @ filters).clamp_min(FLOOR).log10())
         stft = stft + F.l1_loss(ours.log10(), theirs.log10()) + (ours - theirs).norm() / theirs.norm().clamp_min(1e-3)
-    return mel / len(SCALES), stft / len(SCALES)
+    return mel / len(scales), stft / len(scales)
 
 
 class PeriodDiscriminator(nn.Module):

@@ -1,0 +1,241 @@
+"""Runs of the codec: through kills, on two processes, from other codecs; and what happens when something is wrong."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from curves import arguments, curve
+from data.corpora import tone
+from processes import start
+from train.codec_recipes import make_recipe
+from upstream_codec import hub_tensors, make_upstream, save_original
+
+from llasa.cli import main
+from llasa.codec import Codec
+from llasa.train import loop
+from llasa.train.codec import Settings, Trainer, project
+from llasa.train.codec_run import train
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return make_recipe(tmp_path_factory.mktemp("codec"))
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "codec"
+    train(Settings(**recipe, out=str(out)))
+    return out
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """A command that fails; the one line that says why."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    return error
+
+
+def wait_for(words: str, printed: Path, workers: list[Any]) -> None:
+    while words not in (printed.read_text() if printed.exists() else ""):
+        assert all(worker.is_alive() for worker in workers), printed.read_text()
+        time.sleep(0.02)
+
+
+def test_each_stage_of_the_losses_starts_where_the_recipe_says(whole: Path) -> None:
+    rows = curve(whole)
+    assert [step for step, row in rows.items() if "fooling" in row] == list(range(4, STEPS + 1))
+    assert [step for step, row in rows.items() if "perceptual" in row] == list(range(6, STEPS + 1))
+    assert all({"mel", "stft", "semantic", "entropy", "bound"} <= row.keys() for row in rows.values())
+    assert "phone" not in rows[1]  # there is no probe beside this semantic encoder
+    assert rows[STEPS]["mel"] < 0.7 * rows[1]["mel"]
+
+
+def test_a_run_stopped_and_killed_ends_like_one_that_was_not(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    out, printed = tmp_path / "codec", tmp_path / "printed"
+    for seen in (2, 6):
+        [worker] = start(arguments(recipe, out, "codec", checkpoint_minutes=0.0), 1, printed)
+        wait_for(f"codec {seen}/", printed, [worker])
+        worker.terminate() if seen == 2 else worker.kill()
+        worker.join(120)
+        assert worker.exitcode == (0 if seen == 2 else -9), printed.read_text()
+    stood = torch.load(out / loop.CHECKPOINT, weights_only=False)["step"]
+    assert 5 <= stood < STEPS
+    train(Settings(**recipe, out=str(out)))
+    assert curve(out) == curve(whole)
+    ends = [torch.load(folder / loop.CHECKPOINT, weights_only=False) for folder in (out, whole)]
+    for part in ("model", "average"):
+        assert all(torch.equal(ends[0][part][name], tensor) for name, tensor in ends[1][part].items())
+    assert ends[0]["places"] == ends[1]["places"]
+    sounds = [Codec.load(folder / "model").decode(np.arange(30)) for folder in (out, whole)]
+    assert np.array_equal(*sounds)
+
+
+def test_two_processes_learn_what_one_does_from_their_batches(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    # The decoder, as a latent near the edge between two codes makes two runs differ; without the one term that is no
+    # mean over crops, and without what each process draws at random.
+    Codec.load(whole / "model").model.save_pretrained(tmp_path / "still")
+    config = json.loads((tmp_path / "still/config.json").read_text()) | {"activation_dropout": 0.0}
+    (tmp_path / "still/config.json").write_text(json.dumps(config))
+    plain = recipe | {"start": str(tmp_path / "still"), "stft_weight": 0.0, "lr": 3e-4}
+    out, printed = tmp_path / "two", tmp_path / "printed"
+    workers = start(arguments(plain, out, "codec"), 2, printed)
+    for worker in workers:
+        worker.join(240)
+    assert [worker.exitcode for worker in workers] == [0, 0], printed.read_text()
+    assert printed.read_text().count("validation") == 1  # one process speaks
+    train(Settings(**plain, out=str(tmp_path / "one")))
+    two, one = curve(out), curve(tmp_path / "one")
+    assert two.keys() == one.keys()
+    for step, values in one.items():
+        assert two[step].pop("gradient") == pytest.approx(values.pop("gradient"), rel=0.02)
+        assert two[step] == pytest.approx(values, abs=1e-3, rel=2e-3), step
+
+
+def test_batches_that_processes_cannot_share_say_so(recipe: dict[str, Any], tmp_path: Path) -> None:
+    printed = tmp_path / "printed"
+    workers = start(arguments(recipe | {"shapes": [[20, 3]]}, tmp_path / "codec", "codec"), 2, printed)
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [1, 1]
+    assert "2 processes cannot share out the batches of `shapes: [[20, 3]]`" in printed.read_text()
+
+
+@pytest.mark.parametrize("learn", ["decoder", "all"])
+def test_from_upstreams_layout_the_decoder_learns_or_all(learn: str, recipe: dict[str, Any], tmp_path: Path) -> None:
+    original = save_original(hub_tensors(make_upstream()), tmp_path / "original")
+    changes = {"semantic": None, "start": str(original), "learn": learn, "steps": 3, "ema": 0, "lr": 1e-3, "warmup": 1}
+    out = tmp_path / "codec"
+    train(Settings(**(recipe | changes), out=str(out)))
+    before, after = Codec.load(original), Codec.load(out / "model")
+    states = [dict(codec.model.named_parameters()) for codec in (before, after)]
+    moved = {name for name, weight in states[0].items() if not torch.equal(weight, states[1][name])}
+    tops = {name.split(".")[0] for name in moved}
+    assert not any(name.startswith("semantic_encoder") for name in moved)
+    sound = tone(1.0, 1)
+    if learn == "decoder":
+        assert tops == {"acoustic_decoder", "quantizer"}
+        assert np.array_equal(before.encode(sound), after.encode(sound))
+    else:
+        assert tops == {"acoustic_decoder", "acoustic_encoder", "fc_encoder", "quantizer", "semantic_adapter"}
+    codes = before.encode(sound)
+    assert not np.array_equal(before.decode(codes), after.decode(codes))
+
+
+def test_the_licence_of_official_weights_stays_with_what_is_made_of_them(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    official = tmp_path / "official"
+    Codec.load(whole / "model").model.save_pretrained(official)
+    (official / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    changes = {"semantic": None, "start": str(official), "steps": 1}
+    train(Settings(**(recipe | changes), out=str(tmp_path / "tuned")))
+    assert f"the weights of {official} are licensed CC BY-NC 4.0" in capsys.readouterr().err
+    Codec.load(tmp_path / "tuned/model")
+    assert f"the weights of {tmp_path / 'tuned/model'} are licensed CC BY-NC 4.0" in capsys.readouterr().err
+    assert not (whole / "model/README.md").exists()
+
+
+def test_the_semantic_encoder_hears_in_training_what_it_hears_later(recipe: dict[str, Any]) -> None:
+    """Its config asks for masks and dropped layers, as that of w2v-BERT does, which are for its own training."""
+    trainer = Trainer(Settings(**recipe, out="")).train()
+    wave, features = torch.randn(1, 1, 6400), torch.randn(1, 20, 160)
+    found = [project(trainer.codec, wave, features) for _ in range(4)]
+    assert all(torch.equal(found[0], other) for other in found)
+    assert trainer.codec.acoustic_decoder.training
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "codec"
+    train(Settings(**(recipe | {"steps": 2}), out=str(out)))
+    before = (out / loop.CHECKPOINT).read_bytes()
+    (out / f".{loop.CHECKPOINT}.tmp").symlink_to("/dev/full")
+    error = run(arguments(recipe | {"steps": 4}, out, "codec"), capsys)
+    assert "the last good checkpoint is kept: make room" in error
+    assert (out / loop.CHECKPOINT).read_bytes() == before
+    assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "codec"
+    train(Settings(**(recipe | {"steps": 2}), out=str(out)))
+    saved = torch.load(out / loop.CHECKPOINT, weights_only=False)
+    saved["model"]["codec.acoustic_decoder.norm.weight"][0] = float("nan")
+    torch.save(saved, out / loop.CHECKPOINT)
+    before = (out / loop.CHECKPOINT).read_bytes()
+    error = run(arguments(recipe, out, "codec"), capsys)
+    assert error.endswith("is nan at step 3; the last good checkpoint is kept")
+    assert (out / loop.CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("`learn: encoder` is neither `decoder` nor `all`", {"learn": "encoder"}),
+        ("`discriminators: big` is neither", {"discriminators": "big"}),
+        ("needs `semantic`", {"semantic": None}),
+        ("`perceptual_at` needs `perceptual`", {"perceptual": None}),
+        ("is not a first and a last layer", {"perceptual_layers": [2, 1]}),
+        ("has 4 layers, and the recipe asks for 22", {"perceptual_layers": [10, 22]}),
+        ("`shapes` holds pairs", {"shapes": [[20]]}),
+        ("there is no folder nowhere", {"semantic": "nowhere"}),
+        ("has 4 layers, and the recipe asks for 16", {"tap": 16}),
+        ("the recipe's sizes are no X-codec2's", {"hidden": 65}),
+        ("only 16000 Hz and 320 are supported", {"ratios": [8, 5, 4]}),
+        ("there is no model called nothing", {"start": "nothing"}),
+        ("no recording in the corpus lasts the 18.00 s of the crops", {"shapes": [[900, 1]]}),
+        ("no .parquet shards in", {"corpus": ["empty"]}),
+        ("no .parquet shards in", {"validation": ["empty"]}),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    words: str, changes: dict[str, Any], recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in run(arguments(recipe | changes, tmp_path / "codec", "codec"), capsys)
+    assert not (tmp_path / "codec/model").exists()
+
+
+def test_a_checkpoint_of_another_recipe_says_so(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "codec").mkdir()
+    (tmp_path / "codec" / loop.CHECKPOINT).write_bytes((whole / loop.CHECKPOINT).read_bytes())
+    for changes in ({"levels": [4, 4]}, {"start": str(whole / "model")}):
+        error = run(arguments(recipe | changes | {"steps": 20}, tmp_path / "codec", "codec"), capsys)
+        assert "has the checkpoint of another recipe" in error
+
+
+def test_probes_of_another_encoder_say_so(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "semantic").mkdir()
+    (tmp_path / "semantic/model").symlink_to(recipe["semantic"])
+    probe = {"phone.weight": torch.zeros(3, 7), "phone.bias": torch.zeros(3)}
+    torch.save(probe, tmp_path / "semantic/probes.pt")
+    changes = {"semantic": str(tmp_path / "semantic")}
+    assert "is it of this codec's recogniser?" in run(arguments(recipe | changes, tmp_path / "c", "codec"), capsys)
+
+
+def test_what_a_run_leaves_is_a_log_and_a_picture(whole: Path) -> None:
+    last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == STEPS
+    assert {"val/stoi", "used", "perplexity"} <= last.keys()
+    assert [path.name for path in (whole / "validation").iterdir()] == ["000012.png"]
