@@ -30,12 +30,13 @@ def make_corpus(folder: Path) -> Path:
 
 
 def make_recipe(folder: Path) -> dict[str, Any]:
-    """All that a run can do in 12 steps: two shapes, dropout, discriminators and the perceptual loss; no `out`."""
+    """What a run can do, in 12 steps: two shapes, pitch, dropout, discriminators, the perceptual loss; no `out`."""
     make_corpus(folder)
     return {
         "corpus": [str(folder / "train")], "validation": [str(folder / "val")],
         "semantic": str(make_semantic_folder(folder / "w2v-bert")), "tap": 2, "hidden": 64, "intermediate": 64,
-        "layers": 1, "heads": 2, "encoder_hidden": 2, "levels": [4, 4, 4], "dropout": 0.1, "steps": 12, "warmup": 3,
+        "layers": 1, "heads": 2, "encoder_hidden": 2, "levels": [5, 4, 3, 3], "dropout": 0.1, "steps": 12, "warmup": 3,
+        "pitch_weight": 1, "frame_weight": 1,
         "shapes": [[FRAMES, 4], [40, 2]], "adversarial_at": 3, "periods": [2], "fft_sizes": [126], "channels": 2,
         "perceptual": str(make_listener_folder(folder / "xlsr")), "perceptual_layers": [1, 2], "perceptual_at": 5,
         "compile": False, "ema": 0.8,

@@ -86,12 +86,12 @@ def test_a_run_stopped_and_killed_ends_like_one_that_was_not(
 def test_two_processes_learn_what_one_does_from_their_batches(
     recipe: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
-    # The decoder, as a latent near the edge between two codes makes two runs differ; without the one term that is no
-    # mean over crops, and without what each process draws at random.
+    # The decoder, as a latent near the edge between two codes makes two runs differ; without the two terms that are no
+    # means over crops, and without what each process draws at random.
     Codec.load(whole / "model").model.save_pretrained(tmp_path / "still")
     config = json.loads((tmp_path / "still/config.json").read_text()) | {"activation_dropout": 0.0}
     (tmp_path / "still/config.json").write_text(json.dumps(config))
-    plain = recipe | {"start": str(tmp_path / "still"), "stft_weight": 0.0, "lr": 3e-4}
+    plain = recipe | {"start": str(tmp_path / "still"), "stft_weight": 0.0, "frame_weight": 0.0, "lr": 3e-4}
     out, printed = tmp_path / "two", tmp_path / "printed"
     workers = start(arguments(plain, out, "codec"), 2, printed)
     for worker in workers:
@@ -102,7 +102,7 @@ def test_two_processes_learn_what_one_does_from_their_batches(
     two, one = curve(out), curve(tmp_path / "one")
     assert two.keys() == one.keys()
     for step, values in one.items():
-        assert two[step].pop("gradient") == pytest.approx(values.pop("gradient"), rel=0.02)
+        assert two[step].pop("gradient") == pytest.approx(values.pop("gradient"), rel=0.1)
         assert two[step] == pytest.approx(values, abs=1e-3, rel=2e-3), step
 
 
@@ -193,6 +193,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
         ("`discriminators: big` is neither", {"discriminators": "big"}),
         ("needs `semantic`", {"semantic": None}),
         ("`perceptual_at` needs `perceptual`", {"perceptual": None}),
+        ("`pitch_weight` needs `levels` that end in [4, 3, 3]: the pitch's", {"levels": [4, 4, 4]}),
         ("is not a first and a last layer", {"perceptual_layers": [2, 1]}),
         ("has 4 layers, and the recipe asks for 22", {"perceptual_layers": [10, 22]}),
         ("`shapes` holds pairs", {"shapes": [[20]]}),
@@ -218,7 +219,7 @@ def test_a_checkpoint_of_another_recipe_says_so(
 ) -> None:
     (tmp_path / "codec").mkdir()
     (tmp_path / "codec" / loop.CHECKPOINT).write_bytes((whole / loop.CHECKPOINT).read_bytes())
-    for changes in ({"levels": [4, 4]}, {"start": str(whole / "model")}):
+    for changes in ({"levels": [4, 3, 3]}, {"start": str(whole / "model")}):
         error = run(arguments(recipe | changes | {"steps": 20}, tmp_path / "codec", "codec"), capsys)
         assert "has the checkpoint of another recipe" in error
 

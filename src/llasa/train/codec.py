@@ -18,7 +18,7 @@ from transformers import Xcodec2Config, Xcodec2Model
 from llasa.codec import Codec
 from llasa.errors import LlasaError
 from llasa.loading import first_line
-from llasa.train import loop
+from llasa.train import loop, pitch
 from llasa.train.encoders import Listener, load_encoder
 from llasa.train.judges import FullDiscriminators
 from llasa.train.processes import average_gradients
@@ -70,6 +70,8 @@ class Settings:
     phone_weight: float = 1.0
     entropy_weight: float = 0.5
     bound_weight: float = 0.02
+    pitch_weight: float = 0.0
+    frame_weight: float = 0.0
     adversarial_weight: float = 1.0
     matching_weight: float = 1.0
     perceptual_weight: float = 1.0
@@ -99,6 +101,8 @@ def check(settings: Settings) -> None:
         raise LlasaError("`perceptual_at` needs `perceptual`: the folder or hub id of a speech model")
     if len(s.perceptual_layers) != 2 or not 1 <= s.perceptual_layers[0] <= s.perceptual_layers[1]:
         raise LlasaError(f"`perceptual_layers: {s.perceptual_layers}` is not a first and a last layer, counted from 1")
+    if s.pitch_weight and not s.start and s.levels[-len(pitch.LEVELS) :] != pitch.LEVELS:
+        raise LlasaError(f"`pitch_weight` needs `levels` that end in {pitch.LEVELS}: the pitch's")
     if not s.shapes or not all(len(shape) == 2 and min(shape) > 0 for shape in s.shapes):
         raise LlasaError("`shapes` holds pairs: frames of a crop, and crops in a batch")
 
@@ -241,6 +245,11 @@ class Trainer(nn.Module):
             self.codec.requires_grad_(False)
             self.codec.acoustic_decoder.requires_grad_(True)
             self.codec.quantizer.project_out.requires_grad_(True)
+        self.spectra: torch.Tensor | None = None  # what the decoder's head predicted last
+        self.codec.acoustic_decoder.head.linear.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: object, predicted: torch.Tensor) -> None:
+        self.spectra = predicted
 
     def train(self, mode: bool = True) -> "Trainer":
         """All but the semantic encoder, which hears what it will hear when a file is encoded: no dropout, no masks."""
@@ -248,8 +257,10 @@ class Trainer(nn.Module):
         self.codec.semantic_encoder.eval()
         return self
 
-    def forward(self, wave: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """(B, 1, T), (B, frames, 160) to the sound (B, T) and the losses that don't judge sound, weighted."""
+    def forward(
+        self, wave: torch.Tensor, features: torch.Tensor, tracked: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(B, 1, T), (B, frames, 160), (B, frames, 4) to the sound (B, T) and the losses apart from it, weighted."""
         codec, s = self.codec, self.settings
         with torch.set_grad_enabled(not self.frozen and torch.is_grad_enabled()):
             z = project(codec, wave, features)
@@ -257,6 +268,10 @@ class Trainer(nn.Module):
         with torch.autocast(wave.device.type, torch.bfloat16):
             made = codec.acoustic_decoder(latents)[:, 0]
         terms: dict[str, torch.Tensor] = {}
+        if s.frame_weight and self.spectra is not None:
+            size: int = codec.config.n_fft
+            terms["frame"] = s.frame_weight * pitch.frame_loss(self.spectra, wave[:, 0], size)
+        self.spectra = None
         if not self.frozen:
             with torch.no_grad(), torch.autocast(wave.device.type, torch.bfloat16):
                 heard = codec.semantic_encoder(features).last_hidden_state.float()
@@ -266,9 +281,13 @@ class Trainer(nn.Module):
                 # Of all that the semantic encoder hears, the phones matter most.
                 told = self.phones(again).flatten(0, 1)
                 terms["phone"] = s.phone_weight * F.cross_entropy(told, self.phones(heard).softmax(-1).flatten(0, 1))
+            kept = None
+            if s.pitch_weight:
+                terms["pitch"] = s.pitch_weight * pitch.pitch_loss(values, tracked)
+                kept = -len(pitch.LEVELS)  # how often which pitch occurs is not the codebook's to say
             if s.entropy_weight:
-                flat = values.flatten(0, 1)
-                terms["entropy"] = -s.entropy_weight * codebook_entropy(flat, codec.quantizer.quantizer.levels)
+                flat, levels = values.flatten(0, 1)[:, :kept], codec.quantizer.quantizer.levels[:kept]
+                terms["entropy"] = -s.entropy_weight * codebook_entropy(flat, levels)
             if s.bound_weight:
                 terms["bound"] = s.bound_weight * z.square().mean()
         return made, terms
@@ -308,6 +327,7 @@ def train_step(
     judging: list[torch.optim.Optimizer],
     wave: torch.Tensor,
     features: torch.Tensor,
+    tracked: torch.Tensor,
     adversarial: bool,
     listener: Listener | None = None,
 ) -> dict[str, float]:
@@ -320,7 +340,7 @@ def train_step(
     """
     s = trainer.settings
     real = wave[:, 0]
-    made, terms = trainer(wave, features)
+    made, terms = trainer(wave, features, tracked)
     mel, stft = spectral_losses(made, real, scales=s.scales)
     terms |= {"mel": s.mel_weight * mel, "stft": s.stft_weight * stft}
     if listener is not None:

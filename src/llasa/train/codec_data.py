@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from llasa.codec.features import HOP, RATE, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
 from llasa.errors import LlasaError
+from llasa.train.pitch import track
 
 TOGETHER = 8  # shards of a block
+AROUND = 150  # frames on either side of a crop by which its speaker's usual pitch is told
 PATIENCE = 20  # blocks without a long enough recording before giving up
 
 Place = tuple[int, int]  # a block's number, and the batches taken from it
@@ -36,29 +38,34 @@ class Batch:
     Attributes:
         wave: (B, 1, frames * HOP).
         features: (B, frames, 160), normalised over the whole recording, as they are when a file is encoded.
+        pitch: (B, frames, 4) of `pitch.track`; zeros where nobody asked for it.
         places: for each of the recipe's shapes, in order, where its batches stand after this one.
     """
 
     wave: torch.Tensor
     features: torch.Tensor
+    pitch: torch.Tensor
     places: dict[str, Place]
 
 
 class Crops:
     """The batches of a recipe, step after step: step s has the shape `shapes[s % len(shapes)]`."""
 
-    def __init__(self, folders: list[str], shapes: list[list[int]], seed: int, readers: int = 0) -> None:
+    def __init__(
+        self, folders: list[str], shapes: list[list[int]], seed: int, readers: int = 0, pitch: bool = False
+    ) -> None:
         """
         Args:
             folders: of shards with audio.
             shapes: (frames of a crop, crops in a batch).
             readers: threads that read and decode ahead; 0: when a batch is asked for.
+            pitch: whether to track it.
 
         Raises:
             LlasaError: a folder has no shards.
         """
         self.files = [file for folder in folders for file in shard_files(Path(folder))]
-        self.shapes, self.seed, self.readers = shapes, seed, readers
+        self.shapes, self.seed, self.readers, self.pitch = shapes, seed, readers, pitch
 
     def batches(
         self, step: int, places: dict[str, Place] | None = None, process: int = 0, processes: int = 1
@@ -74,13 +81,13 @@ class Crops:
         places = {_name(shape): (0, 0) for shape in self.shapes} | (places or {})
         plans = self._plans(step, places, slice(process, None, processes))
         if not self.readers:
-            yield from (_batch(*plan) for plan in plans)
+            yield from (_batch(*plan, self.pitch) for plan in plans)
             return
         with ThreadPoolExecutor(self.readers) as pool:
-            waiting = deque(pool.submit(_batch, *plan) for plan in islice(plans, self.readers))
+            waiting = deque(pool.submit(_batch, *plan, self.pitch) for plan in islice(plans, self.readers))
             while True:
                 done = waiting.popleft().result()
-                waiting.append(pool.submit(_batch, *next(plans)))
+                waiting.append(pool.submit(_batch, *next(plans), self.pitch))
                 yield done
 
     def _plans(
@@ -130,13 +137,15 @@ def _name(shape: list[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _batch(crops: list[Crop], frames: int, places: dict[str, Place]) -> Batch:
-    parts = [_cut(row, frames, share) for row, share in crops]
-    return Batch(torch.stack([wave for wave, _ in parts]), torch.stack([mels for _, mels in parts]), places)
+def _batch(crops: list[Crop], frames: int, places: dict[str, Place], pitch: bool) -> Batch:
+    waves, features, tracks = zip(*(_cut(row, frames, share, pitch) for row, share in crops), strict=True)
+    return Batch(torch.stack(waves), torch.stack(features), torch.stack(tracks), places)
 
 
-def _cut(row: dict[str, Any], frames: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """A crop's waveform (1, frames * HOP) and features (frames, 160)."""
+def _cut(
+    row: dict[str, Any], frames: int, share: float, pitch: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A crop's waveform (1, frames * HOP), features (frames, 160) and pitch (frames, 4)."""
     try:
         samples = torch.from_numpy(row_audio(row))
     except soundfile.SoundFileError as error:
@@ -144,5 +153,10 @@ def _cut(row: dict[str, Any], frames: int, share: float) -> tuple[torch.Tensor, 
     samples = F.pad(samples, (0, max(0, frames * HOP - len(samples))))  # where the shard said a little too much
     features, _ = mel_features(samples)
     start = int(share * (len(samples) // HOP - frames + 1))
-    wave = samples[None, start * HOP : (start + frames) * HOP]
-    return wave, features[0, start : start + frames]
+    stop = start + frames
+    wave = samples[None, start * HOP : stop * HOP]
+    if not pitch:
+        return wave, features[0, start:stop], torch.zeros(frames, 4)
+    near = max(0, start - AROUND)
+    tracked = track(samples[near * HOP : (stop + AROUND) * HOP])[start - near :][:frames]
+    return wave, features[0, start:stop], tracked

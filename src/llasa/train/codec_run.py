@@ -68,7 +68,7 @@ def _train(settings: Settings, accelerator: Any) -> None:
         torch.set_float32_matmul_precision("high")  # TF32 for what is not in bfloat16
     torch.manual_seed(settings.seed)
     with together():
-        crops = Crops(settings.corpus, settings.shapes, settings.seed, settings.readers)
+        crops = Crops(settings.corpus, settings.shapes, settings.seed, settings.readers, settings.pitch_weight > 0)
         for folder in settings.validation:
             shard_files(Path(folder))  # before the first checkpoint needs them
         saved = loop.load_checkpoint(out)
@@ -108,6 +108,7 @@ def _train(settings: Settings, accelerator: Any) -> None:
             judging,
             batch.wave.to(device),
             batch.features.to(device),
+            batch.pitch.to(device),
             step >= settings.adversarial_at,
             listener if step >= settings.perceptual_at else None,
         )

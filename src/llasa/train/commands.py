@@ -65,7 +65,9 @@ def codec(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
 
     Losses: `mel_weight`, `stft_weight`, both at `scales` (FFT size and mel
     bands); `semantic_weight` (if `semantic_relative`, in units of the features'
-    deviation), `phone_weight`, `entropy_weight`, `bound_weight`.
+    deviation), `phone_weight`, `entropy_weight`, `bound_weight`; `pitch_weight`,
+    for which `levels` end in 4, 3, 3, and `frame_weight`, what the decoder
+    predicts for each frame.
 
     Discriminators, from step `adversarial_at` on: `discriminators`, `small`
     (`channels` wide) or `full`; `periods`, `fft_sizes`; `judges_lr`, a share of

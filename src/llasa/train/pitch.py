@@ -1,0 +1,109 @@
+"""What a codec's training knows of pitch: where in its cycle the voice is, frame by frame, and how the codes say it.
+
+A decoder that treats all frames alike can only repeat itself every frame, unless the codes say where in its cycle the
+voice stands: left to spectral losses, a small codec learns a buzz at the frame rate. So the quantiser's last three
+dimensions are taught. Two of three levels each are the cosine and the sine of the fundamental's phase at the frame's
+centre, eight directions of it, and zero for what has no pitch. From one frame to the next that tells the pitch, but
+for multiples of the frame rate; the dimension before them, of four levels, tells those, half an octave each, and is
+free to say other things where there is no voice.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from llasa.codec.features import HOP, RATE
+
+SIZE = 1024  # samples around a frame's centre in which its pitch is looked for
+SHORTEST, LONGEST = 40, 267  # periods in samples: 400 to 60 Hz
+MIDDLE = 140.0  # Hz, between the two middle levels
+LEVELS = [4, 3, 3]  # of the quantiser's last dimensions: height, cosine and sine
+# FSQ bounds twice, so values end at 0.76, and 0.5 parts two levels. The cosine of 67.5 degrees is to lie there: then
+# each of eight directions has an eighth of the circle.
+REACH, LIMIT = 0.5 / math.cos(math.radians(67.5)), 0.74
+
+
+def track(samples: torch.Tensor) -> torch.Tensor:
+    """Pitch of a recording, (N,) at 16 kHz, by autocorrelation (Boersma, IFA Proceedings 17, 1993).
+
+    Returns:
+        (N // HOP, 4): cosine and sine of the fundamental's phase at each frame's centre, octaves of its frequency above
+        `MIDDLE`, and 1; all zero where there is no voice.
+    """
+    count, edge = len(samples) // HOP, (SIZE - HOP) // 2
+    result = torch.zeros(count, 4)
+    if not count:
+        return result
+    frames = F.pad(samples[: count * HOP], (edge, edge)).unfold(0, SIZE, HOP)
+    frames = frames - frames.mean(1, keepdim=True)
+    window = torch.hann_window(SIZE, periodic=False)
+    # How much a frame is like itself some samples later, the window's taper undone: (count, LONGEST + 1), 1 at most.
+    alike, taper = (
+        torch.fft.irfft(torch.fft.rfft(part, 2 * SIZE).abs().square())[..., : LONGEST + 1]
+        for part in (frames * window, window)
+    )
+    alike = alike / taper * taper[0] / alike[:, :1].clamp_min(1e-9)
+    inner, before, after = alike[:, SHORTEST:LONGEST], alike[:, SHORTEST - 1 : LONGEST - 1], alike[:, SHORTEST + 1 :]
+    octaves = torch.arange(SHORTEST, LONGEST).log2()
+    power = frames.square().mean(1)
+    loud = power > power.max() * 10**-3.3
+    # Twice the period fits as well as the period: the shorter is meant.
+    score = (inner - 0.03 * octaves).masked_fill((inner < before) | (inner < after), -torch.inf)
+    best, place = score.max(1)
+    sure = loud & best.isfinite() & (inner.gather(1, place[:, None])[:, 0] > 0.75)
+    if not sure.any():
+        return result
+    # Elsewhere what lies near the speaker's usual pitch is likelier.
+    score = score - 0.25 * (octaves - octaves[place[sure]].median()).abs()
+    best, place = score.max(1)
+    left, height, right = (part.gather(1, place[:, None])[:, 0] for part in (before, inner, after))
+    voiced = loud & best.isfinite() & (height > 0.5)
+    bend = (left - 2 * height + right).clamp_max(-1e-6)  # the peak lies between samples: a parabola's
+    frequency = RATE / (place + SHORTEST + (0.5 * (left - right) / bend).clamp(-0.5, 0.5))
+    time = (torch.arange(SIZE) - (SIZE - 1) / 2) / RATE
+    turned = torch.polar(torch.ones(count, SIZE), -2 * math.pi * frequency[:, None] * time)
+    wave = (frames * window * turned).sum(1)
+    unit = torch.view_as_real(wave / wave.abs().clamp_min(1e-9))
+    found = torch.cat([unit, (frequency / MIDDLE).log2()[:, None], torch.ones(count, 1)], 1)
+    result[voiced] = found[voiced]
+    return result
+
+
+def pitch_loss(values: torch.Tensor, tracked: torch.Tensor) -> torch.Tensor:
+    """How far the quantiser's last three dimensions are from saying the pitch.
+
+    Args:
+        values: (B, T, dimensions), bounded and not yet rounded.
+        tracked: (B, T, 4) of `track`.
+    """
+    octaves, voiced = tracked[..., 2], tracked[..., 3]
+    phase = (values[..., -2:] - (REACH * tracked[..., :2]).clamp(-LIMIT, LIMIT)).square().mean()
+    height = (values[..., -3] - (2 * octaves - 0.5).clamp(-1.85, 0.78)).square() * voiced
+    return phase + 0.2 * height.sum() / voiced.sum().clamp_min(1)
+
+
+def frame_loss(predicted: torch.Tensor, wave: torch.Tensor, size: int) -> torch.Tensor:
+    """Distance of the spectra that the decoder's head gives for each frame to those of the recording there.
+
+    Sounds are compared after frames were added up, where wrong phases of one frame hide in those of the others; this
+    tells each frame its own: the logarithm of every bin's magnitude, and below 1,500 Hz, where voices have their
+    strongest harmonics, its phase as well, as complex numbers compressed to the square root of their magnitude.
+
+    Args:
+        predicted: (B, T, size + 2), logarithms of magnitudes, then phases.
+        wave: (B, T * HOP), the recording.
+        size: of the head's FFT.
+    """
+    logs, phases = predicted.float().chunk(2, -1)
+    edge = (size - HOP) // 2
+    frames = F.pad(wave, (edge, edge)).unfold(-1, size, HOP) * torch.hann_window(size, device=wave.device)
+    real = torch.fft.rfft(frames)
+    magnitudes = real.abs()
+    logs = logs.clamp(max=math.log(100))  # as the head does
+    level = ((logs.exp() + 0.02).log10() - (magnitudes + 0.02).log10()).abs().mean()
+    low = slice(3, 1500 * size // RATE)
+    ours = torch.polar((logs[..., low] / 2).exp(), phases[..., low])
+    theirs = (real / (magnitudes + 1e-4).sqrt())[..., low]
+    distance = torch.view_as_real(ours - theirs).square().sum(-1).add(1e-6).sqrt().mean()
+    return level + distance / theirs.abs().mean().clamp_min(1e-3)
