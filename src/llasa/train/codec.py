@@ -55,6 +55,7 @@ class Settings:
     shapes: list[list[int]] = field(default_factory=lambda: [[128, 5], [128, 5], [128, 5], [320, 2]])
     readers: int = 0
     lr: float = 8e-4
+    muon_lr: float = 0.0
     warmup: int = 100
     lr_floor: float = 0.05
     lr_fall: int | None = None

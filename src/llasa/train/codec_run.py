@@ -82,7 +82,7 @@ def _train(settings: Settings, accelerator: Any) -> None:
             listener = Listener(settings.perceptual, first, last, device)
         makers = nn.ModuleDict({"codec": trainer.codec, "semantic": trainer.semantic_decoder})
         betas = (settings.betas[0], settings.betas[1])
-        groups = loop.optimisers(makers, settings.lr, betas=betas)
+        groups = loop.optimisers(makers, settings.lr, settings.muon_lr, betas)
         judging = loop.optimisers(trainer.judges, settings.lr * settings.judges_lr, betas=betas)
         average = loop.Average(trainer.codec, settings.ema)
         if saved is not None:

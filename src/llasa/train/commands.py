@@ -60,8 +60,9 @@ def codec(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
 
     Steps: `steps`, `shapes` (frames of a crop and crops of a batch, in turn),
     `readers` (threads that decode ahead), `lr`, `warmup`, and then a cosine to
-    the share `lr_floor`, or a straight fall to it in `lr_fall` steps; `betas`,
-    `clip`, `ema` (0: none), `seed`, `compile`, `checkpoint_minutes`.
+    the share `lr_floor`, or a straight fall to it in `lr_fall` steps; `muon_lr`
+    (Muon for the matrices in the decoder's layers), `betas`, `clip`, `ema` (0:
+    none), `seed`, `compile`, `checkpoint_minutes`.
 
     Losses: `mel_weight`, `stft_weight`, both at `scales` (FFT size and mel
     bands); `semantic_weight` (if `semantic_relative`, in units of the features'

@@ -2,7 +2,7 @@
 
 A decoder that treats all frames alike can only repeat itself every frame, unless the codes say where in its cycle the
 voice stands: left to spectral losses, a small codec learns a buzz at the frame rate. So the quantiser's last three
-dimensions are taught. Two of three levels each are the cosine and the sine of the fundamental's phase at the frame's
+dimensions are taught. Two of three levels each are the cosine and the sine of the voice's phase at the frame's
 centre, eight directions of it, and zero for what has no pitch. From one frame to the next that tells the pitch, but
 for multiples of the frame rate; the dimension before them, of four levels, tells those, half an octave each, and is
 free to say other things where there is no voice.
@@ -17,6 +17,7 @@ from llasa.codec.features import HOP, RATE
 
 SIZE = 1024  # samples around a frame's centre in which its pitch is looked for
 SHORTEST, LONGEST = 40, 267  # periods in samples: 400 to 60 Hz
+FOLDS = 64  # parts of a period
 MIDDLE = 140.0  # Hz, between the two middle levels
 LEVELS = [4, 3, 3]  # of the quantiser's last dimensions: height, cosine and sine
 # FSQ bounds twice, so values end at 0.76, and 0.5 parts two levels. The cosine of 67.5 degrees is to lie there: then
@@ -28,8 +29,8 @@ def track(samples: torch.Tensor) -> torch.Tensor:
     """Pitch of a recording, (N,) at 16 kHz, by autocorrelation (Boersma, IFA Proceedings 17, 1993).
 
     Returns:
-        (N // HOP, 4): cosine and sine of the fundamental's phase at each frame's centre, octaves of its frequency above
-        `MIDDLE`, and 1; all zero where there is no voice.
+        (N // HOP, 4): cosine and sine of the voice's phase at each frame's centre, 0 where its pulses are; octaves of
+        its frequency above `MIDDLE`; and 1; all zero where there is no voice.
     """
     count, edge = len(samples) // HOP, (SIZE - HOP) // 2
     result = torch.zeros(count, 4)
@@ -61,13 +62,38 @@ def track(samples: torch.Tensor) -> torch.Tensor:
     voiced = loud & best.isfinite() & (height > 0.5)
     bend = (left - 2 * height + right).clamp_max(-1e-6)  # the peak lies between samples: a parabola's
     frequency = RATE / (place + SHORTEST + (0.5 * (left - right) / bend).clamp(-0.5, 0.5))
-    time = (torch.arange(SIZE) - (SIZE - 1) / 2) / RATE
-    turned = torch.polar(torch.ones(count, SIZE), -2 * math.pi * frequency[:, None] * time)
-    wave = (frames * window * turned).sum(1)
-    unit = torch.view_as_real(wave / wave.abs().clamp_min(1e-9))
-    found = torch.cat([unit, (frequency / MIDDLE).log2()[:, None], torch.ones(count, 1)], 1)
+    angle = _pulses(frames, frequency, voiced)
+    found = torch.stack([angle.cos(), angle.sin(), (frequency / MIDDLE).log2(), torch.ones(count)], 1)
     result[voiced] = found[voiced]
     return result
+
+
+def _pulses(frames: torch.Tensor, frequency: torch.Tensor, voiced: torch.Tensor) -> torch.Tensor:
+    """Where in its cycle the voice is at each frame's centre, in radians, 0 where the vocal folds close.
+
+    All harmonics meet there, whatever the vowel does to the phase of each: the spectrum's envelope is taken away, and
+    what is left, folded to one period, peaks at the pulse.
+
+    Args:
+        frames: (T, SIZE).
+        frequency: (T,) in Hz; any number where there is no voice.
+        voiced: (T,) bool.
+    """
+    middle = frames[:, (SIZE - 2 * HOP) // 2 : (SIZE + 2 * HOP) // 2]
+    spectra = torch.fft.rfft(middle * torch.hann_window(2 * HOP), 2048)
+    envelope = F.avg_pool1d(spectra.abs()[:, None], 25, 1, 12, count_include_pad=False)[:, 0] + 1e-4
+    hertz = torch.arange(1025) * RATE / 2048
+    spectra = spectra / envelope * ((hertz > 60) & (hertz < 4000))
+    pulses = torch.fft.irfft(spectra)[:, : 2 * HOP]
+    time = (torch.arange(2 * HOP) - (2 * HOP - 1) / 2) / RATE
+    places = (torch.remainder(time * frequency[:, None], 1) * FOLDS).long().clamp_max(FOLDS - 1)
+    folded = torch.zeros(len(frames), FOLDS).scatter_add(1, places, pulses)
+    smooth = torch.hann_window(9, periodic=False)[None, None, 1:-1]
+    folded = F.conv1d(F.pad(folded[:, None], (3, 3), "circular"), smooth)[:, 0]
+    up, down = folded.max(1), (-folded).max(1)
+    # Which way up the recording is.
+    peaks = up if (up.values * voiced).sum() >= (down.values * voiced).sum() else down
+    return -2 * math.pi * (peaks.indices + 0.5) / FOLDS
 
 
 def pitch_loss(values: torch.Tensor, tracked: torch.Tensor) -> torch.Tensor:
@@ -87,7 +113,7 @@ def frame_loss(predicted: torch.Tensor, wave: torch.Tensor, size: int) -> torch.
     """Distance of the spectra that the decoder's head gives for each frame to those of the recording there.
 
     Sounds are compared after frames were added up, where wrong phases of one frame hide in those of the others; this
-    tells each frame its own: the logarithm of every bin's magnitude, and below 1,500 Hz, where voices have their
+    tells each frame its own: the logarithm of every bin's magnitude, and below 1,000 Hz, where voices have their
     strongest harmonics, its phase as well, as complex numbers compressed to the square root of their magnitude.
 
     Args:
@@ -102,7 +128,7 @@ def frame_loss(predicted: torch.Tensor, wave: torch.Tensor, size: int) -> torch.
     magnitudes = real.abs()
     logs = logs.clamp(max=math.log(100))  # as the head does
     level = ((logs.exp() + 0.02).log10() - (magnitudes + 0.02).log10()).abs().mean()
-    low = slice(3, 1500 * size // RATE)
+    low = slice(3, 1000 * size // RATE)
     ours = torch.polar((logs[..., low] / 2).exp(), phases[..., low])
     theirs = (real / (magnitudes + 1e-4).sqrt())[..., low]
     distance = torch.view_as_real(ours - theirs).square().sum(-1).add(1e-6).sqrt().mean()
