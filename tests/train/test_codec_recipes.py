@@ -10,9 +10,8 @@ from transformers import Xcodec2Config
 from llasa.cli import main
 from llasa.train.codec import Settings, check
 from llasa.train.codec_run import set_learning_rate
-from llasa.train.judges import FullDiscriminators
+from llasa.train.judges import discriminator_loss, full_discriminators, generator_losses
 from llasa.train.loop import read_settings
-from llasa.train.spectral import discriminator_loss, generator_losses
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "xcodec2"
 
@@ -49,7 +48,7 @@ def test_sizes_are_those_of_the_official_codec(upstream: Settings) -> None:
 @torch.no_grad()
 def test_discriminators_are_upstreams(upstream: Settings) -> None:
     torch.manual_seed(0)
-    judges = FullDiscriminators(upstream.periods, upstream.fft_sizes)
+    judges = full_discriminators(upstream.periods, upstream.fft_sizes)
     # By its own definition: convolutions with weight norm, whose scale is one more number for each channel.
     period = [(1, 16, 5), (16, 64, 5), (64, 256, 5), (256, 512, 5), (512, 512, 5), (512, 1, 2)]
     spectral = [(1, 32, 25), (32, 64, 25), (64, 128, 25), (128, 256, 25), (256, 512, 9), (512, 1, 9)]

@@ -9,7 +9,8 @@ from models import make_codec
 
 from llasa.codec.features import acoustic_input, mel_features
 from llasa.train.codec import code_statistics, codebook_entropy, project, quantise
-from llasa.train.spectral import Discriminators, discriminator_loss, generator_losses, log_mel, spectral_losses
+from llasa.train.judges import discriminator_loss, generator_losses, small_discriminators
+from llasa.train.spectral import log_mel, spectral_losses
 
 
 def test_training_forward_gives_the_codes_of_transformers_encode(voiced: np.ndarray) -> None:
@@ -70,7 +71,7 @@ def test_spectral_losses_are_zero_only_for_equal_sound(voiced: np.ndarray) -> No
 
 def test_discriminators_learn_to_tell_and_the_generator_loss_then_rises(voiced: np.ndarray) -> None:
     torch.manual_seed(0)
-    judges = Discriminators([2, 3], [126, 542], channels=4)
+    judges = small_discriminators([2, 3], [126, 542], channels=4)
     real = torch.from_numpy(voiced[:8000])[None]
     made = 0.1 * torch.randn_like(real)
     optimiser = torch.optim.Adam(judges.parameters(), 3e-3)

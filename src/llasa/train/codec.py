@@ -20,10 +20,10 @@ from llasa.errors import LlasaError
 from llasa.loading import first_line
 from llasa.train import loop, pitch
 from llasa.train.encoders import Listener, load_encoder
-from llasa.train.judges import FullDiscriminators
+from llasa.train.judges import discriminator_loss, full_discriminators, generator_losses, small_discriminators
 from llasa.train.processes import average_gradients
 from llasa.train.semantic import PHONE_NAMES
-from llasa.train.spectral import SCALES, Discriminators, discriminator_loss, generator_losses, spectral_losses
+from llasa.train.spectral import SCALES, spectral_losses
 
 
 @dataclass
@@ -237,9 +237,10 @@ class Trainer(nn.Module):
         width: int = self.codec.config.semantic_model_config.hidden_size  # type: ignore[union-attr]
         self.semantic_decoder = SemanticDecoder(self.codec.config.quantization_dim, width)
         self.phones = load_phones(settings, width)
-        self.judges: nn.Module = Discriminators(settings.periods, settings.fft_sizes, settings.channels)
         if settings.discriminators == "full":
-            self.judges = FullDiscriminators(settings.periods, settings.fft_sizes)
+            self.judges = full_discriminators(settings.periods, settings.fft_sizes)
+        else:
+            self.judges = small_discriminators(settings.periods, settings.fft_sizes, settings.channels)
         self.frozen = settings.start is not None and settings.learn == "decoder"
         self.codec.semantic_encoder.requires_grad_(False)
         if self.frozen:  # nothing that decides a code changes

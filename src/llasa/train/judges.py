@@ -1,37 +1,57 @@
-"""Discriminators of X-codec2's own size (Llasa, section 3.1), which want a GPU; small ones are in `spectral.py`."""
+"""Discriminators and their losses: X-codec2's own (Llasa, section 3.1), which want a GPU, and small ones for CPUs."""
 
 import itertools
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-PERIOD_WIDTHS = (1, 16, 64, 256, 512, 512)
+from llasa.train.spectral import magnitudes
+
+PERIOD_WIDTHS = (16, 64, 256, 512, 512)
 SPECTRAL_WIDTHS = (1, 32, 64, 128, 256, 512)
 
 
-class FullPeriodDiscriminator(nn.Module):
-    """HiFi-GAN's discriminator (Kong et al. 2020) with five layers, the last of which keeps the length."""
+class PeriodDiscriminator(nn.Module):
+    """HiFi-GAN's discriminator (Kong et al. 2020): the waveform folded to (T / period, period), 2-D convolutions.
 
-    def __init__(self, period: int) -> None:
+    Args:
+        widths: channels after each layer. The first four shorten time to a third, further ones keep it.
+        last: the length of the last convolution.
+    """
+
+    def __init__(self, period: int, widths: Sequence[int], last: int) -> None:
         super().__init__()
         self.period = period
         norm = nn.utils.parametrizations.weight_norm
-        pairs = list(itertools.pairwise(PERIOD_WIDTHS))
         self.layers = nn.ModuleList(
-            norm(nn.Conv2d(a, b, (5, 1), (3 if i < 4 else 1, 1), (2, 0))) for i, (a, b) in enumerate(pairs)
+            norm(nn.Conv2d(a, b, (5, 1), (3 if i < 4 else 1, 1), (2, 0)))
+            for i, (a, b) in enumerate(itertools.pairwise((1, *widths)))
         )
-        self.last = norm(nn.Conv2d(PERIOD_WIDTHS[-1], 1, (2, 1), 1, (1, 0)))
+        self.last = norm(nn.Conv2d(widths[-1], 1, (last, 1), 1, (1, 0)))
 
     def forward(self, wave: torch.Tensor) -> list[torch.Tensor]:
         """(B, T) to the feature maps of every layer, the last of them the judgement."""
         wave = F.pad(wave, (0, -wave.shape[-1] % self.period), "reflect")
-        x = wave.view(len(wave), 1, -1, self.period)
-        features = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.1)
-            features.append(x)
-        return [*features, self.last(x)]
+        return _judge(wave.view(len(wave), 1, -1, self.period), self.layers, self.last, 0.1)
+
+
+class SmallSpectralDiscriminator(nn.Module):
+    """One FFT size of X-codec2's spectral discriminator, narrow: 2-D convolutions over log magnitudes."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        super().__init__()
+        self.size = size
+        norm = nn.utils.parametrizations.weight_norm
+        self.layers = nn.ModuleList(
+            norm(nn.Conv2d(1 if i == 0 else channels, channels, (3, 9), (1, 2 if i else 1), (1, 4))) for i in range(4)
+        )
+        self.last = norm(nn.Conv2d(channels, 1, 3, 1, 1))
+
+    def forward(self, wave: torch.Tensor) -> list[torch.Tensor]:
+        """(B, T) to the feature maps of every layer, the last of them the judgement."""
+        return _judge(magnitudes(wave, self.size).log10()[:, None], self.layers, self.last, 0.1)
 
 
 class FullSpectralDiscriminator(nn.Module):
@@ -58,21 +78,53 @@ class FullSpectralDiscriminator(nn.Module):
         """(B, T) to the feature maps of every layer, the last of them the judgement."""
         spectrum = torch.stft(wave, self.size, self.size // 2, window=self.window, return_complex=True)
         x = (spectrum.real.square() + spectrum.imag.square()).clamp(1e-7, 1e3).sqrt()[:, None]
-        features = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.2)
-            features.append(x)
-        return [*features, self.last(x)]
+        return _judge(x, self.layers, self.last, 0.2)
 
 
-class FullDiscriminators(nn.Module):
-    """Period discriminators and spectral discriminators side by side."""
+def _judge(x: torch.Tensor, layers: Iterable[nn.Module], last: nn.Module, slope: float) -> list[torch.Tensor]:
+    features = []
+    for layer in layers:
+        x = F.leaky_relu(layer(x), slope)
+        features.append(x)
+    return [*features, last(x)]
 
-    def __init__(self, periods: list[int], sizes: list[int]) -> None:
+
+class Discriminators(nn.Module):
+    """Discriminators side by side."""
+
+    def __init__(self, discriminators: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.all = nn.ModuleList(
-            [*map(FullPeriodDiscriminator, periods), *(FullSpectralDiscriminator(size) for size in sizes)]
-        )
+        self.all = nn.ModuleList(discriminators)
 
     def forward(self, wave: torch.Tensor) -> list[list[torch.Tensor]]:
         return [judge(wave) for judge in self.all]
+
+
+def small_discriminators(periods: list[int], sizes: list[int], channels: int) -> Discriminators:
+    """One for every period and FFT size, so many channels wide."""
+    widths = [channels, 2 * channels, 4 * channels, 8 * channels]
+    by_period = (PeriodDiscriminator(period, widths, 3) for period in periods)
+    return Discriminators([*by_period, *(SmallSpectralDiscriminator(size, channels) for size in sizes)])
+
+
+def full_discriminators(periods: list[int], sizes: list[int]) -> Discriminators:
+    """One for every period and FFT size, as wide and deep as upstream's."""
+    by_period = (PeriodDiscriminator(period, PERIOD_WIDTHS, 2) for period in periods)
+    return Discriminators([*by_period, *map(FullSpectralDiscriminator, sizes)])
+
+
+def discriminator_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]) -> torch.Tensor:
+    """Least-squares GAN: real to one, made to zero; mean over discriminators."""
+    losses = [(1 - r[-1]).square().mean() + m[-1].square().mean() for r, m in zip(real, made, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def generator_losses(
+    real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Adversarial loss, and the L1 distance of the discriminators' features (feature matching); means over them."""
+    adversarial = torch.stack([(1 - m[-1]).square().mean() for m in made]).mean()
+    matching = [
+        F.l1_loss(a, b.detach()) for m, r in zip(made, real, strict=True) for a, b in zip(m[:-1], r, strict=False)
+    ]
+    return adversarial, torch.stack(matching).mean()

@@ -1,12 +1,10 @@
 """Spectral losses and measures of waveforms, on any device."""
 
-import itertools
 from collections.abc import Sequence
 from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers.audio_utils import mel_filter_bank
 
 # (FFT size, mel bands): short windows see consonants, long ones see harmonics.
@@ -52,79 +50,3 @@ def spectral_losses(
         mel = mel + F.l1_loss((ours @ filters).clamp_min(FLOOR).log10(), (theirs @ filters).clamp_min(FLOOR).log10())
         stft = stft + F.l1_loss(ours.log10(), theirs.log10()) + (ours - theirs).norm() / theirs.norm().clamp_min(1e-3)
     return mel / len(scales), stft / len(scales)
-
-
-class PeriodDiscriminator(nn.Module):
-    """HiFi-GAN's discriminator (Kong et al. 2020): the waveform folded to (T / period, period), 2-D convolutions."""
-
-    def __init__(self, period: int, channels: int) -> None:
-        super().__init__()
-        self.period = period
-        widths = [1, channels, channels * 2, channels * 4, channels * 8]
-        norm = nn.utils.parametrizations.weight_norm
-        self.layers = nn.ModuleList(
-            norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in itertools.pairwise(widths)
-        )
-        self.last = norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
-
-    def forward(self, wave: torch.Tensor) -> list[torch.Tensor]:
-        """(B, T) to the feature maps of every layer, the last of them the judgement."""
-        wave = F.pad(wave, (0, -wave.shape[-1] % self.period), "reflect")
-        x = wave.view(len(wave), 1, -1, self.period)
-        features = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.1)
-            features.append(x)
-        return [*features, self.last(x)]
-
-
-class SpectralDiscriminator(nn.Module):
-    """One FFT size of X-codec2's spectral discriminator: 2-D convolutions over the log magnitude spectrogram."""
-
-    def __init__(self, size: int, channels: int) -> None:
-        super().__init__()
-        self.size = size
-        norm = nn.utils.parametrizations.weight_norm
-        self.layers = nn.ModuleList(
-            norm(nn.Conv2d(1 if i == 0 else channels, channels, (3, 9), (1, 2 if i else 1), (1, 4))) for i in range(4)
-        )
-        self.last = norm(nn.Conv2d(channels, 1, 3, 1, 1))
-
-    def forward(self, wave: torch.Tensor) -> list[torch.Tensor]:
-        """(B, T) to the feature maps of every layer, the last of them the judgement."""
-        x = magnitudes(wave, self.size).log10()[:, None]
-        features = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.1)
-            features.append(x)
-        return [*features, self.last(x)]
-
-
-class Discriminators(nn.Module):
-    """Period discriminators and spectral discriminators side by side."""
-
-    def __init__(self, periods: list[int], sizes: list[int], channels: int) -> None:
-        super().__init__()
-        self.all = nn.ModuleList(
-            [*(PeriodDiscriminator(p, channels) for p in periods), *(SpectralDiscriminator(s, channels) for s in sizes)]
-        )
-
-    def forward(self, wave: torch.Tensor) -> list[list[torch.Tensor]]:
-        return [judge(wave) for judge in self.all]
-
-
-def discriminator_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]) -> torch.Tensor:
-    """Least-squares GAN: real to one, made to zero; mean over discriminators."""
-    losses = [(1 - r[-1]).square().mean() + m[-1].square().mean() for r, m in zip(real, made, strict=True)]
-    return torch.stack(losses).mean()
-
-
-def generator_losses(
-    real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Adversarial loss, and the L1 distance of the discriminators' features (feature matching); means over them."""
-    adversarial = torch.stack([(1 - m[-1]).square().mean() for m in made]).mean()
-    matching = [
-        F.l1_loss(a, b.detach()) for m, r in zip(made, real, strict=True) for a, b in zip(m[:-1], r, strict=False)
-    ]
-    return adversarial, torch.stack(matching).mean()
