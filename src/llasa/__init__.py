@@ -1,6 +1,5 @@
 """Text-to-speech with a plain Llama and a single-codebook codec (Llasa, arXiv 2502.04128)."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,11 +8,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Llasa", "Voice", "__version__"]
-
-# How long the threads of torch's matrix products spin before they sleep. By default it is so long that beside one other
-# busy process two threads mostly wait for each other (benchmarks/threads.py measures it); this is long enough for what
-# lies between two layers. It must be set before torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 
 def __getattr__(name: str) -> Any:
