@@ -85,6 +85,16 @@ class Settings:
     checkpoint_minutes: float = 4.0
     seed: int = 0
 
+    @property
+    def frozen(self) -> bool:
+        """Whether codes stay what they are, and only the decoder learns."""
+        return self.start is not None and self.learn == "decoder"
+
+    @property
+    def learns_pitch(self) -> bool:
+        """Whether codes are taught to tell it."""
+        return self.pitch_weight > 0 and not self.frozen
+
 
 def check(settings: Settings) -> None:
     """Refuses what no run could do, before anything is loaded.
@@ -102,8 +112,6 @@ def check(settings: Settings) -> None:
         raise LlasaError("`perceptual_at` needs `perceptual`: the folder or hub id of a speech model")
     if len(s.perceptual_layers) != 2 or not 1 <= s.perceptual_layers[0] <= s.perceptual_layers[1]:
         raise LlasaError(f"`perceptual_layers: {s.perceptual_layers}` is not a first and a last layer, counted from 1")
-    if s.pitch_weight and not s.start and s.levels[-len(pitch.LEVELS) :] != pitch.LEVELS:
-        raise LlasaError(f"`pitch_weight` needs `levels` that end in {pitch.LEVELS}: the pitch's")
     if not s.shapes or not all(len(shape) == 2 and min(shape) > 0 for shape in s.shapes):
         raise LlasaError("`shapes` holds pairs: frames of a crop, and crops in a batch")
 
@@ -241,7 +249,12 @@ class Trainer(nn.Module):
             self.judges = full_discriminators(settings.periods, settings.fft_sizes)
         else:
             self.judges = small_discriminators(settings.periods, settings.fft_sizes, settings.channels)
-        self.frozen = settings.start is not None and settings.learn == "decoder"
+        self.frozen = settings.frozen
+        levels: list[int] = list(self.codec.config.quantization_levels)
+        if settings.learns_pitch and levels[-len(pitch.LEVELS) :] != pitch.LEVELS:
+            raise LlasaError(
+                f"`pitch_weight` needs a codec whose levels end in {pitch.LEVELS}, the pitch's: not {levels}"
+            )
         self.codec.semantic_encoder.requires_grad_(False)
         if self.frozen:  # nothing that decides a code changes
             self.codec.requires_grad_(False)
@@ -284,7 +297,7 @@ class Trainer(nn.Module):
                 told = self.phones(again).flatten(0, 1)
                 terms["phone"] = s.phone_weight * F.cross_entropy(told, self.phones(heard).softmax(-1).flatten(0, 1))
             kept = None
-            if s.pitch_weight:
+            if s.learns_pitch:
                 terms["pitch"] = s.pitch_weight * pitch.pitch_loss(values, tracked)
                 kept = -len(pitch.LEVELS)  # how often which pitch occurs is not the codebook's to say
             if s.entropy_weight:

@@ -68,7 +68,7 @@ def _train(settings: Settings, accelerator: Any) -> None:
         torch.set_float32_matmul_precision("high")  # TF32 for what is not in bfloat16
     torch.manual_seed(settings.seed)
     with together():
-        crops = Crops(settings.corpus, settings.shapes, settings.seed, settings.readers, settings.pitch_weight > 0)
+        crops = Crops(settings.corpus, settings.shapes, settings.seed, settings.readers, settings.learns_pitch)
         for folder in settings.validation:
             shard_files(Path(folder))  # before the first checkpoint needs them
         saved = loop.load_checkpoint(out)

@@ -6,6 +6,8 @@ dimensions are taught. Two of three levels each are the cosine and the sine of t
 centre, eight directions of it, and zero for what has no pitch. From one frame to the next that tells the pitch, but
 for multiples of the frame rate; the dimension before them, of four levels, tells those, half an octave each, and is
 free to say other things where there is no voice.
+
+How much pitch a codec keeps is measured by another tracker, `eval/metrics.py`'s, which knows nothing of this one.
 """
 
 import math
@@ -105,6 +107,7 @@ def pitch_loss(values: torch.Tensor, tracked: torch.Tensor) -> torch.Tensor:
     """
     octaves, voiced = tracked[..., 2], tracked[..., 3]
     phase = (values[..., -2:] - (REACH * tracked[..., :2]).clamp(-LIMIT, LIMIT)).square().mean()
+    # Half an octave a level, the middle edge at `MIDDLE`, within what bounding twice leaves of four levels.
     height = (values[..., -3] - (2 * octaves - 0.5).clamp(-1.85, 0.78)).square() * voiced
     return phase + 0.2 * height.sum() / voiced.sum().clamp_min(1)
 
