@@ -86,7 +86,7 @@ def race(runs: dict[str, Callable[[], torch.Tensor]], model: LlamaForCausalLM) -
 
 
 def packing(recipe: Settings, utterances: int, rows: int) -> str:
-    settings = replace(recipe, joined=0.0, spell=0.0, factored=False, pointing_heads=[])
+    settings = replace(recipe, joined=0.0, spell=0.0, factored=False, output_groups=[], pointing_heads=[])
     torch.manual_seed(0)
     model, vocabulary = make_model(settings)
     corpus, reader_of, rate = corpus_of(settings)
@@ -129,13 +129,17 @@ def packing(recipe: Settings, utterances: int, rows: int) -> str:
     return "\n".join([*lines, f"\nBar: over 97 % useful tokens in packed rows: {verdict}.\n"])
 
 
-def flops(model: LlamaForCausalLM, row: Pack) -> float:
+def flops(model: LlamaForCausalLM, settings: Settings, row: Pack) -> float:
     """Of a forward and a backward pass, what the model needs: no logits without a loss, nothing computed twice."""
     config = model.config
     matrices = sum(p.numel() for name, p in model.named_parameters() if "layers." in name and p.ndim == 2)
     width = config.num_attention_heads * (config.head_dim or config.hidden_size // config.num_attention_heads)
     pairs = sum((b - a) ** 2 for a, b in itertools.pairwise(row.bounds))
-    logits = int((row.labels >= 0).sum()) * config.vocab_size * config.hidden_size
+    rows = config.vocab_size
+    if settings.output_groups:
+        groups: Any = model.lm_head.parametrizations.weight[0]  # type: ignore[union-attr]
+        rows += sum(groups.sizes) - groups.count
+    logits = int((row.labels >= 0).sum()) * rows * config.hidden_size
     return 6.0 * (matrices * len(row.ids) + logits + config.num_hidden_layers * width * pairs)
 
 
@@ -180,12 +184,12 @@ def in_turns(settings: Settings, steps: int) -> tuple[list[float], list[float], 
 
     with tempfile.TemporaryDirectory() as folder:
         train(replace(settings, out=folder, steps=steps + 4, rows=1, checkpoint_minutes=1e9), turn)
-    return trained[3:], alone[4:], statistics.mean(flops(model, row) for row in taken)
+    return trained[3:], alone[4:], statistics.mean(flops(model, settings, row) for row in taken)
 
 
 def overhead(recipe: Settings, steps: int) -> str:
     kinds = {"the recipe as it is": recipe}
-    plain = replace(recipe, factored=False, muon_lr=0.0, pointing_heads=[])
+    plain = replace(recipe, factored=False, output_groups=[], muon_lr=0.0, pointing_heads=[])
     if plain != recipe:
         kinds["a plain Llama with AdamW"] = plain
     gpu = torch.cuda.is_available()

@@ -87,6 +87,36 @@ def test_tied_embeddings_stay_one_table(tmp_path: Path, codec_folder: Path) -> N
     assert loss < plain_loss(init, pack)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("factored", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_outputs_in_groups_have_the_loss_of_the_table_they_are_saved_as(
+    tied: bool, factored: bool, checkpointing: bool, tmp_path: Path, codec_folder: Path
+) -> None:
+    init = make_lm_folder(tmp_path / "init", codec_folder, tie_word_embeddings=tied)
+    wanted = settings(init, codec_folder, factored=factored, output_groups=[2, 1], gradient_checkpointing=checkpointing)
+    model, vocabulary = make_model(wanted)
+    pack = packed(vocabulary, tmp_path, None)
+    trainer = Trainer(model, wanted).train()
+    trainer(pack)["speech"].backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.1 * parameter.grad
+        loss = float(trainer.eval()(pack)["speech"])
+    save_model(model, vocabulary, wanted, tmp_path / "model")
+    assert loss == pytest.approx(plain_loss(tmp_path / "model", pack), abs=1e-5)
+    assert loss < plain_loss(init, pack)
+    again, _ = make_model(settings(tmp_path / "model", codec_folder, factored=factored, output_groups=[2, 1]))
+    assert torch.allclose(again.lm_head.weight, model.lm_head.weight, atol=1e-6)  # such a table is kept as it is
+
+
+def test_groups_that_do_not_share_out_the_levels_are_refused(tmp_path: Path, codec_folder: Path) -> None:
+    init = make_lm_folder(tmp_path / "init", codec_folder)
+    for groups in ([2], [3, 0], [4]):
+        with pytest.raises(LlasaError, match="do not share out the codec's 3 levels, \\[4, 4, 4\\]"):
+            make_model(settings(init, codec_folder, output_groups=groups))
+
+
 def test_new_speech_tokens_start_alike_and_text_stays_as_it_was(tmp_path: Path, codec_folder: Path) -> None:
     """A model that knows a text by heart gets 64 speech tokens: it still knows it, and any of them may come first."""
     tokenizer = llama3_tokenizer(0)

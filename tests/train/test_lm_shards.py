@@ -164,7 +164,9 @@ def test_a_damaged_checkpoint_says_so(recipe: dict[str, Any], tmp_path: Path) ->
     train(settings)
 
 
-@pytest.mark.parametrize("change", [{"factored": True}, {"muon_lr": 1e-3}, {"pointing_heads": [[1, 1]]}])
+@pytest.mark.parametrize(
+    "change", [{"factored": True}, {"output_groups": [2, 1]}, {"muon_lr": 1e-3}, {"pointing_heads": [[1, 1]]}]
+)
 def test_what_parts_cannot_have_is_refused(change: dict[str, Any], recipe: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(LlasaError, match="plain Llama with AdamW"):
         train(Settings(**(recipe | PARTS | change), out=str(tmp_path / "lm")))

@@ -82,7 +82,16 @@ def autocast() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("changes", [{}, {"factored": False}, {"init": "tied"}, {"init": "tied", "factored": False}])
+GROUPS = {"output_groups": [2, 1]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"factored": False}, {"init": "tied"}, {"init": "tied", "factored": False},
+        GROUPS, GROUPS | {"factored": False}, GROUPS | {"init": "tied"},
+    ],
+)  # fmt: skip
 def test_parameters_and_states_are_counted_exactly(
     changes: dict[str, Any], recipe: dict[str, Any], tmp_path: Path, codec_folder: Path
 ) -> None:

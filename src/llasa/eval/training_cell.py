@@ -182,7 +182,7 @@ def _compute(lm: Settings, reader: Reader) -> dict[str, Any]:
     tokens = lm.steps * lm.tokens * (lm.rows or 1)
     tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size * config.hidden_size
     return {
-        "parameters": plan.parameters,
+        "parameters": make_plan(replace(lm, factored=False, output_groups=[]), config).parameters,
         "embeddings": tables,
         "tokens": tokens,
         "flops": plan.flops * tokens,
@@ -207,7 +207,7 @@ def measure(cell: Cell, reader: Reader, unseen: HeldOut) -> dict[str, Any]:
     device = check_device(None)
     folder = cell.folder / BEST
     # As it was saved: what helped it in training is no part of it.
-    plain = replace(cell.lm, factored=False, pointing_heads=[], gradient_checkpointing=False)
+    plain = replace(cell.lm, factored=False, output_groups=[], pointing_heads=[], gradient_checkpointing=False)
     model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     losses = token_losses(Trainer(model, plain).to(device), list(packed(unseen.measuring, reader, cell.lm.tokens)))
     del model

@@ -1,15 +1,19 @@
 """Trains the language model: text in, speech tokens out (Llasa, section 3.2), from scratch or from a pretrained Llama.
 
 Samples are packed into one row; attention, a function registered with transformers, runs each sample by itself, so
-none sees another and nothing is spent on padding. Two aids that leave a plain Llama behind:
+none sees another and nothing is spent on padding. Three aids that leave a plain Llama behind:
 
 - Speech tokens are digits of an FSQ code, so during training their embeddings and outputs are a table plus a sum over
   digits, which tells the model from the start that codes one level apart sound alike. Saved, it is one table.
+- With `output_groups` the output of a speech token is a sum over groups of digits and nothing else. The softmax over
+  all codes is then a product of one over each group, and a large codebook's loss, else most of a step's work, costs
+  next to nothing. In exchange the groups of one code are drawn independently, given all that came before.
 - Where the corpus says which phone each frame speaks, chosen heads are trained to look at it. The alignment of text to
   speech, which is otherwise found late, is there from the first hundreds of steps.
 """
 
 import itertools
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +77,8 @@ class Settings:
     warmup: int = 100
     decay: float = 0.01
     factored: bool = True
+    # How many of the codec's levels, from the first, make up each group of digits: [4, 3].
+    output_groups: list[int] = field(default_factory=list)
     # [layer, head] pairs taught to look at the phone that is about to be spoken.
     pointing_heads: list[list[int]] = field(default_factory=list)
     pointing_weight: float = 0.2
@@ -145,6 +151,47 @@ class DigitTable(nn.Module):
         return table + F.pad(self.digits @ self.vectors, (0, 0, self.first, self.after))
 
 
+class GroupTable(nn.Module):
+    """Parametrisation of an output: the row of a speech token is the sum of one learned vector for each of its groups.
+
+    Args:
+        sizes: how many there are of each group; their product is the number of speech tokens.
+        table: (rows, width), whose speech tokens' part that is such a sum the vectors start as.
+    """
+
+    def __init__(self, sizes: list[int], first: int, table: torch.Tensor) -> None:
+        super().__init__()
+        self.sizes, self.first, self.count = sizes, first, math.prod(sizes)
+        index, places = torch.arange(self.count), []
+        for i, size in enumerate(sizes):
+            places.append(index % size + sum(sizes[:i]))
+            index = index // size
+        self.places: torch.Tensor
+        self.register_buffer("places", torch.stack(places, 1), persistent=False)
+        rows = table.detach()[first : first + self.count]
+        added = rows.new_zeros(sum(sizes), table.shape[1])
+        for place in places:
+            added.index_add_(0, place, rows)
+        each = torch.tensor([self.count / size for size in sizes for _ in range(size)])
+        self.vectors = nn.Parameter(added / each[:, None] - rows.mean(0) * (1 - 1 / len(sizes)))
+
+    def forward(self, table: torch.Tensor) -> torch.Tensor:
+        rows = F.embedding(self.places, self.vectors).sum(1)
+        return torch.cat([table[: self.first], rows, table[self.first + self.count :]])
+
+    def entropies(self, table: torch.Tensor, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of each label under the softmax over all rows, (n,) float32, without computing their logits."""
+        groups = F.linear(hidden, self.vectors).float()
+        others = F.linear(hidden, torch.cat([table[: self.first], table[self.first + self.count :]])).float()
+        codes = torch.stack([group.logsumexp(1) for group in groups.split(self.sizes, 1)]).sum(0)
+        total = torch.logaddexp(codes, others.logsumexp(1))
+        code = labels - self.first
+        spoken = (code >= 0) & (code < self.count)
+        said = groups.gather(1, self.places[code * spoken]).sum(1)
+        written = others.gather(1, torch.where(code < 0, labels, labels - self.count).mul(~spoken)[:, None])[:, 0]
+        return total - torch.where(spoken, said, written)
+
+
 class Trainer(nn.Module):
     """The language model with its training losses. `forward` takes a Pack and returns the loss terms, each a mean:
     `speech`, and where the pack has any, `text` of conversations and `pointing`."""
@@ -186,6 +233,9 @@ class Trainer(nn.Module):
         """Cross-entropy of each label, (n,) float32; with gradient checkpointing, logits of a few at a time."""
 
         def part(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            if self.settings.output_groups:
+                weight: Any = self.model.lm_head.parametrizations.weight  # type: ignore[union-attr]
+                return weight[0].entropies(weight.original, hidden, labels)
             return F.cross_entropy(self.model.lm_head(hidden).float(), labels, reduction="none")
 
         if not self.settings.gradient_checkpointing:
@@ -250,25 +300,46 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
-                tie_word_embeddings=False,
-                **settings.model,
+                **({"tie_word_embeddings": False} | settings.model),
             )
         )
     vocabulary = read_vocabulary(tokenizer)
     if vocabulary.size != size:
         raise LlasaError(f"{settings.init} speaks {vocabulary.size} codes, {settings.codec} has {size}: not a pair")
     model.config.eos_token_id = model.generation_config.eos_token_id = vocabulary.end
+    if settings.factored or settings.output_groups:
+        parametrise(model, settings, list(levels), vocabulary.first)
+    return model, vocabulary
+
+
+def parametrise(model: LlamaForCausalLM, settings: Settings, levels: list[int], first: int) -> None:
+    """Makes embeddings and outputs of speech tokens sums over digits. Tied, they stay one table."""
+    into, out = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = into.weight is out.weight
+    tables: dict[nn.Module, Any] = {}
     if settings.factored:
         rows, width = model.config.vocab_size, model.config.hidden_size
-        parts = [model.get_input_embeddings(), model.get_output_embeddings()]
-        # Tied embeddings stay one table.
-        tied = parts[0].weight is parts[1].weight
-        tables = [DigitTable(levels, vocabulary.first, rows, width) for _ in parts]
-        for part, table in zip(parts, [tables[0]] * 2 if tied else tables, strict=True):
-            if not settings.init:
-                nn.init.normal_(table.vectors, std=0.02)
-            parametrize.register_parametrization(part, "weight", table)
-    return model, vocabulary
+        tables = {part: DigitTable(levels, first, rows, width) for part in (into, out)}
+    if settings.output_groups:
+        tables[out] = GroupTable(group_sizes(settings.output_groups, levels), first, out.weight)
+    if tied and tables:
+        tables[into] = tables[out]
+    for part, table in tables.items():
+        if not settings.init:
+            nn.init.normal_(table.vectors, std=0.02)
+        parametrize.register_parametrization(part, "weight", table)
+
+
+def group_sizes(groups: list[int], levels: list[int]) -> list[int]:
+    """How many combinations of digits each of `output_groups` has.
+
+    Raises:
+        LlasaError: they do not share out the levels.
+    """
+    if sum(groups) != len(levels) or min(groups) < 1:
+        raise LlasaError(f"`output_groups: {groups}` do not share out the codec's {len(levels)} levels, {levels}")
+    rest = iter(levels)
+    return [math.prod(itertools.islice(rest, count)) for count in groups]
 
 
 def save_model(

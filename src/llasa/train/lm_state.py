@@ -33,9 +33,11 @@ def require_plain(settings: Settings) -> None:
     Raises:
         LlasaError: the recipe asks for both.
     """
-    if settings.shard and (settings.factored or settings.muon_lr or settings.pointing_heads):
+    aids = (settings.factored, settings.output_groups, settings.muon_lr, settings.pointing_heads)
+    if settings.shard and any(aids):
         raise LlasaError(
-            "`shard: true` trains a plain Llama with AdamW: set `factored: false`, `muon_lr: 0`, `pointing_heads: []`"
+            "`shard: true` trains a plain Llama with AdamW: set `factored: false`, `output_groups: []`, `muon_lr: 0`, "
+            "`pointing_heads: []`"
         )
 
 

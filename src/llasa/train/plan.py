@@ -17,7 +17,7 @@ from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET
 from llasa.loading import HUB_ID, fetch, find_model
 from llasa.train import loop
-from llasa.train.lm import LOGITS, Settings
+from llasa.train.lm import LOGITS, Settings, group_sizes
 from llasa.vocabulary import character_tokenizer, extend_tokenizer
 
 # Of the speed of one large matrix product, what a whole step keeps: 0.3 to 0.5 of it where we have measured.
@@ -90,11 +90,17 @@ def make_plan(settings: Settings, config: LlamaConfig, processes: int = 1, accel
     heads, shared = size * own, size * (config.num_key_value_heads or own)
     tables = 1 if config.tie_word_embeddings else 2
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    digits = tables * width * _levels(settings) if settings.factored else 0
+    levels = _levels(settings) if settings.factored or settings.output_groups else []
+    groups = group_sizes(settings.output_groups, levels) if settings.output_groups else []
+    logits_each = rows - math.prod(groups) + sum(groups) if groups else rows
+    summed = [sum(levels) if settings.factored else 0] * tables
+    if groups:
+        summed[-1] = sum(groups)  # instead, and tied for both
+    digits = width * sum(summed)
     matrices = sum(p.numel() for name, p in model.named_parameters() if "layers." in name and p.ndim == 2)
     head = rows * width
-    groups = loop.optimisers(model, settings.lr, settings.muon_lr)
-    sizes = [sum(p.numel() for group in o.param_groups for p in group["params"]) for o in groups]
+    optimisers = loop.optimisers(model, settings.lr, settings.muon_lr)
+    sizes = [sum(p.numel() for group in o.param_groups for p in group["params"]) for o in optimisers]
     states = [2, 1]  # AdamW's two moments, Muon's one
 
     tokens, trained = settings.tokens, parameters + digits
@@ -103,10 +109,10 @@ def make_plan(settings: Settings, config: LlamaConfig, processes: int = 1, accel
     layer = 26 * width + 6 * heads + 4 * shared + 4 * own + 8 * config.intermediate_size
     if settings.gradient_checkpointing:
         activations = tokens * (layers * 4 * width + layer)
-        logits = min(tokens, LOGITS) * rows * 12
+        logits = min(tokens, LOGITS) * logits_each * 12
     else:
         activations = tokens * layers * layer
-        logits = tokens * rows * 12
+        logits = tokens * logits_each * 12
     optimiser = 4 * (sum(n * count for n, count in zip(states, sizes, strict=False)) + 2 * digits)
     # In parts, what is gathered at once: the tables with their gradient, and a layer with its gradient and the next.
     share = processes if settings.shard else 1
@@ -117,9 +123,9 @@ def make_plan(settings: Settings, config: LlamaConfig, processes: int = 1, accel
         "optimiser": optimiser // share,
         "average": 4 * trained // share if settings.ema else 0,
         "gathered": gathered,
-        "bfloat16 copies": 2 * (matrices + head),
+        "bfloat16 copies": 2 * (matrices + logits_each * width),
         # The table that the digits make is computed, and has a gradient of its own.
-        "factored tables": 8 * tables * head if settings.factored else 0,
+        "factored tables": 8 * head * sum(count > 0 for count in summed),
         "activations": activations + tokens * 14 * width,
         "logits": logits,
     }
@@ -128,7 +134,7 @@ def make_plan(settings: Settings, config: LlamaConfig, processes: int = 1, accel
     # One process with one row has no gradient yet when it has all activations; several keep theirs in what they send.
     backward += memory["gradients"] if rows_each(settings, processes) > 1 or processes > 1 else 0
     update = memory["gradients"] + (memory["weights"] if accelerator else 0)
-    flops = 6.0 * (matrices + head + layers * heads * settings.longest)
+    flops = 6.0 * (matrices + logits_each * width + layers * heads * settings.longest)
     return Plan(
         parameters=trained,
         memory={name: size for name, size in memory.items() if size},
@@ -144,8 +150,8 @@ def rows_each(settings: Settings, processes: int) -> int:
     return math.ceil((settings.rows or processes) / processes)
 
 
-def _levels(settings: Settings) -> int:
-    return sum(AutoConfig.from_pretrained(find_model(settings.codec)).quantization_levels)
+def _levels(settings: Settings) -> list[int]:
+    return list(AutoConfig.from_pretrained(find_model(settings.codec)).quantization_levels)
 
 
 def room(device: torch.device, processes: int = 1) -> int:
@@ -181,7 +187,9 @@ def remedy(settings: Settings, config: LlamaConfig, processes: int, accelerator:
     while tokens % 2 == 0 and tokens // 2 >= settings.longest:
         tokens, rows = tokens // 2, rows * 2
         steps.append({"tokens": tokens, "rows": rows})
-    if processes > 1 and not (settings.factored or settings.muon_lr or settings.pointing_heads):
+    if processes > 1 and not (
+        settings.factored or settings.output_groups or settings.muon_lr or settings.pointing_heads
+    ):
         steps.append({"shard": True})
     least = make_plan(settings, config, processes, accelerator).peak
     for step in [*steps, {"ema": 0}]:
