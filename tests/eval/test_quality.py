@@ -64,12 +64,13 @@ def test_a_random_codec_is_no_codec(tts: Llasa) -> None:
     assert len(part.items) == 6 * len(SENTENCES)  # four teachers, two shifted speakers
     assert len({item["speaker"] for item in part.items}) == 4 + 2 * len(SENTENCES)
     assert not verdicts(part.rows)["STOI, teachers"]
-    assert len(verdicts(part.rows)) == 5
+    assert len(verdicts(part.rows)) == 6
 
 
 def test_random_clones_resemble_nobody_and_speakers_themselves(tts: Llasa) -> None:
     part = quality.measure_cloning(tts, SENTENCES)
-    assert list(verdicts(part.rows).values()) == [False]
+    assert list(verdicts(part.rows).values())[1] is False
+    assert len(verdicts(part.rows)) == 2
     assert len(part.items) == len(SENTENCES)
     for item in part.items:
         assert item["reference"] != item["sentence"]
@@ -113,14 +114,14 @@ def made_up(voice_errors: int, faults: int) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("errors", "passed"), [(3, True), (4, False)])
-def test_the_bar_on_words_is_25_points_above_the_teacher(errors: int, passed: bool) -> None:
+@pytest.mark.parametrize(("errors", "passed"), [(1, True), (2, False)])
+def test_the_bar_on_words_is_8_points_above_the_teacher(errors: int, passed: bool) -> None:
     rows = quality._word_rows(made_up(errors, 0))
     assert list(verdicts(rows).values()) == [passed]
     assert rows[-1].figure.startswith(f"{10.0 * (errors - 1)} points")
 
 
-@pytest.mark.parametrize(("faults", "passed"), [(0, True), (1, True), (2, False)])
+@pytest.mark.parametrize(("faults", "passed"), [(0, True), (1, False), (2, False)])
 def test_an_utterance_at_fault_twice_counts_once(faults: int, passed: bool) -> None:
     (row,) = quality._fault_rows(made_up(1, faults))
     assert row.passed is passed
