@@ -2,12 +2,13 @@
 # make test     the test suite                          make lint     formatting, lint and types
 # make tiny TEXT=sentences.txt SPEECH="folder ..."      trains the embedded voice anew
 # make quality SENTENCES=held-out.txt                   measures the embedded voice
+# make samples                                          lets it say twenty sentences, into samples/index.html
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: hello venv test lint tiny quality flite
+.PHONY: hello venv test lint tiny quality samples flite
 
 hello: .venv/core
 	$(BIN)/llasa say "Hello. This voice lives inside the package that you have just installed." -o hello.wav
@@ -48,3 +49,6 @@ lint: .venv/all
 quality: .venv/all flite
 	@test -n "$(SENTENCES)" || { echo "which sentences? make quality SENTENCES=held-out.txt (one a line)"; exit 1; }
 	$(BIN)/python benchmarks/quality.py --sentences "$(SENTENCES)"
+
+samples: .venv/all flite
+	$(BIN)/python benchmarks/samples.py samples
