@@ -8,12 +8,14 @@
 - runaways  how often the best of 4 runs away, stops early or never ends, on 300 sentences in three voices
 - bars      from finished studies of the same sentences, what their candidates were chosen for: words, likeness, or both
 
-Writes search.md and search.json into benchmarks/results; a part that is not run keeps what was measured before.
+Writes search.md and search.json into benchmarks/results; a part that is not run keeps what was measured before. With
+bars come the studies' summaries, search-*.csv, and the curves of the one for words, search.png.
 """
 
 import argparse
 import csv
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -147,23 +149,39 @@ def runaways(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[
 
 def bars(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any], str]:
     """The bars on words, likeness and both, from the studies' results, and the codec's copy of the teacher."""
+    from llasa.eval import statistics
     from llasa.eval.report import Row, show
 
     rows: list[Any] = []
+    made = []
+    for name in ("words", "likeness", "both", "alone"):
+        if study := getattr(arguments, name):
+            shutil.copyfile(study / "summary.csv", RESULTS / f"search-{name}.csv")
+            made.append(f"[{name}](search-{name}.csv): `{command(study)}`")
     if arguments.words:
+        shutil.copyfile(arguments.words / "plot.png", RESULTS / "search.png")
         rows += word_rows(read(arguments.words), sentences) + trend_rows(arguments.words)
     if arguments.likeness:
         table = read(arguments.likeness)
         beam, best = paired(table, LIKENESS, ("beam:4x4", None), ("best-of at the tokens of beam:4x4", None))
         gain, p = difference(beam[:, 0] - best[:, 0])
         what = f"distance from the reference's voice, beam:4x4, {len(beam)} sentences"
-        rows.append(Row(what, f"{beam[:, 0].mean():.2f}"))
-        rows.append(Row("the same, best-of-n at as many tokens", f"{best[:, 0].mean():.2f}"))
+        rows.append(Row(what, show(statistics.mean(beam[:, 0]), 3)))
+        rows.append(Row("the same, best-of-n at as many tokens", show(statistics.mean(best[:, 0]), 3)))
         met = gain.value < 0 and p < 0.05
         rows.append(Row(f"the beam's less that, paired (p = {p:.3f})", show(gain), "below 0, p < 0.05", met))
     if arguments.both and arguments.alone and arguments.likeness:
         rows += both_rows(read(arguments.both), read(arguments.alone), read(arguments.likeness))
-    return rows, "From the studies' results.csv; the figures of each alone are in their own summaries."
+    return rows, "The studies: " + "; ".join(made) + "."
+
+
+def command(study: Path) -> str:
+    """What made a study, as `study.json` remembers it."""
+    begun = json.loads((study / "study.json").read_text())
+    voices = sorted({row["voice"] for row in read(study)})
+    parts = ["llasa study inference", f"--voices {','.join(voices)}", f"--verify {begun['verify']}"]
+    parts.append(f"--strategies {','.join(['best-of', *begun['strategies']])} --most {begun['most']}")
+    return " ".join([*parts, f"--judges {','.join(begun['judges'])} --seed {begun['seed']}"])
 
 
 def word_rows(table: list[dict[str, str]], sentences: list[str]) -> list[Any]:
@@ -197,7 +215,7 @@ def word_rows(table: list[dict[str, str]], sentences: list[str]) -> list[Any]:
 
 
 def trend_rows(study: Path) -> list[Any]:
-    """What each doubling of n up to 16 adds to every judge's figure, and from where on one is worse than best."""
+    """What each doubling of n adds to every judge's figure, up to 16 and after, and where one is worse than best."""
     from llasa.eval import folder
     from llasa.eval.inference_figures import collect, over_optimised, slope
     from llasa.eval.inference_study import BEST_OF, STORED, Settings
@@ -207,15 +225,19 @@ def trend_rows(study: Path) -> list[Any]:
     settings = Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in begun.items()})
     items = [folder.read(path) for path in sorted((study / STORED).glob("*.json"))]
     kept = [item for item in items if "takes" in item]
-    series = [one for one in collect(settings, kept) if one.strategy == BEST_OF and one.n <= 16]
+    series = [one for one in collect(settings, kept) if one.strategy == BEST_OF]
+    early, late = [one for one in series if one.n <= 16], [one for one in series if one.n >= 16]
     rows: list[Any] = []
     for key, figure in list(settings.figures.items())[1:]:
-        trend = slope(series, key)
-        assert trend is not None
-        better = trend.sure and (trend.difference.value < 0) == figure.less
         unit = f", {figure.unit}" if figure.unit else ""
-        what = f"{figure.name}{unit}, {'less' if figure.less else 'more'} is better; each doubling (p = {trend.p:.4f})"
-        rows.append(Row(what, show(trend.difference, 4), "better", better))
+        for part, bar in ((early, "better"), (late, "not worse")):
+            if (trend := slope(part, key)) is None:
+                continue
+            better = (trend.difference.value < 0) == figure.less
+            what = f"{figure.name}{unit}, {'less' if figure.less else 'more'} is better; each doubling from "
+            what += f"n = {part[0].n} to {part[-1].n} (p = {trend.p:.4f})"
+            passed = trend.sure and better if part is early else better or not trend.sure
+            rows.append(Row(what, show(trend.difference, 4), bar, passed))
         if turn := over_optimised(series, key, figure):
             best, start, worse = turn
             what = (
@@ -227,7 +249,8 @@ def trend_rows(study: Path) -> list[Any]:
 
 def both_rows(both: list[dict[str, str]], words: list[dict[str, str]], likeness: list[dict[str, str]]) -> list[Any]:
     """The mixed search against each of the others at what that one is for."""
-    from llasa.eval.report import Row
+    from llasa.eval import statistics
+    from llasa.eval.report import Row, show
 
     rows = []
     for key, alone, label, strategy, n in (
@@ -237,16 +260,11 @@ def both_rows(both: list[dict[str, str]], words: list[dict[str, str]], likeness:
         ours, theirs = column(both, key, "mixed:4x4@2s+16", None), column(alone, key, strategy, n)
         shared = sorted(ours.keys() & theirs.keys())
         values = [np.array([found[i] for i in shared]) for found in (ours, theirs)]
-        means = [float((value[:, 0] * value[:, 1]).sum() / value[:, 1].sum()) for value in values]
-        more = means[0] / means[1]
-        rows.append(
-            Row(
-                f"{label}, mixed: {means[0]:.3f}; {strategy} alone: {means[1]:.3f}; ratio",
-                f"{more:.2f}",
-                "at most 1.1",
-                more <= 1.1,
-            )
-        )
+        sums = [value[:, 0] * value[:, 1] for value in values]
+        means = [float(part.sum() / value[:, 1].sum()) for part, value in zip(sums, values, strict=True)]
+        more = statistics.error_rate(*sums)  # a ratio of sums, the sentences drawn together
+        what = f"{label}, mixed: {means[0]:.3f}; {strategy} alone: {means[1]:.3f}; {len(shared)} sentences; ratio"
+        rows.append(Row(what, show(more), "at most 1.1", more.value <= 1.1))
     return rows
 
 

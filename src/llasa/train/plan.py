@@ -61,7 +61,7 @@ def read_config(settings: Settings) -> LlamaConfig:
             size *= level
         if not settings.init:
             rows = len(character_tokenizer(ALPHABET, size, context=2048))
-            return LlamaConfig(vocab_size=rows, tie_word_embeddings=False, **settings.model)
+            return LlamaConfig(vocab_size=rows, **({"tie_word_embeddings": False} | settings.model))
         files = ["*.json", "*.jinja"]
         folder = fetch(settings.init, files) if _on_hub(settings.init) else find_model(settings.init)
         config = AutoConfig.from_pretrained(folder)
