@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 from models import ALPHABET, make_lm
 
@@ -10,7 +11,7 @@ from llasa import speaking
 from llasa.engine import Engine, Sampling
 from llasa.errors import LlasaError
 from llasa.planning import Piece
-from llasa.speaking import Take, draw_seed, row_count, stream_take, take_seed, takes
+from llasa.speaking import Take, cache_memory, draw_seed, row_count, stream_take, take_seed, takes
 from llasa.vocabulary import character_tokenizer, read_vocabulary
 
 VOCABULARY = read_vocabulary(character_tokenizer(ALPHABET, 64, context=512))
@@ -125,12 +126,19 @@ def test_seeds():
         draw_seed(-1)
 
 
-def test_rows_are_bounded_by_their_caches():
-    assert row_count(MODEL.config, 512) == 16
-    big = make_lm(64, hidden_size=1024, num_attention_heads=8, num_key_value_heads=8, num_hidden_layers=2).config
-    big.num_hidden_layers = 32
-    assert row_count(big, 2048) == 2  # 512 MiB each
-    assert row_count(big, 8192) == 1
+@pytest.mark.parametrize(
+    ("free", "width", "rows"), [(2**30, 512, 16), (2**22, 512, 4), (2**22, 1024, 2), (2**21, 1024, 1), (0, 512, 1)]
+)
+def test_rows_are_bounded_by_a_share_of_the_free_memory(
+    free: int, width: int, rows: int, monkeypatch: pytest.MonkeyPatch
+):
+    memory = psutil.virtual_memory()._replace(available=free)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    # Two layers, keys and values, two heads of 16, of four bytes: 512 a token.
+    assert row_count(ENGINE, width) == rows
+    state = ENGINE.start([VOCABULARY.prompt("word")], 1, [1], HOT, 100)
+    ((row, _),) = cache_memory(ENGINE, state.rows[0].prompt + 100)
+    assert row == sum(part.numel() * part.element_size() for part in state.cache)
 
 
 def test_no_take_ends_before_its_least() -> None:

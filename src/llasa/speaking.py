@@ -4,12 +4,13 @@ Knows the engine's three verbs, seeds, and what to do with a take that went wron
 """
 
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import psutil
+import torch
 
 from llasa.engine import Engine, Sampling, State
 from llasa.errors import LlasaError
@@ -18,8 +19,8 @@ from llasa.vocabulary import Vocabulary
 
 ATTEMPTS = 3  # times that a piece is spoken before the best take is kept
 STEP = 25  # codes between two looks at which rows have stopped
-ROWS = 16  # pieces spoken at once, unless their caches would take more than
-CACHE_BYTES = 1 << 30
+ROWS = 16  # rows under way at once, unless their KV caches would take more than
+SHARE = 0.25  # of the memory that is free: a row is there twice while it is copied, and the codec needs some too
 # Codes between two pieces of streamed audio: the first soon, the later ones cheap.
 FIRST_CODES, SECOND_CODES, MORE_CODES = 20, 30, 50
 
@@ -50,10 +51,25 @@ def take_seed(seed: int, piece: int, attempt: int) -> int:
     return int(np.random.SeedSequence([seed, piece, attempt]).generate_state(1)[0])
 
 
-def row_count(config: Any, context: int) -> int:
-    """How many pieces to speak at once with a Llama of this configuration: as many as fit `CACHE_BYTES`, 16 at most."""
-    row = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * context  # float32
-    return max(1, min(ROWS, CACHE_BYTES // row))
+def row_count(engine: Engine, width: int) -> int:
+    """How many rows of `width` tokens to run at once: as many as fit into `SHARE` of the free memory, 16 at most."""
+    return max(1, min(ROWS, *(int(SHARE * free) // row for row, free in cache_memory(engine, width))))
+
+
+def cache_memory(engine: Engine, width: int) -> list[tuple[int, int]]:
+    """For each device of the model: bytes that the KV cache of a row of `width` tokens takes there, and bytes free."""
+    llama = engine.llama
+    layer = 2 * llama.kv_heads * llama.head_size * llama.dtype.itemsize * width
+    layers = Counter(part.device for part in llama.layers)
+    return [(layer * count, _free_memory(device)) for device, count in layers.items()]
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes; on a GPU, those that torch holds and does not use are free too."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held
 
 
 def takes(
@@ -68,14 +84,15 @@ def takes(
 ) -> Iterator[Take]:
     """The best take of each piece, in order, each as soon as it and all before it are settled.
 
-    Up to `rows` pieces are under way at once; whenever one stops, the next takes its row. A piece that ends too soon,
-    runs away or never ends is tried again, `ATTEMPTS` times in all.
+    Up to `rows` pieces are under way at once, fewer where memory is short; whenever one stops, the next takes its row.
+    A piece that ends too soon, runs away or never ends is tried again, `ATTEMPTS` times in all.
 
     Args:
         seed: of the whole text.
         offset: number of pieces before these, for their seeds.
         on_progress: called with the number of codes so far and about how many there will be.
     """
+    rows = min(rows, row_count(engine, max((len(piece.prompt) + piece.limit for piece in pieces), default=1)))
     attempts = ATTEMPTS if sampling.temperature > 0 else 1  # a greedy take would only repeat itself
     waiting = deque(range(len(pieces)))
     running: list[int] = []  # which piece each row of the state is

@@ -9,8 +9,9 @@ decoded at once, one that fails is simply spoken again, and the audio depends on
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,17 +39,18 @@ from llasa.loading import (
 )  # fmt: skip
 from llasa.planning import Planner
 from llasa.search.strategy import choose
-from llasa.speaking import draw_seed, row_count, stream_take, takes
+from llasa.speaking import ROWS, draw_seed, stream_take, takes
 from llasa.speech import LEVEL, Interrupted, Speech, Utterance, join, silence
 from llasa.text import Chunk
+from llasa.verifiers import load_verifier
 from llasa.vocabulary import read_vocabulary
 from llasa.voice import LONGEST, Voice, check_reference, list_voices, suggest
 
 if TYPE_CHECKING:
-    from llasa.search.search import Tools
-    from llasa.verifiers.combine import Judge
+    from llasa.search.strategy import Strategy
+    from llasa.search.task import Tools
+    from llasa.verifiers.combine import Verify
 
-Verify = str | Callable[..., Any] | Sequence[str | Callable[..., Any]]
 VoiceLike = Voice | str | Path | None
 NO_SOUND = "the model ended without a sound: try another seed or voice"
 
@@ -88,8 +90,10 @@ class Llasa:
         self.defaults, self._default_voice = sampling_of(sampling_folder(folder), config)
         self._codes_per_second = self.codec.rate / self.codec.hop
         self._planner = Planner(tokens, load_lexicon(self.folder), self._codes_per_second, self.engine.context)
-        self._rows = row_count(model.config, self.engine.context)
-        self._judges: dict[str, Judge] = {}
+        self._rows = ROWS
+        recogniser = self.folder.parent / "recogniser"  # of the same recipe
+        self._recogniser = recogniser if recogniser.is_dir() else None
+        self._load_verifier = cache(partial(load_verifier, device=str(self.engine.device), recogniser=self._recogniser))
 
     @classmethod
     def load(
@@ -132,7 +136,7 @@ class Llasa:
         speaker: str | None = None,
         best_of: int | None = None,
         search: str | None = None,
-        verify: Verify | None = None,
+        verify: "Verify | None" = None,
         budget: float | None = None,
         on_progress: Progress | None = None,
     ) -> Speech:
@@ -149,13 +153,13 @@ class Llasa:
             speaker: a name that the model was tuned to speak as; the model's default voice is then left out.
             best_of: says each chunk so many times and keeps the best.
             search: another way to spend compute, as `search.strategy.parse` reads it: "beam:4x4", "mixed:4x4@2s+16".
-            verify: who judges, as `verifiers.combine.make_judge` reads it: "content=1,speaker=0.5", or a function
-                (texts, audios, references) -> numbers. By default the words: "content", the recogniser beside the
-                model, or "whisper" where there is none.
-            budget: seconds; searches until they are over.
+            verify: who judges, as `verifiers.combine.parse` reads it: "content=1,speaker=0.5", a `verifiers.Verifier`,
+                or a function of texts, audios (T_i,) and references (R_i,) or None, float32 at 16 kHz, that gives
+                numbers. By default the words: "content", the model's own recogniser, else "whisper".
+            budget: seconds; ends the search.
             on_progress: called often with the seconds spoken so far and about how many there will be.
 
-        Any of the four searches, and the result has the account of it in `search`.
+        Any of the four searches, the best of a few if there is no number; the result's `search` is the account of it.
 
         Raises:
             LlasaError: nothing to say, no such voice, a setting out of range, or a search or verifier that cannot be.
@@ -164,7 +168,8 @@ class Llasa:
         began = time.perf_counter()
         clock = {"generate": 0.0, "decode": 0.0}
         sampling = self._sampling(temperature, top_p, top_k, min_p, repetition_penalty)
-        strategy = choose(best_of, search, verify is not None, budget)
+        greedy = sampling.temperature == 0 or sampling.top_k == 1
+        strategy = choose(best_of, search, verify is not None, budget, greedy)
         seed = draw_seed(seed)
         planner = replace(self._planner, speaker=speaker)
         voice, chunks = self._prepare(planner, text, voice, max_seconds)
@@ -175,7 +180,7 @@ class Llasa:
         else:
             from llasa.search.speaking import speak
 
-            tools = self._tools(str(strategy), verify)
+            tools = self._tools(strategy, verify)
             account = tools.account
             utterances = speak(
                 tools, planner, chunks, voice, seed, sampling, strategy, max_seconds, budget, on_progress
@@ -278,20 +283,17 @@ class Llasa:
         samples = audio.resample(voice.samples, voice.rate, self.rate)
         return replace(voice, codes=self.codec.encode(samples), codec=self.codec_id)
 
-    def _tools(self, strategy: str, verify: Verify | None) -> "Tools":
-        """What a search needs. Verifiers are loaded once, unless one has failed."""
+    def _tools(self, strategy: "Strategy", verify: "Verify | None") -> "Tools":
+        """What a search needs."""
         from llasa.search.account import Account
-        from llasa.search.search import Tools
+        from llasa.search.task import Tools
         from llasa.verifiers.combine import make_judge
 
         if verify is None:
-            verify = "content" if (self.folder.parent / "recogniser").is_dir() else "whisper"
-        judge = self._judges.get(verify) if isinstance(verify, str) else None
-        if judge is None or judge.notes:
-            judge = make_judge(verify, str(self.engine.device))
-            if isinstance(verify, str):
-                self._judges[verify] = judge
-        return Tools(self.engine, self.vocabulary, self.codec, judge, self._rows, Account(strategy, judge.written))
+            verify = "content" if self._recogniser else "whisper"
+        judge = make_judge(verify, self._load_verifier, beam=strategy.keep > 0)
+        account = Account(str(strategy), judge.written)
+        return Tools(self.engine, self.vocabulary, self.codec, judge, self._rows, account)
 
     def _sampling(self, *values: float | None) -> Sampling:
         given: dict[str, Any] = {name: v for name, v in zip(SETTINGS, values, strict=True) if v is not None}

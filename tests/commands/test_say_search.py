@@ -5,14 +5,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from commands.runner import Run, fails, read_wav
 
 from llasa.errors import LlasaError
+from llasa.loading import find_model
 from llasa.speech import Interrupted
 from llasa.tts import Llasa, LlasaWarning
+from llasa.verifiers import content
 from llasa.voice import Voice
 
 LINES = "It was late. Nobody spoke for some time, and the lamp had burned low."
@@ -38,6 +41,13 @@ def test_the_best_of_a_few_and_all_of_them_kept(say: Run, tmp_path: Path) -> Non
     assert "kept/index.html: all 3 candidates" in result.err
     assert (tmp_path / "kept/index.html").exists()
     assert len(list((tmp_path / "kept").glob("*.wav"))) == 3
+
+
+def test_sounds_do_not_pile_up(tiny: Llasa) -> None:
+    account = tiny.say("It was late.\n\nNobody spoke.", seed=1, search="beam:2x2").search
+    assert account is not None
+    assert {candidate.chunk for candidate in account.candidates} == {0, 1}
+    assert not any(candidate.samples.size for candidate in account.candidates)
 
 
 def test_a_search_is_reproducible_and_accounts_for_itself(tiny: Llasa) -> None:
@@ -66,10 +76,12 @@ def test_every_way_to_ask_for_a_search(tiny: Llasa) -> None:
     sound = [len(c.codes) for c in shortest.search.candidates if c.condemned is None]
     assert len(shortest.codes) == min(sound)
     assert tiny.say("It was late.", seed=1, search="beam:2x2").search.strategy == "beam:2x2"  # type: ignore[union-attr]
-    usual = tiny.say("It was late.", seed=1, verify="content").search
-    assert usual is not None
-    assert usual.strategy == "best-of:4"
-    hurried = tiny.say("It was late.", seed=1, budget=0.01).search
+    for alone in ({"verify": "content"}, {"budget": 100.0}):
+        usual = tiny.say("It was late.", seed=1, **alone).search  # type: ignore[arg-type]
+        assert usual is not None
+        assert len(usual.candidates) == 4
+        assert usual.strategy == "best-of:4"
+    hurried = tiny.say("It was late.", seed=1, budget=0.01, best_of=64).search
     assert hurried is not None
     assert len(hurried.candidates) < 8
     assert tiny.say("It was late.", seed=1).search is None
@@ -85,12 +97,73 @@ def test_chunks_follow_one_another_in_the_prompt(tiny: Llasa, monkeypatch: pytes
 
     monkeypatch.setattr(tiny.engine, "start", watching)
     speech = tiny.say("It was late.\n\nNobody spoke.", seed=1, best_of=2)
-    assert len(speech.utterances) == 2
+    assert speech.finished == [True, True]
     assert speech.search is not None
     assert [candidate.chunk for candidate in speech.search.candidates] == [0, 0, 1, 1]
     first = [tiny.vocabulary.first + int(code) for code in speech.utterances[0].codes]
-    if speech.utterances[0].finished:
-        assert prompts[1][-len(first) :] == first
+    assert prompts[1][-len(first) :] == first
+
+
+class Length:
+    """A verifier of the user's own: the longer, the better."""
+
+    name, process, needs_text, needs_reference = "length", True, False, False
+
+    def __init__(self) -> None:
+        self.fragments = 0
+
+    def score(
+        self,
+        texts: Sequence[str],
+        audios: Sequence[np.ndarray],
+        references: Sequence[np.ndarray | None],
+        ended: bool = True,
+    ) -> np.ndarray:
+        assert all(audio.dtype == np.float32 for audio in audios)
+        self.fragments += len(audios) * (not ended)
+        return np.array([len(audio) / 16000 for audio in audios])
+
+
+def test_a_verifier_of_ones_own_guides_a_beam(tiny: Llasa) -> None:
+    mine = Length()
+    account = tiny.say("It was late, and nobody spoke.", seed=1, search="beam:2x2/25", verify=mine).search
+    assert account is not None
+    assert account.verify == "length=1"
+    assert mine.fragments >= 4
+    assert tiny.say("It was late.", seed=1, best_of=2, verify=["content", mine]).search.verify == "content=1,length=1"  # type: ignore[union-attr]
+    with pytest.raises(LlasaError, match="3 is no verifier"):
+        tiny.say("It was late.", verify=3)  # type: ignore[arg-type]
+
+
+def test_verifiers_are_loaded_once_however_they_are_asked_for(tiny: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
+    def length(texts: Sequence[str], audios: Sequence[np.ndarray], references: object) -> list[int]:
+        return [len(audio) for audio in audios]
+
+    tiny.say("It was late.", seed=1, best_of=1, verify=["content", length])
+    monkeypatch.setattr(content, "load", None)
+    for verify in ("content", ["content=2", length]):
+        tiny.say("It was late.", seed=1, best_of=1, verify=verify)
+
+
+def test_a_model_is_judged_by_its_own_recogniser(tmp_path: Path) -> None:
+    for part in ("lm", "codec"):
+        (tmp_path / part).symlink_to(find_model("tiny").parent / part)
+    (tmp_path / "recogniser").mkdir()
+    model = Llasa.load(tmp_path / "lm", device="cpu", dtype="float32")
+    for options in ({"verify": "content"}, {"best_of": 2}):
+        with pytest.raises(LlasaError, match=f"{tmp_path / 'recogniser'} is no recogniser"):
+            model.say("It was late.", **options)  # type: ignore[arg-type]
+    (tmp_path / "recogniser").rmdir()
+    model = Llasa.load(tmp_path / "lm", device="cpu", dtype="float32")
+    assert len(model.say("It was late.", seed=1, best_of=1, verify="content").codes)
+
+
+def test_a_search_at_temperature_0_is_refused(tiny: Llasa) -> None:
+    for greedy in ({"temperature": 0.0}, {"top_k": 1}):
+        for search in ({"best_of": 2}, {"search": "beam:1x2"}, {"budget": 1.0}):
+            with pytest.raises(LlasaError, match="every sample is the same"):
+                tiny.say("It was late.", **greedy, **search)  # type: ignore[arg-type]
+    assert len(tiny.say("It was late.", temperature=0.0, best_of=1).codes)
 
 
 def test_a_failing_function_is_a_warning(tiny: Llasa) -> None:
@@ -115,6 +188,22 @@ def test_ctrl_c_keeps_what_was_best(tiny: Llasa) -> None:
     assert stop.value.speech.search is not None
 
 
+def test_a_beam_that_lost_its_verifier_says_the_rest_too(tiny: Llasa) -> None:
+    class Tired(Length):
+        def score(self, *given: Any, **more: Any) -> np.ndarray:
+            if self.fragments:
+                raise RuntimeError("tired")
+            return super().score(*given, **more)
+
+    with pytest.warns(LlasaWarning) as told:
+        speech = tiny.say("It was late.\n\nNobody spoke.", seed=1, search="beam:2x2/20", verify=Tired())
+    assert speech.finished == [True, True]
+    assert [str(warning.message).split(":")[0] for warning in told] == [
+        "length failed (tired)",
+        "no verifier is left that can judge fragments",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -125,17 +214,26 @@ def test_ctrl_c_keeps_what_was_best(tiny: Llasa) -> None:
         (["--verify", "content=lots"], "no number"),
         (["--budget", "soon"], "soon is no time: write seconds, as 10s"),
         (["--budget", "0s"], "no time to search"),
+        (["--best-of", 2, "--budget", "inf"], "no time to search"),
+        (["--best-of", 2, "--temperature", 0], "every sample is the same"),
+        (["--search", "beam:2x2", "--verify", "naturalness"], "can judge fragments, which naturalness=1 cannot"),
+        (["--best-of", 2, "--keep-candidates", "kept", "-o", "kept/a.wav"], "is the candidates' alone"),
         (["--best-of", 2, "--stream"], "search without --stream"),
         (["--keep-candidates", "kept"], "add --best-of"),
     ],
 )
-def test_what_cannot_be_searched_is_one_line(run: Run, options: list[object], words: str) -> None:
+def test_what_cannot_be_searched_is_one_line_before_anything_is_loaded(
+    run: Run, options: list[object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Llasa, "load", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").mkdir()
     fails(run("say", "It was late.", *options), words)
 
 
 def test_a_voice_is_needed_to_sound_like_it(run: Run, lm_folder: Path) -> None:
     result = run("say", "Hello there.", "--model", lm_folder, "--verify", "speaker", "--best-of", 2)
-    fails(result, "needs" if "needs" in result.err else "pass --voice")
+    fails(result, "speaker compares with a reference voice and there is none: pass --voice")
 
 
 def test_a_missing_package_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,10 +48,12 @@ def test_settings_that_make_no_study_are_refused(
 
 
 def test_a_voice_that_does_not_exist_is_refused(run: Run, sentences: Path, tmp_path: Path) -> None:
-    options = ("--voices", "nobody", "--most", "2")
-    result = run("study", "inference", "--sentences", sentences, "--out", tmp_path / "out", *options)
-    assert result.code == 1
-    assert "no voice called nobody" in result.err.splitlines()[-1]
+    for voices, message in (("rms,nobody", "no voice called nobody"), ("rms,not.safetensors", "no voice called not")):
+        options = ("--voices", voices, "--most", "2")
+        result = run("study", "inference", "--sentences", sentences, "--out", tmp_path / "out", *options)
+        assert result.code == 1
+        assert message in result.err.splitlines()[-1]
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_another_source_codec_or_limit_is_refused(job: Job, tmp_path: Path, lm_f
         assert contents(job.out) == before
 
     refused("begun with another filters", Job(job.out, job.model, "cpu", Limits(longest=9.0), 2))
-    refused("begun with another source", shard=3)
+    refused("begun with another source and shard", shard=3)
     from models import make_codec_folder
 
     other = make_codec_folder(tmp_path / "codec", seed=1)
@@ -153,6 +153,47 @@ def test_another_source_codec_or_limit_is_refused(job: Job, tmp_path: Path, lm_f
     (job.out / "job.json").unlink()
     with pytest.raises(LlasaError, match="shards of another origin"):
         run(corpus, job)
+
+
+def test_another_cut_is_refused_even_into_as_many_shards(job: Job, tmp_path: Path):
+    corpus = folder(tmp_path / "corpus")
+    run(corpus, job, shard=3)
+    with pytest.raises(LlasaError, match="begun with another shard"):
+        run(corpus, job, shard=4)  # two shards, as before
+
+
+def test_a_replaced_recording_is_another_source(job: Job, tmp_path: Path):
+    corpus = folder(tmp_path / "corpus")
+    run(corpus, job)
+    (corpus / "speaker0" / "0.wav").write_bytes(sound_file(tone(2.0, 9), "WAV"))
+    with pytest.raises(LlasaError, match="begun with another source"):
+        run(corpus, job)
+
+
+def test_a_shard_that_cannot_be_read_for_now_is_kept(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    corpus = folder(tmp_path / "corpus")
+    run(corpus, job)
+    before = contents(job.out)
+
+    def stale(*_: Any) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "read_schema", stale)
+        with pytest.raises(LlasaError, match=r"cannot read .*00000.parquet: stale file handle: run the same command"):
+            run(corpus, job)
+    assert contents(job.out) == before
+    run(corpus, job)
+
+
+def test_a_job_of_an_older_version_goes_on(job: Job, tmp_path: Path):
+    """Of shards that the source came in; it wrote down neither how it was cut nor whose codes they are."""
+    corpus = parquet(tmp_path / "corpus")
+    run(corpus, job)
+    (job.out / "00001.parquet").unlink()
+    told = json.loads((job.out / "job.json").read_text())
+    (job.out / "job.json").write_text(json.dumps({name: told[name] for name in ("source", "codec", "filters")}))
+    assert run(corpus, job).kept.utterances == len(TEXTS)
 
 
 def test_two_runs_do_not_write_one_folder(job: Job, tmp_path: Path):

@@ -84,8 +84,12 @@ def test_what_is_no_source_is_told(tmp_path: Path):
     refused(manifest, "line 2: the id 'clips/0' is that of line 1 too")
     manifest.write_text('{"audio": "elsewhere/0.flac"}\n')
     refused(manifest, "names files that do not exist, such as .*elsewhere/0.flac")
-    (tmp_path / "m" / "table.tsv").write_text("a\tb\n")
+    (tmp_path / "m" / "table.tsv").write_text("a\tb\n1\t2\n")
     refused(tmp_path / "m" / "table.tsv", "not the columns of Common Voice")
+    (tmp_path / "m" / "table.tsv").write_bytes("path\tsentence\na.mp3\tcaf\u00e9\n".encode("latin-1"))
+    refused(tmp_path / "m" / "table.tsv", "table.tsv is not UTF-8 text")
+    (tmp_path / "m" / "table.tsv").write_text(f"path\tsentence\na.mp3\t{'x' * 140_000}\n")
+    refused(tmp_path / "m" / "table.tsv", "table.tsv, line 1: field larger than field limit")
     assert detect("someone/speech:clean") == "hub"
 
 
@@ -95,6 +99,14 @@ def test_a_manifest_may_hold_any_characters(tmp_path: Path):
     (at / "list.csv").write_text('\ufeffpath,text\r\nclips/0.flac,"one,\r\ntwo"\r\n')
     found = [find_source(str(at / name)).tasks[0].read() for name in ("list.jsonl", "list.csv")]
     assert [item.text for items in found for item in items] == ["one two", "one, two"]
+
+
+def test_a_table_may_name_recordings_elsewhere(tmp_path: Path):
+    at = ljspeech(tmp_path / "lj")
+    (at / "wavs" / "LJ0.wav").rename(tmp_path / "away.wav")
+    (at / "metadata.csv").write_text(f"{tmp_path / 'away.wav'}|one|one\n")
+    item = next(iter(find_source(str(at)).tasks[0].read()))
+    assert (item.audio, item.where) == (tmp_path / "away.wav", (tmp_path / "away.wav").as_posix())
 
 
 def test_a_damaged_json_in_a_tar_costs_its_clip(tmp_path: Path):

@@ -13,9 +13,11 @@ from models import ALPHABET
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from llasa.cli import main
 from llasa.data import upstream
 from llasa.data.shards import CODES_SCHEMA, read_rows, shard_files, write_shard
 from llasa.errors import LlasaError
+from llasa.locks import claimed
 from llasa.train.lm_data import Corpus, Reader, Sample, pack, packs, sample_indices, samples
 from llasa.vocabulary import Vocabulary, character_tokenizer, extend_tokenizer, read_vocabulary
 
@@ -158,7 +160,7 @@ def test_training_takes_rows_as_they_are_and_packs_them(shards: Path, tmp_path: 
     assert len(packed.bounds) > 10  # instead of one padded row
     tokens = int((packed.labels >= 0).sum())
     assert tokens == sum(sum(t >= 0 for t in padded(sample)[1]) for sample in _samples_of(packed))
-    assert Corpus({folder: 2}, limit=2).order == [0, 1, 0, 1]
+    assert list(Corpus({folder: 2}, limit=2).order) == [0, 1, 0, 1]
     with pytest.raises(LlasaError, match="no val_input_ids"):
         Corpus({folder: 1}, split="val")
 
@@ -263,3 +265,30 @@ def test_code_files_find_their_transcripts(tmp_path: Path) -> None:
     np.save(folder / "LJ001-0001.wav.npy", np.array([64]))
     with pytest.raises(LlasaError, match="code 64 is outside"):
         list(upstream.read_code_files(found, VOCABULARY, 50.0, ""))
+
+
+def test_an_import_leaves_all_shards_or_none(
+    tmp_path: Path, lm_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed in the middle, or ended by a bad file, it leaves no shards that look like the whole corpus."""
+    monkeypatch.setattr(upstream, "SHARD", 4)
+    codes, out = tmp_path / "codes", tmp_path / "out"
+    codes.mkdir()
+    for i in range(10):
+        np.save(codes / f"{i}.npy", codes_of(7).astype(np.int32))
+    (codes / "metadata.csv").write_text("".join(f"{i}|text\n" for i in range(10)))
+    (codes / "9.npy").write_bytes(b"\x93NUMPY")
+    (out / ".train.killed.tmp").mkdir(parents=True)
+    arguments = ["data", "import", str(codes), str(out), "--model", str(lm_folder)]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    assert [path.name for path in out.rglob("*")] == [".lock"]
+    with claimed(out), pytest.raises(SystemExit):
+        main(arguments)
+    assert "is writing into" in capsys.readouterr().err
+    np.save(codes / "9.npy", codes_of(7).astype(np.int32))
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    assert [path.name for path in sorted((out / "train").iterdir())] == [f"codes-0000{i}.parquet" for i in range(3)]

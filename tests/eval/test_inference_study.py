@@ -1,4 +1,4 @@
-"""A study: the exact choices and figures on toy numbers, and a whole one with the embedded voice."""
+"""A study: exact figures on toy numbers, and a whole one with the embedded voice."""
 
 import csv
 import json
@@ -15,35 +15,9 @@ from llasa.errors import LlasaError
 from llasa.eval.independent import Figure
 from llasa.eval.inference_figures import Series, collect, compare, findings, over_optimised, slope
 from llasa.eval.inference_report import write_report
-from llasa.eval.inference_study import BEST_OF, MATCHED, Job, Settings, choose, make_settings, run
-from llasa.search.account import Candidate
-from llasa.verifiers import combine
+from llasa.eval.inference_study import BEST_OF, MATCHED, Job, Settings, make_settings, run
 
 SENTENCES = ("The lamp had burned low in the hall.", "Nobody spoke for some time after that.")
-
-
-def candidate(number: int, content: float, speaker: float = 0.0, **changes: Any) -> Candidate:
-    facts = {"finished": True, "scores": {"content": content, "speaker": speaker}, "total": content} | changes
-    return Candidate(0, number, np.zeros(9, np.uint16), np.zeros(9, np.float32), **facts)
-
-
-def test_the_best_sound_candidate_is_chosen_and_of_equals_the_first() -> None:
-    stage = combine.parse("content")[0]
-    found = [
-        candidate(0, 0.3),
-        candidate(1, 0.7),
-        candidate(2, 0.7),
-        candidate(3, 0.9, condemned="repeats itself"),
-        candidate(4, 0.95, finished=False),
-    ]
-    assert [choose(found[:n], stage) for n in (1, 2, 5)] == [found[0], found[1], found[1]]
-    assert choose(found[3:], stage) is None
-
-
-def test_a_threshold_comes_before_the_total() -> None:
-    stage = combine.parse("content=1,speaker>=0.6=0")[0]
-    found = [candidate(0, 0.9, 0.5), candidate(1, 0.2, 0.7)]
-    assert choose(found, stage) is found[1]
 
 
 def test_sizes_are_powers_of_two_and_the_most() -> None:

@@ -8,29 +8,32 @@ import numpy as np
 import pytest
 import soundfile
 
+from llasa.codec import Codec
 from llasa.errors import LlasaError
 from llasa.search.account import Account, Candidate
 from llasa.search.page import check_folder, save_candidates
 
 RATE = 16000
+CODES = np.arange(40, dtype=np.uint16)  # 0.8 s
 TEXTS = ['Is 1 < 2 & "so" on?', "The second chunk."]
 
 
-def tone(seconds: float) -> np.ndarray:
-    return (0.3 * np.sin(np.arange(round(seconds * RATE)) / 8)).astype(np.float32)
+@pytest.fixture(scope="module")
+def codec(codec_folder: Path) -> Codec:
+    return Codec.load(codec_folder)
 
 
 def candidate(chunk: int, number: int, total: float, **changes: object) -> Candidate:
     facts: dict = {
-        "codes": np.zeros(40, np.uint16), "samples": tone(0.8), "finished": True,
-        "scores": {"content": total, "speaker": 0.5}, "total": total,
+        "codes": CODES, "finished": True,
+        "scores": {"content": total, "speaker": 0.5}, "stages": 1, "key": (1, 0, total),
     }  # fmt: skip
     return Candidate(chunk, number, **(facts | changes))
 
 
 @pytest.fixture
 def account() -> Account:
-    silent: dict = {"samples": np.empty(0, np.float32), "scores": {}}
+    silent: dict = {"codes": np.empty(0, np.uint16), "scores": {}, "key": (0, 0, 0.0)}
     candidates = [
         candidate(0, 0, 0.2),
         candidate(0, 1, 0.9, chosen=True),
@@ -67,19 +70,19 @@ class Page(HTMLParser):
         self.text += data + "\n"
 
 
-def test_all_sounds_are_there_as_they_were(account: Account, tmp_path: Path) -> None:
-    save_candidates(account, tmp_path / "out", RATE)
+def test_all_sounds_are_there_as_they_were(codec: Codec, account: Account, tmp_path: Path) -> None:
+    save_candidates(account, tmp_path / "out", codec)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"0-0.wav", "0-1.wav", "0-3.wav", "1-0.wav", "candidates.csv", "index.html"}
-    samples, rate = soundfile.read(tmp_path / "out" / "0-1.wav", dtype="float32")
+    samples, rate = soundfile.read(tmp_path / "out" / "0-3.wav", dtype="float32")
     assert rate == RATE
     assert soundfile.info(tmp_path / "out" / "0-1.wav").subtype == "PCM_16"
-    np.testing.assert_allclose(samples, tone(0.8), atol=1 / 32768)
+    np.testing.assert_allclose(samples, codec.decode(CODES).clip(-1, 1), atol=1 / 32767)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_the_table_has_every_candidate(account: Account, tmp_path: Path) -> None:
-    save_candidates(account, tmp_path / "out", RATE)
+def test_the_table_has_every_candidate(codec: Codec, account: Account, tmp_path: Path) -> None:
+    save_candidates(account, tmp_path / "out", codec)
     rows = list(csv.DictReader((tmp_path / "out" / "candidates.csv").open(newline="")))
     assert [(row["chunk"], row["number"]) for row in rows] == [
         (str(c.chunk), str(c.number)) for c in account.candidates
@@ -91,8 +94,10 @@ def test_the_table_has_every_candidate(account: Account, tmp_path: Path) -> None
     assert (rows[2]["condemned"], rows[2]["content"], rows[2]["total"]) == ("repeats <itself>", "", "")
 
 
-def test_the_page_lists_the_chosen_first_and_loads_nothing_from_elsewhere(account: Account, tmp_path: Path) -> None:
-    save_candidates(account, tmp_path / "out", RATE)
+def test_the_page_lists_the_chosen_first_and_loads_nothing_from_elsewhere(
+    codec: Codec, account: Account, tmp_path: Path
+) -> None:
+    save_candidates(account, tmp_path / "out", codec)
     page = Page(tmp_path / "out" / "index.html")
     assert page.sounds == ["0-1.wav", "0-0.wav", "0-3.wav", "1-0.wav"]
     assert page.items == ["chosen", "", "fragment", "condemned", "chosen"]
@@ -103,36 +108,48 @@ def test_the_page_lists_the_chosen_first_and_loads_nothing_from_elsewhere(accoun
         assert shown in page.text
 
 
-def test_a_function_of_any_range_still_has_bars(account: Account, tmp_path: Path) -> None:
+def test_the_page_has_the_order_of_the_search(codec: Codec, tmp_path: Path) -> None:
+    """Not that of totals: one met a threshold, one came into the second stage of a cascade."""
+    candidates = [
+        candidate(0, 0, 0.9, key=(1, 0, 0.9)),
+        candidate(0, 1, 0.1, key=(1, 1, 0.1)),
+        candidate(0, 2, 0.2, key=(2, 0, 0.2), chosen=True),
+        candidate(0, 3, 0.5, condemned="silent"),
+    ]
+    save_candidates(Account("best-of:4", "content", TEXTS[:1], candidates), tmp_path / "out", codec)
+    assert Page(tmp_path / "out" / "index.html").sounds == ["0-2.wav", "0-1.wav", "0-0.wav", "0-3.wav"]
+
+
+def test_a_function_of_any_range_still_has_bars(codec: Codec, account: Account, tmp_path: Path) -> None:
     for place, one in enumerate(account.candidates):
         one.scores = {"mine": -10.0 * place}
-    save_candidates(account, tmp_path / "out", RATE)
+    save_candidates(account, tmp_path / "out", codec)
     written = (tmp_path / "out" / "index.html").read_text()
     assert "width:100.0%" in written
     assert "width:75.0%" in written
     assert "width:-" not in written
 
 
-def test_an_earlier_page_gives_way_and_so_does_an_empty_folder(account: Account, tmp_path: Path) -> None:
+def test_an_earlier_page_gives_way_and_so_does_an_empty_folder(codec: Codec, account: Account, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    save_candidates(account, tmp_path / "out", RATE)
+    save_candidates(account, tmp_path / "out", codec)
     account.candidates = account.candidates[:1]
-    save_candidates(account, tmp_path / "out", RATE)
+    save_candidates(account, tmp_path / "out", codec)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"0-0.wav", "candidates.csv", "index.html"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "index.html"])
-def test_a_folder_of_something_else_is_left_alone(name: str, account: Account, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(name: str, codec: Codec, account: Account, tmp_path: Path) -> None:
     (tmp_path / name).write_text("mine")
-    for attempt in (lambda: check_folder(tmp_path), lambda: save_candidates(account, tmp_path, RATE)):
+    for attempt in (lambda: check_folder(tmp_path), lambda: save_candidates(account, tmp_path, codec)):
         with pytest.raises(LlasaError, match="holds other files"):
             attempt()
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_a_page_that_was_added_to_is_left_alone(account: Account, tmp_path: Path) -> None:
-    save_candidates(account, tmp_path / "out", RATE)
+def test_a_page_that_was_added_to_is_left_alone(codec: Codec, account: Account, tmp_path: Path) -> None:
+    save_candidates(account, tmp_path / "out", codec)
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(LlasaError, match="name a new or empty folder"):
         check_folder(tmp_path / "out")

@@ -14,16 +14,19 @@ import pytest
 
 from llasa.engine import State
 from llasa.errors import LlasaError
+from llasa.search import listening
 from llasa.search import search as searching
 from llasa.search.account import Account, Candidate
-from llasa.search.search import Task, Tools, search
-from llasa.search.strategy import Strategy, parse
+from llasa.search.search import search
+from llasa.search.strategy import parse
+from llasa.search.task import Task, Tools
 from llasa.speaking import take_seed
 from llasa.text import chunks
 from llasa.tts import Llasa
 from llasa.verifiers.combine import Judge, Stage, Term
 
 TEXT = "It was late, and nobody spoke."
+LONGER = "It was late in the evening, and nobody in the old house by the river spoke."
 
 
 class Toy:
@@ -31,8 +34,8 @@ class Toy:
 
     needs_text = needs_reference = False
 
-    def __init__(self, measure: Callable[[np.ndarray], float], process: bool = True) -> None:
-        self.name, self.measure, self.process = "toy", measure, process
+    def __init__(self, measure: Callable[[np.ndarray], float], process: bool = True, name: str = "toy") -> None:
+        self.name, self.measure, self.process = name, measure, process
         self.fragments: list[list[np.ndarray]] = []
 
     def score(
@@ -58,13 +61,13 @@ def tools_for(llasa: Llasa, *verifiers: Toy, rows: int = 16) -> Tools:
     return Tools(llasa.engine, llasa.vocabulary, llasa.codec, judge, rows, Account("", ""))
 
 
-def task_for(llasa: Llasa, **changes: Any) -> Task:
-    piece = llasa._planner.pieces(chunks(TEXT), llasa.voice("rms"))[0]
+def task_for(llasa: Llasa, text: str = TEXT, **changes: Any) -> Task:
+    piece = llasa._planner.pieces(chunks(text), llasa.voice("rms"))[0]
     return replace(Task(piece, 0, None, 7, llasa.defaults), **changes)
 
 
-def run(llasa: Llasa, strategy: str, toy: Toy, rows: int = 16, **changes: Any) -> tuple[Candidate, Account]:
-    tools = tools_for(llasa, toy, rows=rows)
+def run(llasa: Llasa, strategy: str, *toys: Toy, rows: int = 16, **changes: Any) -> tuple[Candidate, Account]:
+    tools = tools_for(llasa, *toys, rows=rows)
     chosen, interrupted = search(tools, task_for(llasa, **changes), parse(strategy))
     assert chosen is not None
     assert not interrupted
@@ -73,7 +76,7 @@ def run(llasa: Llasa, strategy: str, toy: Toy, rows: int = 16, **changes: Any) -
 
 @pytest.fixture
 def counted(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Counts prefills, and tokens computed by the engine."""
+    """Counts prefills, and tokens computed by the engine, ends apart."""
     counts = {"prefills": 0, "tokens": 0}
     prefill, step = llasa.engine._prefill, llasa.engine._run
 
@@ -83,7 +86,7 @@ def counted(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     def counting_step(state: State, active: list[int], tokens: int) -> int:
         steps = step(state, active, tokens)
-        counts["tokens"] += steps * len(active)
+        counts["tokens"] += steps * len(active) - sum(state.rows[i].finished for i in active)
         return steps
 
     monkeypatch.setattr(llasa.engine, "_prefill", counting_prefill)
@@ -93,7 +96,7 @@ def counted(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 @pytest.mark.parametrize("rows", [16, 3])
 def test_best_of_n_is_the_best_of_what_say_would_have_said(llasa: Llasa, counted: dict[str, int], rows: int) -> None:
-    chosen, account = run(llasa, "best-of:6", Toy(brightness), rows)
+    chosen, account = run(llasa, "best-of:6", Toy(brightness), rows=rows)
     assert counted["prefills"] == 1
     assert [candidate.number for candidate in account.candidates] == list(range(6))
     sound = [candidate for candidate in account.candidates if candidate.condemned is None]
@@ -105,8 +108,7 @@ def test_best_of_n_is_the_best_of_what_say_would_have_said(llasa: Llasa, counted
     assert [candidate for candidate in account.candidates if candidate.chosen] == [chosen]
     assert account.tokens == sum(len(candidate.codes) for candidate in account.candidates)
     assert account.rows == 6
-    # Every token was computed once: those that were kept, and an end for each row.
-    assert counted["tokens"] == account.tokens + sum(candidate.finished for candidate in account.candidates)
+    assert counted["tokens"] == account.tokens  # each was computed once
     task = task_for(llasa)
     for candidate in account.candidates[:2]:
         seed = take_seed(7, 0, candidate.number)
@@ -162,19 +164,19 @@ def test_a_beam_finds_what_a_plain_writing_of_it_finds(
     def remember(candidate: Candidate) -> None:
         known[candidate.samples.tobytes()] = candidate.codes
 
-    judge = searching._judge
+    assess = searching.assess
 
-    def judging(tools: Tools, task: Task, candidates: list[Candidate], *rest: Any, **more: Any) -> dict[int, tuple]:
+    def judging(tools: Tools, task: Task, candidates: list[Candidate], *rest: Any, **more: Any) -> None:
         for candidate in candidates:
             remember(candidate)
-        return judge(tools, task, candidates, *rest, **more)
+        assess(tools, task, candidates, *rest, **more)
 
-    monkeypatch.setattr(searching, "_judge", judging)
-    monkeypatch.setattr(searching, "judge_sound", lambda *sound: None)
+    monkeypatch.setattr(searching, "assess", judging)
+    monkeypatch.setattr(listening, "judge_sound", lambda *sound: None)
     monkeypatch.setattr(searching, "repeats", lambda codes: False)
     chosen, account = run(llasa, "beam:2x3", OfCodes(brightness))
     assert counted["prefills"] == 1
-    assert counted["tokens"] == account.tokens + sum(candidate.finished for candidate in account.candidates)
+    assert counted["tokens"] == account.tokens
     np.testing.assert_array_equal(chosen.codes, naive_beam(llasa, 2, 3, spread))
 
 
@@ -200,8 +202,12 @@ def test_fragments_sound_like_the_whole(llasa: Llasa) -> None:
 
 
 def test_look_ahead_is_heard_and_thrown_away(llasa: Llasa, counted: dict[str, int]) -> None:
-    toy = Toy(brightness)
-    _, account = run(llasa, "beam:2x2/50^25", toy)
+    toy, told = Toy(brightness), []
+    _, account = run(llasa, "beam:2x2/50^25", toy, on_tokens=told.append)
+    assert counted["prefills"] == 1
+    assert counted["tokens"] == account.tokens
+    # Four rows of 50, and 25 more of each that are forgotten; then 50 more of those that were kept and their forks.
+    assert [told[0], told[1] - told[0], told[2] - told[1]] == [200, 100, 200]
     assert {len(samples) for samples in toy.fragments[0]} == {75 * 320}
     assert all(
         len(candidate.codes) % 50 == 0
@@ -211,10 +217,15 @@ def test_look_ahead_is_heard_and_thrown_away(llasa: Llasa, counted: dict[str, in
     assert account.tokens > sum(len(candidate.codes) for candidate in account.candidates if candidate.finished)
 
 
-def test_mixed_opens_with_a_beam_and_closes_with_samples(llasa: Llasa) -> None:
+def test_mixed_opens_with_a_beam_and_closes_with_samples(llasa: Llasa, counted: dict[str, int]) -> None:
     toy = Toy(brightness)
     chosen, account = run(llasa, "mixed:2x2@1s+6", toy)
     assert len(toy.fragments) == 1
+    assert counted["prefills"] == 1
+    # Four rows of a second, and the ends of six.
+    rests = sum(len(c.codes) - 50 for c in account.candidates if len(c.codes) > 50)
+    assert counted["tokens"] == account.tokens == 4 * 50 + rests
+    assert account.rows == 4 + 4  # two of the six are the rows that were kept
     sound = [c for c in account.candidates if c.finished and c.condemned is None]
     assert chosen is max(sound, key=lambda candidate: brightness(candidate.samples))
     ended = [c for c in account.candidates if len(c.codes) > 50]
@@ -223,9 +234,101 @@ def test_mixed_opens_with_a_beam_and_closes_with_samples(llasa: Llasa) -> None:
     assert len({c.codes.tobytes() for c in ended}) == len(ended)
 
 
-def test_a_beam_needs_a_verifier_of_fragments(llasa: Llasa) -> None:
-    with pytest.raises(LlasaError, match="can judge fragments, which toy=1 cannot"):
-        run(llasa, "beam:2x2", Toy(brightness, process=False))
+def test_a_mixed_search_in_parts_says_nothing_twice(llasa: Llasa) -> None:
+    whole, parts = (run(llasa, "mixed:1x1@1s+8", Toy(brightness), rows=rows)[1].candidates for rows in (16, 3))
+    assert len({candidate.codes.tobytes() for candidate in parts}) == len(parts) == 8
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one.codes, other.codes)
+
+
+def failing_after(looks: int, measure: Callable[[np.ndarray], float] = brightness, name: str = "failing") -> Toy:
+    """A verifier that answers so many times."""
+
+    class Failing(Toy):
+        calls = 0
+
+        def score(self, *given: Any, **more: Any) -> np.ndarray:
+            self.calls += 1
+            if self.calls > looks:
+                raise RuntimeError("out of order")
+            return super().score(*given, **more)
+
+    return Failing(measure, name=name)
+
+
+def test_a_beam_whose_verifier_fails_goes_on_without_it(llasa: Llasa) -> None:
+    tools = tools_for(llasa, failing_after(1))
+    first, _ = search(tools, task_for(llasa), parse("beam:2x2"))
+    assert first is not None
+    assert first.sound
+    second, _ = search(tools, task_for(llasa, number=1), parse("beam:2x2"))
+    assert second is not None
+    assert second.sound
+    assert [c.number for c in tools.account.candidates if c.chunk == 1] == [0, 1, 2, 3]
+    assert tools.account.notes == [
+        "failing failed (out of order): the search goes on without it",
+        "no verifier is left that can judge fragments: the search goes on with best-of:4, not beam:2x2",
+    ]
+
+
+def test_scores_of_a_verifier_that_fails_in_a_later_batch_count_for_none(llasa: Llasa) -> None:
+    chosen, account = run(
+        llasa, "best-of:6", Toy(brightness), failing_after(1, lambda samples: 100 / len(samples)), rows=3
+    )
+    sound = [candidate for candidate in account.candidates if candidate.condemned is None]
+    assert {frozenset(c.scores) for c in sound} == {frozenset({"toy", "failing"}), frozenset({"toy"})}
+    assert chosen is max(sound, key=lambda candidate: candidate.scores["toy"])
+    assert all(candidate.key == (1, 0, candidate.scores["toy"]) for candidate in sound)
+
+
+def test_scores_of_a_verifier_that_fails_count_for_no_row_of_a_beam(
+    llasa: Llasa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ended before it failed does not stay ahead by its scores."""
+    sort = searching._sort
+
+    def first_ends(tools: Tools, task: Task, state: State, numbers: list[int]) -> Any:
+        state.rows[0].finished |= numbers == [0, 1]
+        return sort(tools, task, state, numbers)
+
+    class Restless(Toy):
+        def score(self, texts: Any, audios: Any, references: Any, ended: bool = True) -> np.ndarray:
+            return np.full(len(audios), float(not ended))
+
+    class Partial(Toy):
+        def score(self, texts: Any, audios: Any, references: Any, ended: bool = True) -> np.ndarray:
+            if not ended:
+                raise RuntimeError("out of order")
+            return np.full(len(audios), 100.0)
+
+    monkeypatch.setattr(searching, "_sort", first_ends)
+    chosen, account = run(llasa, "beam:1x2", Restless(brightness), Partial(brightness, name="partial"))
+    assert account.notes == ["partial failed (out of order): the search goes on without it"]
+    assert account.candidates[0].scores["partial"] == 100
+    assert chosen is not account.candidates[0]
+
+
+def test_a_silent_fragment_is_left_behind(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
+    listen = searching.listen
+
+    def hush(tools: Tools, running: list[Candidate], *rest: Any) -> None:
+        listen(tools, running, *rest)
+        for candidate in running:
+            if candidate.number == 0:
+                candidate.samples = np.zeros_like(candidate.samples)
+
+    monkeypatch.setattr(searching, "listen", hush)
+    chosen, account = run(llasa, "beam:2x2", Toy(lambda samples: -float(np.abs(samples).mean())), text=LONGER)
+    silent = account.candidates[0]
+    assert (silent.number, silent.condemned, len(silent.codes)) == (0, "silent", 100)
+    assert chosen.sound
+
+
+def test_where_every_fragment_is_condemned_the_best_go_on(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "judge_sound", lambda text, samples, pace, ended: None if ended else "silent")
+    chosen, account = run(llasa, "beam:2x2", Toy(brightness))
+    assert chosen.sound
+    assert not account.notes
 
 
 def test_a_beam_that_does_not_fit_is_refused(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,21 +343,23 @@ def test_a_failing_verifier_is_left_out_and_told(llasa: Llasa) -> None:
         raise ValueError("no more")
 
     for measure, words in ((fail, "no more"), (lambda samples: float("nan"), "not a number")):
-        chosen, account = run(llasa, "best-of:2", Toy(measure))
-        assert chosen.finished
-        assert len(account.notes) == 1
-        assert words in account.notes[0]
+        for strategy in ("best-of:2", "beam:2x2", "mixed:2x2@1s+2"):
+            chosen, account = run(llasa, strategy, Toy(measure))
+            assert chosen.finished
+            assert len(account.notes) == 1
+            assert words in account.notes[0]
 
 
 def test_where_all_are_condemned_the_likeliest_is_kept_with_a_note(
     llasa: Llasa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "judge_sound", lambda *sound: "silent")
+    monkeypatch.setattr(listening, "judge_sound", lambda *sound: "silent")
     chosen, account = run(llasa, "best-of:3", Toy(brightness))
     assert chosen.samples.any()
     assert account.notes == [f"none of 3 candidates is sound, kept the likeliest (silent): {TEXT!r}"]
     lengths = [abs(np.log((len(c.codes) + 1) / (task_for(llasa).piece.expected + 1))) for c in account.candidates]
     assert chosen is account.candidates[int(np.argmin(lengths))]
+    assert chosen.scores.keys() == {"toy"}
 
 
 def test_a_loop_is_dropped_while_it_runs(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,12 +389,54 @@ def test_ctrl_c_keeps_the_best_of_what_was_judged(llasa: Llasa) -> None:
         return brightness(samples)
 
     tools = tools_for(llasa, Toy(interrupting), rows=4)
-    chosen, interrupted = search(tools, task_for(llasa), Strategy(12))
+    chosen, interrupted = search(tools, task_for(llasa), parse("best-of:12"))
+    assert interrupted
+    first = [c for c in tools.account.candidates if c.scores]
+    assert [c.number for c in first] == [0, 1, 2, 3]
+    assert chosen is max(first, key=lambda candidate: candidate.scores["toy"])
+
+
+class Stop:
+    """Ctrl-C once so many tokens have been sampled, and as often after that as is said."""
+
+    def __init__(self, tokens: int, times: int = 1) -> None:
+        self.tokens, self.times = tokens, times
+
+    def __call__(self, count: int) -> None:
+        if count >= self.tokens and self.times:
+            self.times -= 1
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_beam_finishes_its_best_row(llasa: Llasa) -> None:
+    toy = Toy(brightness)
+    tools = tools_for(llasa, toy)
+    task = task_for(llasa, LONGER, on_tokens=Stop(8 * 50))
+    chosen, interrupted = search(tools, task, parse("beam:2x2"))
     assert interrupted
     assert chosen is not None
-    first = [c for c in tools.account.candidates if c.number < 4 and c.condemned is None]
-    if len(first) == 4:
-        assert chosen is max(first, key=lambda candidate: brightness(candidate.samples))
+    assert chosen.sound
+    (fragments,) = toy.fragments  # of the one look that there was
+    scores = [brightness(samples) for samples in fragments]
+    assert chosen.number == int(np.argmax(scores))
+    assert chosen.scores.keys() == {"toy"}
+    assert llasa.codec.decode(chosen.codes[:50]).shape == fragments[0].shape
+    # Eight stretches of a second, of which the chosen one has two, and its rest.
+    assert tools.account.tokens == 8 * 50 + len(chosen.codes) - 100
+
+
+def test_ctrl_c_in_the_second_half_of_a_mixed_search_finishes_a_row(llasa: Llasa) -> None:
+    tools = tools_for(llasa, Toy(brightness))
+    task = task_for(llasa, LONGER, on_tokens=Stop(4 * 50 + 50))
+    chosen, interrupted = search(tools, task, parse("mixed:2x2@1s+6"))
+    assert interrupted
+    assert chosen is not None
+    assert chosen.sound
+
+
+def test_a_second_ctrl_c_ends_it_all(llasa: Llasa) -> None:
+    task = task_for(llasa, LONGER, on_tokens=Stop(4 * 50, times=2))
+    assert search(tools_for(llasa, Toy(brightness)), task, parse("beam:2x2")) == (None, True)
 
 
 def test_time_that_is_up_leaves_one_look(llasa: Llasa) -> None:
@@ -301,3 +448,30 @@ def test_time_that_is_up_leaves_one_look(llasa: Llasa) -> None:
     chosen, account = run(llasa, "beam:2x2", toy, deadline=late)
     assert chosen.finished or chosen.condemned
     assert len(toy.fragments) == 1
+    toy = Toy(brightness)
+    chosen, account = run(llasa, "mixed:2x2@1s+16", toy, deadline=late)
+    assert len(toy.fragments) == 1
+    assert len([candidate for candidate in account.candidates if len(candidate.codes) > 50]) == 1
+
+
+def test_the_second_half_of_a_mixed_search_ends_with_the_time(llasa: Llasa) -> None:
+    """Time is up as soon as its first two samples are judged."""
+    start = time.perf_counter()
+    clock = {"now": 0.0}
+
+    def judged(samples: np.ndarray) -> float:
+        clock["now"] = 100.0 * (len(samples) > 16000)
+        return brightness(samples)
+
+    class Clock:
+        @staticmethod
+        def perf_counter() -> float:
+            return start + clock["now"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "time", Clock)
+        patch.setattr("llasa.search.task.time", Clock)
+        _, account = run(llasa, "mixed:2x2@1s+16", Toy(judged), deadline=start + 50)
+    ended = [candidate for candidate in account.candidates if len(candidate.codes) > 50]
+    assert len(ended) == searching.FIRST
+    assert account.rows == 4  # both were there before

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llasa.errors import LlasaError
-from llasa.search.strategy import MOST, USUAL, Strategy, choose, parse
+from llasa.search.strategy import USUAL, Strategy, choose, parse
 
 count = st.integers(1, 500)
 
@@ -51,11 +51,12 @@ def test_what_the_arguments_of_say_ask_for() -> None:
     assert choose(None, None, False, None) is None
     assert choose(3, None, True, 9.0) == Strategy(3)
     assert choose(None, "beam:2x2", False, 1.0) == Strategy(keep=2, width=2)
-    assert choose(None, None, False, 2.0) == Strategy(MOST)
+    assert choose(None, None, False, 2.0) == Strategy(USUAL)
     assert choose(None, None, True, None) == Strategy(USUAL)
     with pytest.raises(LlasaError, match="best of 0"):
         choose(0, None, False, None)
     with pytest.raises(LlasaError, match="two searches"):
         choose(4, "beam:2x2", False, None)
-    with pytest.raises(LlasaError, match="budget of 0 seconds"):
-        choose(None, None, False, 0.0)
+    for budget in (0.0, float("inf"), float("nan")):
+        with pytest.raises(LlasaError, match=f"budget of {budget:g} seconds is no time"):
+            choose(4, None, False, budget)

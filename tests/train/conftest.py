@@ -1,6 +1,8 @@
 """A recipe of the language model over a small corpus, for whoever runs it."""
 
+import os
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,10 @@ import pytest
 
 from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.lexicon import save_lexicon
+
+# Where the `datasets` library keeps what it maps; it reads this when it is imported.
+CACHE = tempfile.TemporaryDirectory()
+os.environ["HF_DATASETS_CACHE"] = CACHE.name
 
 LEXICON = {"the": "ðə", "cat": "KæT", "sat": "SæT"}
 NAMES = {"ð": "dh", "ə": "ax", "K": "k", "æ": "ae", "T": "t", "S": "s"}

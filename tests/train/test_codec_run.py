@@ -183,7 +183,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
     torch.save(saved, out / loop.CHECKPOINT)
     before = (out / loop.CHECKPOINT).read_bytes()
     error = run(arguments(recipe, out, "codec"), capsys)
-    assert error.endswith("is nan at step 3; the last good checkpoint is kept")
+    assert error.endswith("is nan at step 3; the last good checkpoint is kept: " + loop.LOWER)
     assert (out / loop.CHECKPOINT).read_bytes() == before
 
 
@@ -224,6 +224,28 @@ def test_a_checkpoint_of_another_recipe_says_so(
     for changes in ({"levels": [4, 3, 3]}, {"start": str(whole / "model")}):
         error = run(arguments(recipe | changes | {"steps": 20}, tmp_path / "codec", "codec"), capsys)
         assert "has the checkpoint of another recipe" in error
+
+
+def test_what_the_crops_follow_from_must_stay_and_rates_may_change(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "codec"
+    out.mkdir()
+    (out / loop.CHECKPOINT).write_bytes((whole / loop.CHECKPOINT).read_bytes())
+    for changes in ({"seed": 3}, {"shapes": [[20, 4]]}, {"corpus": recipe["corpus"] * 2}):
+        error = run(arguments(recipe | changes | {"steps": 20}, out, "codec"), capsys)
+        assert f"codec was begun with `{next(iter(changes))}: " in error
+    train(Settings(**(recipe | {"steps": STEPS + 1, "lr": 1e-5, "judges_lr": 0.5}), out=str(out)))
+    states = torch.load(out / loop.CHECKPOINT, weights_only=False)["optimisers"]
+    assert {group["peak"] for state in states for group in state["param_groups"]} == {1e-5, 5e-6}
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_loaded(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = run(arguments(recipe | {"shapes": [[300, 10**7]]}, tmp_path / "codec", "codec"), capsys)
+    assert "batches of `[300, 10000000]` need about" in error
+    assert not (tmp_path / "codec").exists()
 
 
 def test_probes_of_another_encoder_say_so(

@@ -19,6 +19,7 @@ from llasa.train.chat import conversation, open_chat
 from llasa.train.lm import Settings, Trainer
 from llasa.train.lm_data import Corpus, Reader, pack, packs, sample_indices, samples
 from llasa.train.lm_run import backward
+from llasa.train.lm_validation import validate
 from llasa.train.processes import make_accelerator
 from llasa.vocabulary import read_vocabulary
 
@@ -145,10 +146,43 @@ def test_a_source_that_cannot_be_read_says_so(lines: str, word: str, tmp_path: P
         open_chat(str(tmp_path / "chat.jsonl"))
 
 
-def test_conversations_that_teach_nothing_say_so(tmp_path: Path) -> None:
-    with pytest.raises(LlasaError, match="assistant"):
-        conversation(TALK[:1], TOKENIZER)
-    with pytest.raises(LlasaError, match="role"):
-        conversation([{"role": "user", "content": None}], TOKENIZER)
+@pytest.mark.parametrize(
+    ("talk", "word"),
+    [
+        (TALK[:1], "a conversation without an assistant's turn"),
+        ([{"role": "user", "content": None}, TALK[1]], "a message without `role` and `content`"),
+        (None, "its `messages` are no list"),
+    ],
+)
+def test_a_conversation_that_teaches_nothing_is_named_at_the_start(talk: Any, word: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "chat.jsonl", [TALK, TALK, talk, TALK])
+    with pytest.raises(LlasaError, match=rf"chat.jsonl, row 3: {word}"):
+        open_chat(str(path))
+
+
+def test_no_such_source_says_so(tmp_path: Path) -> None:
     with pytest.raises(LlasaError, match="cannot read the conversations"):
         open_chat(str(tmp_path / "nowhere"))
+
+
+def test_every_fiftieth_conversation_is_held_out(tmp_path: Path) -> None:
+    talks = [[TALK[0], {"role": "assistant", "content": str(i)}] for i in range(120)]
+    chat = {str(jsonl(tmp_path / "chat.jsonl", talks)): 1}
+    said = {
+        split: [row["chat"][1]["content"] for row in Corpus({}, split=split, chat=chat).rows]
+        for split in ("train", "val")
+    }
+    assert said["val"] == ["49", "99"]
+    assert said["train"] == [str(i) for i in range(120) if i not in (49, 99)]
+
+
+def test_validation_tells_the_loss_of_text_from_that_of_speech(mixed: Corpus, tmp_path: Path) -> None:
+    reader = Reader(VOCABULARY, None, 50.0)
+    chosen = [next(samples(mixed, reader, 0, 400, 0.0, [i])) for i in range(11)]
+    spoken, written = ([s for s in chosen if (s.chat is None) is kind] for kind in (True, False))
+    trainer = Trainer(make_lm(len(TOKENIZER), max_position_embeddings=2048), Settings({}, "", "", "")).eval()
+    rows = [pack(some, sum(len(s.ids) for s in some), 50.0, pad=0) for some in (chosen, spoken, written)]
+    both, speech, text = (validate(trainer, [row], tmp_path, 1) for row in rows)
+    assert both["loss"] == pytest.approx(speech["loss"], abs=1e-5)
+    assert both["text"] == pytest.approx(text["text"], abs=1e-5)
+    assert "text" not in speech

@@ -1,5 +1,6 @@
 """Steps in parts, folders with one owner, and what happens when the disk or the numbers run out."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from models import make_codec_folder
 from packed import union
 
 from llasa.cli import main
+from llasa.data.origin import JOB, codes_of
 from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon
@@ -39,7 +42,7 @@ def two_packs(recipe: dict[str, Any], **changes: Any) -> tuple[Settings, Trainer
     model, vocabulary = make_model(settings)
     lexicon, corpus = load_lexicon(Path(recipe["lexicon"])), Corpus({Path(folder): 1 for folder in settings.corpus})
     reader, pad = Reader(vocabulary, lexicon, 50.0, settings.spell), vocabulary.tokenizer.pad_token_id
-    stream = packs(samples(corpus, reader, 0, 200, settings.joined, sample_indices([], 0, 1)), 256, 50.0, pad)
+    stream = packs(samples(corpus, reader, 1, 200, settings.joined, sample_indices([], 0, 1)), 256, 50.0, pad)
     return settings, Trainer(model, settings).train(), [next(stream), next(stream)]
 
 
@@ -92,12 +95,12 @@ def test_a_run_as_the_papers_keeps_no_average_and_goes_on(recipe: dict[str, Any]
     assert '"text": ' in logs[0]
 
 
-def chat(folder: Path) -> Path:
+def chat(folder: Path, count: int = 4) -> Path:
     talk = (
         '{{"messages": [{{"role": "user", "content": "the cat {0}"}}, {{"role": "assistant", "content": "sat {0}"}}]}}'
     )
     path = folder / "chat.jsonl"
-    path.write_text("\n".join(talk.format("the " * i) for i in range(4)))
+    path.write_text("\n".join(talk.format("the " * (i % 4)) for i in range(count)))
     return path
 
 
@@ -178,8 +181,97 @@ def test_a_loss_that_is_no_number_stops_the_run(
     with pytest.raises(SystemExit) as ended:
         main(["train", "lm", str(path), "--threads", "1"])
     assert ended.value.code == 1
-    assert capsys.readouterr().err.splitlines()[-1].endswith("is nan at step 4; the last good checkpoint is kept")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("is nan at step 4; the last good checkpoint is kept: " + loop.LOWER)
+    )
     assert (out / loop.CHECKPOINT).read_bytes() == before
+
+
+def test_a_recipes_new_rates_are_taken_on_the_way(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "lm"
+    train(Settings(**(recipe | {"steps": 3, "lr": 1e-3, "muon_lr": 1e-3}), out=str(out)))
+    train(Settings(**(recipe | {"steps": 4, "lr": 1e-4, "muon_lr": 2e-4, "decay": 0.5}), out=str(out)))
+    states = torch.load(out / loop.CHECKPOINT, weights_only=False)["optimisers"]
+    groups = [group for state in states for group in state["param_groups"]]
+    assert [group["peak"] for group in groups] == [1e-4, 1e-4, 2e-4]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0, 0.5]
+
+
+def test_what_must_stay_is_told_in_a_line(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "lm"
+    train(Settings(**(recipe | {"steps": 2}), out=str(out)))
+    before = (out / loop.CHECKPOINT).read_bytes()
+    changes: dict[str, Any] = {
+        "corpus": {next(iter(recipe["corpus"])): 2}, "seed": 1, "tokens": 300, "joined": 0.1, "muon_lr": 0,
+        "model": recipe["model"] | {"hidden_size": 48}, "factored": False,
+    }  # fmt: skip
+    for key, value in changes.items():
+        with pytest.raises(LlasaError, match=rf"lm was begun with `{key}: .*`, which must stay until its end"):
+            train(Settings(**(recipe | {key: value}), out=str(out)))
+    assert (out / loop.CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_in_parts_keeps_to_the_same(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = recipe | {"shard": True, "factored": False, "muon_lr": 0, "pointing_heads": []}
+    train(Settings(**(plain | {"steps": 2, "lr": 1e-3}), out=str(tmp_path)))
+    with pytest.raises(LlasaError, match="was begun with `seed: 0`, which must stay"):
+        train(Settings(**(plain | {"seed": 1}), out=str(tmp_path)))
+    made, optimisers = [], loop.optimisers
+    monkeypatch.setattr(loop, "optimisers", lambda *a, **k: made.append(optimisers(*a, **k)) or made[-1])
+    train(Settings(**(plain | {"steps": 3, "lr": 1e-4}), out=str(tmp_path)))
+    assert {group["peak"] for one in made[-1] for group in one.param_groups} == {1e-4}
+
+
+def test_validation_says_what_is_kept_of_text(recipe: dict[str, Any], tmp_path: Path) -> None:
+    wanted = recipe | {"steps": 2, "chat": {str(chat(tmp_path, 60)): 1}}
+    train(Settings(**wanted, out=str(tmp_path / "lm")))
+    validated = json.loads((tmp_path / "lm/log.jsonl").read_text().splitlines()[-1])
+    assert validated.keys() == {"step", "loss", "text", "pointing_right"}
+    assert validated["text"] > 0
+
+
+def test_a_model_of_another_size_is_told_in_a_line(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """What no setting tells; a pretrained folder that was replaced, for instance."""
+    train(Settings(**(recipe | {"steps": 2}), out=str(tmp_path)))
+    saved = torch.load(tmp_path / loop.CHECKPOINT, weights_only=False)
+    saved["model"]["model.model.norm.weight"] = torch.ones(5)
+    torch.save(saved, tmp_path / loop.CHECKPOINT)
+    with pytest.raises(LlasaError, match="has the checkpoint of another recipe"):
+        train(Settings(**recipe, out=str(tmp_path)))
+
+
+def test_an_average_asked_for_later_begins_with_the_weights(recipe: dict[str, Any], tmp_path: Path) -> None:
+    train(Settings(**(recipe | {"steps": 2, "ema": 0}), out=str(tmp_path)))
+    trained = torch.load(tmp_path / loop.CHECKPOINT, weights_only=False)["model"]
+    train(Settings(**(recipe | {"steps": 2, "ema": 0.9}), out=str(tmp_path)))
+    train(Settings(**(recipe | {"steps": 3, "ema": 0.9, "lr": 1e-9, "muon_lr": 1e-9}), out=str(tmp_path)))
+    average = torch.load(tmp_path / loop.CHECKPOINT, weights_only=False)["average"]
+    assert all(torch.allclose(weight, trained[name], atol=1e-4) for name, weight in average.items())
+
+
+def test_codes_of_another_codec_are_refused_at_the_start(
+    recipe: dict[str, Any], tmp_path: Path, codec_folder: Path
+) -> None:
+    other = make_codec_folder(tmp_path / "other", seed=1)
+    corpus = Path(next(iter(recipe["corpus"])))
+    (corpus / JOB).write_text(json.dumps({"codes": codes_of(codec_folder)}))
+    try:
+        with pytest.raises(LlasaError, match="holds codes of another codec"):
+            train(Settings(**(recipe | {"codec": str(other)}), out=str(tmp_path / "lm")))
+    finally:
+        (corpus / JOB).unlink()
+
+
+def test_a_disk_that_is_still_full_is_told_again(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """The same command before there is room: the log's rows cannot be put right."""
+    train(Settings(**(recipe | {"steps": 2}), out=str(tmp_path)))
+    (tmp_path / ".log.jsonl.tmp").symlink_to("/dev/full")
+    with pytest.raises(LlasaError, match="No space left on device; the last good checkpoint is kept: make room"):
+        train(Settings(**recipe, out=str(tmp_path)))
 
 
 def test_a_corpus_that_all_lies_in_one_kind_of_row_packs_full(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llasa.cli import main
 from llasa.errors import LlasaError
-from llasa.train import loop
+from llasa.train import loop, plan
 from llasa.train.lm import Settings, Trainer, make_model
 from llasa.train.lm_data import Pack
 from llasa.train.lm_run import train
@@ -240,3 +240,24 @@ def test_the_command_prints_the_plan_and_trains_nothing(
     assert "1,370,048,512" in lines[0]
     assert not (tmp_path / "lm").exists()
     assert not list(itertools.chain(tmp_path.glob("runs")))
+
+
+def test_a_plan_under_torchrun_shares_the_machine(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "room", lambda device, processes=1: 12 * plan.GB // processes)
+    assert " a process of 12 GB" in plan.report(settings(recipe, rows=4))
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    told = plan.report(settings(recipe, rows=16))
+    assert " a process of 3 GB" in told
+    assert "2 a process" in told
+
+
+def test_a_model_that_the_machine_cannot_load_for_every_gpu_is_refused(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = {"cuda": 80 * plan.GB, "cpu": 8 * plan.GB}
+    monkeypatch.setattr(plan, "room", lambda device, processes=1: free[device.type] // processes)
+    wanted = settings(recipe, model=BIG | {"hidden_size": 2048, "num_hidden_layers": 24})
+    plan.require_memory(wanted, torch.device("cuda"), 1)
+    with pytest.raises(LlasaError, match=r"each of 8 processes loads the whole model first, [\d.]+ GB, .* are 1 GB"):
+        plan.require_memory(wanted, torch.device("cuda"), 8)

@@ -85,6 +85,7 @@ def test_weights_and_thresholds_have_one_canonical_form() -> None:
         ("content/2/speaker/4/naturalness", "cannot judge more"),
         ([], "there is no verifier"),
         ([3], "3 is no verifier"),
+        (3, "3 is no verifier: pass its name, a function, or a verifiers.Verifier"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(written: Any, message: str) -> None:
@@ -93,9 +94,67 @@ def test_what_cannot_be_read_is_one_line(written: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ("whisper:/models/2024/whisper", [["whisper:/models/2024/whisper"]]),
+        ("whisper:./a,b/2024/w=1/4/speaker,sanity", [["whisper:./a,b/2024/w"], ["speaker", "sanity"]]),
+        ("content,whisper:faster:~/7/w, speaker=2", [["content", "whisper:faster:~/7/w", "speaker"]]),
+        ("emotion:happy:/m/7/e>=0.5,wavlm:/m/8/w", [["emotion:happy:/m/7/e", "wavlm:/m/8/w"]]),
+        ("whisper:openai/whisper-small/4/speaker", [["whisper:openai/whisper-small"], ["speaker"]]),
+    ],
+)
+def test_a_path_is_neither_a_cascade_nor_a_list(written: str, names: list[list[str]]) -> None:
+    stages = parse(written)
+    assert [[term.name for term in stage.terms] for stage in stages] == names
+    assert parse(format_stages(stages)) == stages
+
+
+def test_a_beam_needs_a_verifier_of_fragments() -> None:
+    for fine in ("whisper,speaker=0.1", "whisper/4/content", ["naturalness", toy("mine", 1, process=True)]):
+        assert parse(fine, beam=True)
+    for unfit in ("whisper=1,naturalness=1", lambda *given: [0.0], toy("mine", 1)):
+        with pytest.raises(LlasaError, match=r"a beam needs a verifier that can judge fragments, which .* cannot"):
+            parse(unfit, beam=True)
+
+
+def test_an_object_of_the_protocol_is_a_verifier() -> None:
+    mine = toy("mine", 0, 2, 1, 0, process=True)
+    judge = make_judge(["sanity=0", mine])
+    assert judge.written == "sanity=0,mine=1"
+    assert ranks(verdicts(judge))[0] == 1
+    assert judge.process is not None
+    assert make_judge(mine).verifiers == {"mine": mine}
+
+
+def test_what_cannot_judge_a_text_is_asked_again_at_the_next() -> None:
+    class English(Toy):
+        def score(self, texts: Sequence[str], *rest: Any, **more: Any) -> np.ndarray:
+            if "你" in texts[0]:
+                raise LlasaError("it knows English alone")
+            return super().score(texts, *rest, **more)
+
+    judge = judge_of("content,speaker", English("content", {0: 1, 1: 0}), toy("speaker", 0.5, 0.6))
+    sounds = [np.zeros(i, np.float32) for i in range(2)]
+    for text, best in (("hello", 0), ("你好", 1), ("你们好", 1), ("hello", 0)):
+        assert ranks(judge.judge([text] * 2, sounds, [None] * 2))[0] == best
+    assert judge.notes == ["content cannot judge this (it knows English alone): the search goes on without it"]
+
+
+def test_scores_of_what_has_failed_count_no_more() -> None:
+    judge = judge_of("content,speaker>=0.5/4/naturalness", toy("content", 1), toy("speaker", 1), toy("naturalness", 1))
+    scores = {"content": 0.2, "speaker": 0.7, "naturalness": 3.0}
+    assert judge.key(scores, 2) == (2, 1, 3.0)
+    assert judge.key(scores, 1) == (1, 1, pytest.approx(0.9))
+    del judge.verifiers["speaker"]
+    assert judge.key(scores, 2) == (2, 0, 3.0)
+    del judge.verifiers["naturalness"]
+    assert judge.key(scores, 2) == (1, 0, 0.2)
+
+
 def test_a_sum_is_weighted() -> None:
     found = verdicts(judge_of("content=1,speaker=0.5", toy("content", 0, 1, 0.5, 1), toy("speaker", 1, 0, 1, 0.2)))
-    assert [verdict.total for verdict in found] == [0.5, 1, 1, 1.1]
+    assert [verdict.key[-1] for verdict in found] == [0.5, 1, 1, 1.1]
     assert found[2].scores == {"content": 0.5, "speaker": 1}
     assert ranks(found)[0] == 3
 
@@ -114,7 +173,7 @@ def test_a_cascade_shows_the_best_to_the_next_stage_only() -> None:
     assert second.asked == [[0, 2]]
     assert ranks(found) == [2, 0, 3, 1]
     assert found[1].scores == {"content": 0.1}
-    assert found[2] == Verdict({"content": 0.8, "speaker": 0.3}, 0.3, (2, 0, 0.3))
+    assert found[2] == Verdict({"content": 0.8, "speaker": 0.3}, 2, (2, 0, 0.3))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +198,7 @@ def test_a_verifier_that_fails_is_left_out_from_then_on(answer: Any, problem: st
     judge.verifiers["sanity"] = toy("sanity", 0, 0.5, 1, 0)
     for _ in range(2):
         found = verdicts(judge)
-        assert [verdict.total for verdict in found] == [0, 0.5, 1, 0]
+        assert [verdict.key[-1] for verdict in found] == [0, 0.5, 1, 0]
         assert ranks(found)[0] == 2
     assert asked == [4]
     (note,) = judge.notes

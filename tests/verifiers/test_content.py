@@ -128,6 +128,13 @@ def test_nothing_to_hear_or_to_say_scores_zero(verifier: content.CtcContent, spo
     assert verifier.score([], [], []).shape == (0,)
 
 
+def test_a_text_in_other_letters_cannot_be_judged(verifier: content.CtcContent, spoken: Any) -> None:
+    for text in ("今天 天气 很好", "Сегодня хорошая погода"):
+        with pytest.raises(LlasaError, match="does not know the letters of some of the text"):
+            verifier.score([text], spoken.rms[:1], [None])
+    assert verifier.score(["Die Straße ist naß, übrigens."], spoken.rms[:1], [None]).shape == (1,)
+
+
 def test_it_spells_about_what_the_teacher_says(verifier: content.CtcContent, spoken: Any) -> None:
     errors, letters = letter_errors(spoken.texts[2], verifier.transcribe(spoken.rms[2]))
     assert errors < 0.4 * letters

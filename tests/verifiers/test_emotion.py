@@ -5,6 +5,7 @@ funasr is an extra of its own: without it these tests are skipped, but for the m
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,12 @@ def test_it_is_what_the_model_says(folder: Path, sounds: list[np.ndarray]):
     assert np.ptp(scores) > 1e-3
     np.testing.assert_array_equal(named.score([""] * 4, sounds, [None] * 4), scores)
     assert [named.score([""], [sound], [None])[0] for sound in sounds] == list(scores)
+
+
+def test_a_folder_of_letters_alone_is_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(folder, folder / "mymodel")
+    monkeypatch.chdir(folder)
+    assert load("mymodel").name == "emotion:mymodel"
 
 
 def test_the_process_is_left_as_it_was(folder: Path, capfd: pytest.CaptureFixture[str]):

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from llasa.errors import LlasaError
-from llasa.verifiers import known, load_verifier, speaker
+from llasa.verifiers import NAMES, PROCESS, known, load_verifier, speaker
+from llasa.verifiers.emotion import Emotion
+from llasa.verifiers.likeness import Likeness
+from llasa.verifiers.utmos import Utmos
+from llasa.verifiers.whisper import Whisper
 
 OFFLINE = ("content", "pocketsphinx", "speaker", "naturalness", "sanity")
 EMPTY = np.zeros(0, np.float32)
@@ -18,6 +22,28 @@ def test_pocketsphinx_tells_the_right_text_from_a_wrong_one(spoken: Any) -> None
     scores = verifier.score(texts, [spoken.rms[0], spoken.rms[0], EMPTY, EMPTY, spoken.rms[0]], [None] * 5)
     assert scores[0] > 0.5 > scores[1] + 0.2
     assert list(scores[2:]) == [0, 1, 0]
+
+
+def test_pocketsphinx_says_what_it_cannot_read(spoken: Any) -> None:
+    verifier = load_verifier("pocketsphinx")
+    for text in ("Das ist ein schöner Tag, um im Park spazieren zu gehen.", "今天天气很好"):
+        with pytest.raises(LlasaError, match="it knows English, and too few words of some of the text"):
+            verifier.score([text], spoken.rms[:1], [None])
+    assert verifier.score(["Xanthippe didn't shout at 22 men."], spoken.rms[:1], [None]).shape == (1,)
+
+
+def test_a_speaker_needs_a_reference(spoken: Any) -> None:
+    with pytest.raises(LlasaError, match="speaker needs a reference"):
+        load_verifier("speaker").score([""], spoken.rms[:1], [None])
+
+
+def test_what_is_known_of_verifiers_before_they_are_loaded_is_so() -> None:
+    for name in OFFLINE:
+        assert load_verifier(name).process == (name in PROCESS)
+    kinds = {"whisper": Whisper, "wavlm": Likeness, "ecapa": Likeness, "emotion": Emotion, "utmos": Utmos}
+    assert set(kinds) | set(OFFLINE) == set(NAMES)
+    for name, kind in kinds.items():
+        assert kind.process == (name in PROCESS)
 
 
 def test_a_speaker_is_nearer_to_itself_and_so_is_a_fragment(spoken: Any) -> None:

@@ -79,7 +79,7 @@ def say(
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="SECONDS", help="Search for so long: [bold]10s[/].", rich_help_panel=SEARCH)
+        str | None, typer.Option(metavar="SECONDS", help="Search no longer than [bold]10s[/].", rich_help_panel=SEARCH)
     ] = None,
     keep_candidates: Annotated[
         Path | None,
@@ -117,7 +117,8 @@ def say(
         raise LlasaError("--format pcm is for standard output: add -o -")
     _check_voice(voice, voice_text, model)
     seconds = None if budget is None else _seconds(budget)
-    _check_search(best_of, search, verify, seconds, keep_candidates, stream)
+    greedy = temperature == 0 or top_k == 1
+    _check_search(best_of, search, verify, seconds, greedy, keep_candidates, target, stream)
     with waiting(f"loading {model}"):
         from llasa.speaking import draw_seed
         from llasa.tts import Llasa
@@ -160,7 +161,8 @@ def _say(
         if candidates:
             from llasa.search.page import save_candidates
 
-            save_candidates(speech.search, candidates, llasa.rate)
+            with waiting("keeping the candidates"):
+                save_candidates(speech.search, candidates, llasa.codec)
             tell(f"{candidates / 'index.html'}: all {len(speech.search.candidates)} candidates, to listen to")
     if cut := speech.finished.count(False):
         tell(f"note: {cut} of {len(speech.finished)} chunks came to no end and were cut off: try another --seed")
@@ -203,12 +205,19 @@ def _seconds(budget: str) -> float:
 
 
 def _check_search(
-    best_of: int | None, search: str | None, verify: str | None, budget: float | None, keep: Path | None, stream: bool
+    best_of: int | None,
+    search: str | None,
+    verify: str | None,
+    budget: float | None,
+    greedy: bool,
+    keep: Path | None,
+    target: Path,
+    stream: bool,
 ) -> None:
     """Finds what is wrong with a search before the model is loaded."""
     from llasa.search.strategy import choose
 
-    strategy = choose(best_of, search, verify is not None, budget)
+    strategy = choose(best_of, search, verify is not None, budget, greedy)
     if stream and strategy:
         raise LlasaError("what is streamed is heard before it can be judged: search without --stream")
     if keep is not None:
@@ -217,10 +226,12 @@ def _check_search(
         if strategy is None:
             raise LlasaError("--keep-candidates keeps what a search tried: add --best-of, --search or --budget")
         check_folder(keep)
+        if target != STDOUT and target.resolve().is_relative_to(keep.resolve()):
+            raise LlasaError(f"{target} is in {keep}, which is the candidates' alone: name another place for it")
     if verify is not None:
         from llasa.verifiers.combine import parse
 
-        parse(verify)
+        parse(verify, beam=strategy is not None and strategy.keep > 0)
 
 
 def _interrupted(what: str) -> NoReturn:

@@ -51,7 +51,7 @@ def inference(
 
     wanted = _listed(judges) if judges is not None else None
     settings = make_settings(model, verify, _listed(strategies), most, wanted, seed)
-    speakers: list[str | None] = [*_voices(voices)] or [None]
+    speakers: list[str | None] = [*_voices(voices, model)] or [None]
     jobs = [Job(number, text, speakers[number % len(speakers)]) for number, text in enumerate(texts)]
     done = 0
     try:
@@ -132,11 +132,19 @@ def _sentences(path: Path) -> list[str]:
     return fit
 
 
-def _voices(written: str | None) -> list[str]:
+def _voices(written: str | None, model: str) -> list[str]:
+    """The voices that sentences are said in, all of which are there."""
+    from llasa.loading import find_model
+    from llasa.voice import list_voices, suggest
+
     if written is None:
         return []
     path = Path(written)
     found = _lines(path) if path.is_file() and path.suffix != ".safetensors" else _listed(written)
     if not found:
         raise LlasaError(f"{written or '--voices'} names no voice: pass names or voice files")
+    known = list_voices(find_model(model))
+    for name in found:
+        if name not in known and not (Path(name).suffix == ".safetensors" and Path(name).is_file()):
+            raise LlasaError(suggest(name, known))
     return found

@@ -1,8 +1,10 @@
 """`llasa data`: from texts and recordings to a corpus of codes, and from and to upstream's files."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,9 +65,12 @@ def recordings(
 ) -> None:
     """Add real recordings to a corpus; every twelfth is held out for validation.
 
+    What cannot be read is left out, and said.
+
     Example: llasa data recordings LJSpeech-1.1 runs/corpus
     """
     from llasa.data.real import ljspeech, make_shards, plain
+    from llasa.data.report import Report
 
     if not folder.is_dir():
         raise LlasaError(f"no folder {folder}")
@@ -74,9 +79,12 @@ def recordings(
     if not items:
         raise LlasaError(f"no recordings in {folder}: WAV, FLAC, OGG, MP3 or AIFF files are looked for")
     parts = {"val-real": items[::12], "real": [item for i, item in enumerate(items) if i % 12]}
+    report = Report()
     for part, chosen in parts.items():
-        for count, seconds in make_shards(chosen, out / part, name or folder.name, "reader" if read else None):
+        for count, seconds in make_shards(chosen, out / part, name or folder.name, report, "reader" if read else None):
             typer.echo(f"{part}: {count} recordings, {seconds / 60:.1f} minutes", err=True)
+    if report.dropped:
+        typer.echo(report.table(), err=True)
 
 
 @app.command()
@@ -198,6 +206,8 @@ def import_(
     Example: llasa data import ljspeech_bin runs/codes --model HKUSTAudio/Llasa-1B
     """
     from llasa.data import upstream
+    from llasa.locks import claimed
+    from llasa.writing import whole
 
     if not source.is_dir():
         raise LlasaError(f"no folder {source}")
@@ -212,14 +222,21 @@ def import_(
         parts = {split: upstream.read_code_files(some, vocabulary, rate, speaker) for split, some in chosen.items()}
         if silent:
             typer.echo(f"left out for want of a transcript: {silent}", err=True)
-    for split in parts:
-        if any((out / split).glob("*.parquet")):
-            raise LlasaError(f"{out / split} has shards already: choose another folder, or delete them")
-    for split, rows in parts.items():
-        count = hours = 0.0
-        for utterances, seconds in upstream.write_shards(rows, out / split, source.resolve().name):
-            count, hours = count + utterances, hours + seconds / 3600
-        typer.echo(f"{split}: {count:.0f} utterances, {hours:.2f} hours", err=True)
+    # All of it or nothing: which shards a killed run had left to make, nobody could tell later.
+    with claimed(out), ExitStack() as finished:
+        for left in out.glob(".*.tmp"):  # by a run that was killed
+            shutil.rmtree(left)
+        for split in parts:
+            if any((out / split).glob("*.parquet")):
+                raise LlasaError(f"{out / split} has shards already: choose another folder, or delete them")
+        for split, rows in parts.items():
+            count = hours = 0.0
+            if first := list(islice(rows, 1)):
+                made = finished.enter_context(whole(out / split))
+                made.mkdir()
+                for utterances, seconds in upstream.write_shards(chain(first, rows), made, source.resolve().name):
+                    count, hours = count + utterances, hours + seconds / 3600
+            typer.echo(f"{split}: {count:.0f} utterances, {hours:.2f} hours", err=True)
 
 
 @app.command()

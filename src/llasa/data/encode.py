@@ -27,7 +27,8 @@ from llasa.codec import Codec
 from llasa.codec.convert import find
 from llasa.data.filters import Limits, refuse
 from llasa.data.layouts import Item
-from llasa.data.report import Report, Tally, read_report, write_json
+from llasa.data.origin import JOB, codes_of
+from llasa.data.report import Report, Tally, read_account, read_report, write_json
 from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.data.sources import Source, Task
 from llasa.errors import LlasaError
@@ -219,18 +220,19 @@ def _check_job(source: Source, job: Job) -> None:
     Raises:
         LlasaError: they differ, or the folder holds shards that no job made.
     """
-    path = job.out / "job.json"
+    path = job.out / JOB
     codec = find(job.model)
     wanted = {
         "source": {"layout": source.layout, "digest": source.digest, "shards": len(source.tasks)},
+        "shard": source.shard,
         "codec": fingerprint(codec) if codec.is_dir() else f"{codec.name}, {codec.stat().st_size} bytes",
         "filters": asdict(job.limits),
     }
     if path.exists():
         try:
             begun = json.loads(path.read_text(encoding="utf-8"))
-            differs = [name for name in wanted if begun[name] != wanted[name]]
-        except (ValueError, KeyError, TypeError) as error:
+            differs = [name for name in wanted if begun.get(name) != wanted[name]]
+        except (ValueError, AttributeError) as error:
             raise LlasaError(f"{path} is damaged: choose another folder, or delete this one") from error
         if differs:
             changed = " and ".join(differs)
@@ -238,16 +240,20 @@ def _check_job(source: Source, job: Job) -> None:
         return
     if next(job.out.glob("*.parquet"), None):
         raise LlasaError(f"{job.out} has shards of another origin: choose another folder")
-    write_json(path, wanted)
+    write_json(path, wanted | {"codes": codes_of(codec)})
 
 
 def _finished(shard: Path, warn: Callable[[str], None]) -> bool:
-    """Whether a shard is there and whole. A machine that lost power may have left one that is not: it is removed."""
+    """Whether a shard is there and whole. A machine that lost power may have left one that is not: it is removed.
+
+    Raises:
+        LlasaError: the system cannot read it now, which says nothing of what is in it.
+    """
     if not shard.exists():
         return False
     try:
-        read_report([shard])
-    except LlasaError:
+        read_account(shard)
+    except ValueError:
         shard.unlink()
         warn(f"{shard} was cut off by a crash: it is made again")
         return False

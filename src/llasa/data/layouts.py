@@ -63,7 +63,7 @@ def facts(row: dict[str, Any]) -> tuple[str, str, str]:
 def folder(source: Path) -> list[Item]:
     """Every audio file below a folder; its text is the .txt file beside it, its speaker the folder it lies in."""
     items = []
-    for path in _audio_files(source):
+    for path in audio_files(source):
         place = path.relative_to(source)
         text, speaker = _sidecar(path.with_suffix(".txt")), place.parent.as_posix().removeprefix(".")
         items.append(Item(place.with_suffix("").as_posix(), path, place.as_posix(), text, speaker))
@@ -90,7 +90,8 @@ def ljspeech(source: Path) -> list[Item]:
         places = [wav, source / name, *(source / f"{name}{suffix}" for suffix in SUFFIXES)]
         path = next((place for place in places if place.is_file()), wav)
         text = " ".join(texts[-1].split())
-        items.append(Item(name, path, path.relative_to(source).as_posix(), text, source.resolve().name, "en"))
+        place = path.relative_to(source) if path.is_relative_to(source) else path  # a table may name files elsewhere
+        items.append(Item(name, path, place.as_posix(), text, source.resolve().name, "en"))
     return items
 
 
@@ -108,7 +109,7 @@ def librispeech(source: Path) -> list[Item]:
 def libritts(source: Path) -> list[Item]:
     """`SPEAKER/CHAPTER/SPEAKER_CHAPTER_N_N.wav`, its text in `.normalized.txt` beside it."""
     items = []
-    for path in _audio_files(source):
+    for path in audio_files(source):
         text = _sidecar(path.with_suffix(".normalized.txt"))
         place = path.relative_to(source).as_posix()
         items.append(Item(path.stem, path, place, text, path.stem.split("_")[0], "en"))
@@ -124,14 +125,11 @@ def commonvoice(source: Path) -> list[Item]:
     table = source / "validated.tsv" if source.is_dir() else source
     if not table.is_file():
         raise LlasaError(f"{source} has no validated.tsv: name the table to use, such as {source / 'train.tsv'}")
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if not {"path", "sentence"} <= set(rows.fieldnames or ()):
-            raise LlasaError(f"{table} has not the columns of Common Voice, path and sentence")
-        found = [dict(row) for row in rows]
     clips = table.parent / "clips"
     items = []
-    for row in found:
+    for _, row in _table(table, delimiter="\t", quoting=csv.QUOTE_NONE):
+        if not {"path", "sentence"} <= row.keys():
+            raise LlasaError(f"{table} has not the columns of Common Voice, path and sentence")
         name = row["path"] or ""
         path = clips / (name if Path(name).suffix else f"{name}.mp3")
         items.append(Item(path.stem, path, f"clips/{path.name}", *facts(row)))
@@ -165,12 +163,7 @@ def manifest(source: Path) -> list[Item]:
 
 def _rows(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if source.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(_text(source), newline=""))
-        try:
-            for row in reader:
-                yield reader.line_num, {str(name).strip(): value for name, value in row.items()}
-        except csv.Error as error:
-            raise LlasaError(f"{source}, line {reader.line_num}: {error}") from error
+        yield from _table(source)
         return
     for number, line in enumerate(_text(source).split("\n"), 1):  # a JSON string may hold other line ends
         if not line.strip():
@@ -184,7 +177,17 @@ def _rows(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _audio_files(source: Path) -> list[Path]:
+def _table(source: Path, **form: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(_text(source), newline=""), **form)
+    try:
+        for row in reader:
+            yield reader.line_num, {str(name).strip(): value for name, value in row.items()}
+    except csv.Error as error:
+        raise LlasaError(f"{source}, line {reader.line_num}: {error}") from error
+
+
+def audio_files(source: Path) -> list[Path]:
+    """Every recording below a folder, but for hidden files, such as macOS leaves beside the real ones."""
     found = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     return sorted(path for path in found if not path.name.startswith("."))
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from llasa import audio
 from llasa.data import layouts
+from llasa.data.report import Report
 from llasa.data.shards import AUDIO_SCHEMA, write_shard
 from llasa.data.synthesis import RATE, RMS_LEVEL, flac
+from llasa.errors import LlasaError
 from llasa.text import normalise
 
 
@@ -25,16 +27,25 @@ def ljspeech(folder: Path) -> list[tuple[Path, str]]:
 
 def plain(folder: Path) -> list[tuple[Path, str]]:
     """(file, "") of every recording below a folder; the speaker is the name up to its first dash or underscore."""
-    return [(path, "") for path in sorted(folder.rglob("*")) if path.suffix.lower() in layouts.SUFFIXES]
+    return [(path, "") for path in layouts.audio_files(folder)]
 
 
 def make_shards(
-    items: list[tuple[Path, str]], out: Path, name: str, speaker: str | None = None, shard_size: int = 200
+    items: list[tuple[Path, str]],
+    out: Path,
+    name: str,
+    report: Report,
+    speaker: str | None = None,
+    shard_size: int = 200,
 ) -> Iterator[tuple[int, float]]:
     """Writes recordings into `out/name-NNNNN.parquet`, loudness set; yields (utterances, seconds) for each new shard.
 
     Args:
+        report: is added what became of each recording; one that cannot be read is left out.
         speaker: the one reader of them all; by default each file's name up to its first dash or underscore.
+
+    Raises:
+        LlasaError: a shard cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(items), shard_size):
@@ -43,7 +54,12 @@ def make_shards(
             continue
         rows: list[dict[str, Any]] = []
         for file, text in items[start : start + shard_size]:
-            samples = audio.load(file, RATE)
+            try:
+                samples = audio.load(file, RATE)
+            except LlasaError as error:
+                report.add("cannot be read", 0.0, file.name, str(error).replace(str(file), "it"))
+                continue
+            report.add("", len(samples) / RATE, file.name, "")
             samples = samples * (RMS_LEVEL / max(float(np.sqrt(np.mean(samples**2))), 1e-6))
             samples = samples * min(1.0, 0.99 / max(float(np.abs(samples).max()), 1e-6))
             who = speaker or file.stem.replace("_", "-").split("-")[0]

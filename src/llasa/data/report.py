@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, reason
 from llasa.writing import whole
 
 EXAMPLES = 5  # of a reason, by name
@@ -77,14 +77,11 @@ def read_report(shards: list[Path]) -> Report:
     Raises:
         LlasaError: one is missing or not whole, or has no account.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     report = Report()
     for shard in shards:
         try:
-            account = json.loads((pq.read_schema(shard).metadata or {})[_KEY])
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            account = read_account(shard)
+        except ValueError as error:
             raise LlasaError(
                 f"{shard} is not a whole shard of `llasa data encode`: run the same command again"
             ) from error
@@ -92,6 +89,26 @@ def read_report(shards: list[Path]) -> Report:
         for name, count in account["dropped"].items():
             report.dropped.setdefault(name, Count()).add(Count(**count))
     return report
+
+
+def read_account(shard: Path) -> dict[str, Any]:
+    """The account of one shard.
+
+    Raises:
+        ValueError: it is not whole, or has no account.
+        LlasaError: the system cannot read it.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return json.loads((pq.read_schema(shard).metadata or {})[_KEY])
+    except OSError as error:
+        if error.errno:  # else it is pyarrow's own, of what it has read
+            raise LlasaError(f"cannot read {shard}: {reason(error)}: run the same command again") from error
+        raise ValueError(str(error)) from error
+    except (pa.ArrowException, KeyError) as error:
+        raise ValueError(str(error)) from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 from llasa.errors import LlasaError
+from llasa.loading import first_line
 from llasa.writing import whole
 
 _COMMON = [("id", pa.string()), ("text", pa.string())]
@@ -47,17 +48,60 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of one shard.
+    """The rows of one shard; `phones` and `ends` are empty where it has no such columns.
+
+    Args:
+        columns: only these, of those that it has.
 
     Raises:
         LlasaError: the file is not a whole Parquet shard; the message names it.
     """
     try:
-        table = pq.read_table(path, columns=columns)
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            table = file.read([name for name in names if columns is None or name in columns])
     except (pa.ArrowInvalid, OSError) as error:
         raise LlasaError(f"{path} is not a whole Parquet shard ({error}): delete it and make it again") from error
     for batch in table.to_batches(max_chunksize=256):
-        yield from batch.to_pylist()
+        yield from ({"phones": [], "ends": []} | row for row in batch.to_pylist())
+
+
+def read_codes(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one shard of codes.
+
+    Raises:
+        LlasaError: the file is not a whole Parquet shard, or holds audio.
+    """
+    for row in read_rows(path):
+        if "codes" not in row:
+            raise LlasaError(f"{path} holds audio, not codes: run `llasa data encode` on its folder first")
+        yield row
+
+
+def open_codes(files: list[Path]) -> Any:
+    """The rows of some shards of codes of one folder as a `datasets.Dataset`, whose memory they do not take.
+
+    It is mapped from a copy on disk, where the `datasets` library keeps its own (HF_DATASETS_CACHE); the next to open
+    the same shards, in whichever process, find it there.
+
+    Raises:
+        LlasaError: a shard is damaged or holds audio, or they have different columns; or the copy cannot be written.
+    """
+    import datasets
+
+    folder = files[0].parent
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+    except Exception as error:  # of the library, of pyarrow, of the system
+        told = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        raise LlasaError(
+            f"cannot map the shards of {folder} ({told}): make room in {datasets.config.HF_DATASETS_CACHE}, or make "
+            "them again if they are damaged"
+        ) from error
+    if "codes" not in found.column_names:
+        raise LlasaError(f"{folder} holds audio, not codes: run `llasa data encode` on it first")
+    return found
 
 
 def row_audio(row: dict[str, Any]) -> np.ndarray:

@@ -44,11 +44,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Source:
-    """A source in tasks, and a digest of what it holds that changes when it does."""
+    """A source in tasks, and a digest of what it holds that changes when it does.
+
+    Attributes:
+        shard: utterances a task, if the source does not come in shards.
+    """
 
     layout: str
     tasks: list[Task]
     digest: str
+    shard: int | None = None
 
 
 def find_source(name: str, layout: str | None = None, shard: int = 1000, split: str = "train") -> Source:
@@ -77,9 +82,9 @@ def find_source(name: str, layout: str | None = None, shard: int = 1000, split: 
         items = LISTED[layout](path)
         if not items:
             raise LlasaError(f"no recordings of the layout {layout} in {name}: pass another --layout")
-        digest = _digest((i.id, i.where, i.text, i.speaker, i.language) for i in items)
+        digest = _digest((i.id, i.where, i.text, i.speaker, i.language, *_stamp(i.audio)) for i in items)
         parts = [tuple(items[start : start + shard]) for start in range(0, len(items), shard)]
-        return Source(layout, [Task(i, partial(iter, part)) for i, part in enumerate(parts)], digest)
+        return Source(layout, [Task(i, partial(iter, part)) for i, part in enumerate(parts)], digest, shard)
     suffix, read = (".tar", read_tar) if layout == "emilia" else (".parquet", read_parquet)
     files = [path] if path.is_file() else _below(path, suffix)
     if not files:
@@ -250,6 +255,15 @@ def _read_hub(name: str, subset: str, split: str, index: int) -> Iterator[Item]:
 
 def _below(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.rglob(f"*{suffix}") if not path.name.startswith("."))
+
+
+def _stamp(audio: Path | bytes) -> tuple[int, ...]:
+    """Size and time of a recording, by which one that was replaced is told; nothing of one that is not there."""
+    try:
+        found = Path(audio).stat() if isinstance(audio, Path) else None
+    except (OSError, ValueError):
+        found = None
+    return (found.st_size, found.st_mtime_ns) if found else ()
 
 
 def _digest(rows: Iterable[tuple[Any, ...]]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from llasa.codec.files import load_codes
-from llasa.data.shards import CODES_SCHEMA, read_rows, shard_files, write_shard
+from llasa.data.shards import CODES_SCHEMA, read_codes, shard_files, write_shard
 from llasa.errors import LlasaError
 from llasa.lexicon import pronounce
 from llasa.vocabulary import INSTRUCTION, Vocabulary
@@ -265,9 +265,7 @@ def export_shards(
 
     def rows() -> Iterator[np.ndarray]:
         for file in shard_files(source):
-            for row in read_rows(file):
-                if "codes" not in row:
-                    raise LlasaError(f"{file} holds audio, not codes: run `llasa data encode` on its folder first")
+            for row in read_codes(file):
                 if row["text"]:
                     text = row["text"] if lexicon is None else pronounce(row["text"], lexicon)
                     yield make_row(text, np.asarray(row["codes"]), vocabulary)

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from llasa.eval import workers
 from llasa.eval.folder import open_folder, read
 from llasa.eval.independent import EARS, Figure
 from llasa.eval.report import write_text
-from llasa.search.account import Account, Candidate
+from llasa.search.account import Account, Candidate, best
 from llasa.search.strategy import parse as parse_strategy
 from llasa.speech import Speech, Utterance, join
 from llasa.tts import NO_SOUND, Llasa
@@ -104,20 +103,6 @@ def make_settings(
     return Settings(model, combine.format_stages(stages), tuple(others), most, tuple(chosen), seed)
 
 
-def choose(candidates: Sequence[Candidate], stage: combine.Stage) -> Candidate | None:
-    """What a best-of-n of these candidates takes: of the sound ones, that with the best verdict; of equals the first.
-
-    None if there is no sound one: a search then goes by lengths, which candidates do not tell.
-    """
-
-    def key(one: Candidate) -> tuple[int, float, int]:
-        met = sum(term.least is not None and one.scores[term.name] >= term.least for term in stage.terms)
-        return met, one.total, -one.number
-
-    sound = [one for one in candidates if one.finished and one.condemned is None]
-    return max(sound, key=key, default=None)
-
-
 class Study:
     """A model and judges at work on sentences.
 
@@ -128,13 +113,7 @@ class Study:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.folder = settings, folder / STORED
         self.model = Llasa.load(settings.model)
-        self.stage = combine.parse(settings.verify)[0]
         self.warm = False
-
-    @cached_property
-    def judge(self) -> combine.Judge:
-        """For what a search took unjudged."""
-        return combine.make_judge(self.settings.verify, str(self.model.engine.device))
 
     def run(self, job: Job) -> None:
         """Searches, judges and stores one sentence.
@@ -175,8 +154,8 @@ class Study:
         tokens = np.rint(tokens * pool.tokens / tokens[-1]).astype(int)
 
         def best_of(count: int, strategy: str = BEST_OF) -> tuple[dict[str, Any], Candidate]:
-            taken = choose(numbered[:count], self.stage)
-            if taken is None:
+            taken = best(numbered[:count])
+            if taken is None or not taken.scores:  # where all are condemned, a search has only what it takes judged
                 again, _ = self._say(job, f"best-of:{count}")
                 taken = next(one for one in again.candidates if one.chosen)
             facts = {"strategy": strategy, "n": count, "tokens": int(tokens[count - 1])}
@@ -236,20 +215,16 @@ class Study:
         return result
 
     def _hear(self, job: Job, reference: np.ndarray | None, taken: Candidate, name: str) -> dict[str, Any]:
-        scores, total = taken.scores, taken.total
-        if not {term.name for term in self.stage.terms} <= scores.keys():
-            # A condemned one, which the search took for want of a sound one and never had judged.
-            verdict = self.judge.judge([job.text], [taken.samples], [reference])[0]
-            scores, total = verdict.scores, verdict.total
         # As a user hears it: a search decodes in full precision only what it chooses, which was from the most.
         samples = self.model.codec.decode(taken.codes)
         said = join([Utterance(job.text, taken.codes, samples, 0.0, taken.finished)], self.model.rate)
         audio.save(self.folder / name, said, self.model.rate)
         sound = audio.resample(said, self.model.rate, RATE)
-        figures: dict[str, tuple[float, float]] = {"score": (total, 1)}
+        figures: dict[str, tuple[float, float]] = {"score": (taken.key[-1], 1)}
         for judge in self.settings.judges:
             figures |= EARS[judge].hear(job.text, sound, reference)
-        return {"scores": scores, "figures": figures, "seconds_of_audio": len(said) / self.model.rate, "wav": name}
+        seconds = len(said) / self.model.rate
+        return {"scores": taken.scores, "figures": figures, "seconds_of_audio": seconds, "wav": name}
 
 
 def run(settings: Settings, jobs: Sequence[Job], folder: Path, processes: int = 1) -> Iterator[int]:

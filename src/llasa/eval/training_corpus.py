@@ -5,6 +5,7 @@ first H hours of the corpus, its shards in name order, so that a smaller amount 
 """
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from llasa.data.shards import CODES_SCHEMA, read_rows, shard_files, write_shard
+from llasa.data.shards import CODES_SCHEMA, read_codes, shard_files, write_shard
 from llasa.errors import LlasaError
 from llasa.eval.report import write_text
 from llasa.lexicon import ALPHABET, load_lexicon
@@ -48,9 +49,7 @@ def make_reader(lm: Settings) -> Reader:
         LlasaError: there is no such codec or pretrained model.
     """
     codec = AutoConfig.from_pretrained(find_model(lm.codec))
-    size = 1
-    for level in codec.quantization_levels:
-        size *= level
+    size = math.prod(codec.quantization_levels)
     if lm.init:
         tokenizer = load_tokenizer(find_model(lm.init))
         extend_tokenizer(tokenizer, size)
@@ -104,7 +103,7 @@ def place_of(out: Path, hours: float) -> Path:
 
 def _usable(file: Path, reader: Reader, longest: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The utterances of a shard that training takes, and how many tokens each is."""
-    for row in read_rows(file):
+    for row in read_codes(file):
         if row["text"]:
             tokens = len(reader.vocabulary.prompt(reader.text(row["text"]))) + len(row["codes"]) + 1
             if tokens <= longest:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from llasa.data.origin import require_codes_of
 from llasa.errors import LlasaError
 from llasa.eval import workers
 from llasa.eval.folder import open_folder, read
@@ -25,6 +26,7 @@ from llasa.eval.training_corpus import Amount, cut, hold_out, make_reader, place
 from llasa.loading import find_model
 from llasa.locks import claimed
 from llasa.train import lm, plan
+from llasa.train.loop import make_settings
 
 CELLS, CORPUS, COPIES = "cells", "corpus", "copies.json"
 GIVEN = ("corpus", "out", "steps", "seed")  # what a cell's recipe has from the grid
@@ -114,10 +116,8 @@ def recipe(settings: Settings, run: Run, amount: Amount | None = None) -> lm.Set
         if (path := values.get(key)) and Path(path).exists():
             values[key] = str(Path(path).resolve())  # for processes that run elsewhere
     corpus = {str(place_of(folder / CORPUS, run.hours)): 1}
-    try:
-        cell = lm.Settings(**values, corpus=corpus, out=str(folder / CELLS / run.name / "lm"), seed=run.seed)
-    except TypeError as error:
-        raise LlasaError(f"`lm` of the study: {str(error).replace('Settings.__init__() ', '')}") from error
+    values |= {"corpus": corpus, "out": str(folder / CELLS / run.name / "lm"), "seed": run.seed}
+    cell = make_settings(lm.Settings, values, "`lm` of the study")
     if amount:
         cell.steps = max(1, round(settings.epochs * amount.tokens / (cell.tokens * (cell.rows or 1))))
         cell.warmup = max(1, min(cell.warmup, cell.steps // 10))
@@ -141,6 +141,7 @@ def run(settings: Settings, processes: int = 1, ray: str | None = None) -> Itera
         if not Path(path).is_dir():
             raise LlasaError(f"there is no folder {path} of codes shards: make it with `llasa data encode`")
     find_model(some.codec)
+    require_codes_of([Path(settings.corpus), Path(some.validation)], some.codec)
     asked = {key: value for key, value in asdict(settings).items() if key != "out"}
     open_folder(out, asked, f"{CORPUS}/*")
     with claimed(out):

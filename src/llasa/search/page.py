@@ -1,7 +1,7 @@
 """A folder to listen to: every candidate of a search as a WAV, their scores as a CSV, and a page to compare them on.
 
-Knows an account and files; knows nothing of how it was searched. The page is plain HTML that names the WAVs beside it
-and nothing else, so the folder can be moved and sent.
+Knows an account, a codec and files; knows nothing of how it was searched. The page is plain HTML that names the WAVs
+beside it and nothing else, so the folder can be moved and sent.
 """
 
 import csv
@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 
 from llasa import audio
+from llasa.codec import Codec
 from llasa.errors import LlasaError, reason
 from llasa.search.account import Account, Candidate
 
@@ -84,14 +85,11 @@ def check_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
-def save_candidates(account: Account, folder: Path, rate: int) -> None:
+def save_candidates(account: Account, folder: Path, codec: Codec) -> None:
     """Writes WAVs (`chunk-number.wav`), `candidates.csv` and `index.html`; the folder appears whole or not at all.
 
-    An earlier page in that folder gives way. Candidates without sound, since they were condemned before they were
-    decoded, are in the table and on the page alone.
-
-    Args:
-        rate: of the candidates' samples, Hz.
+    An earlier page in that folder gives way. Candidates are decoded anew, one after the other, those too that were
+    condemned before the search had decoded them; one without any codes is in the table and on the page alone.
 
     Raises:
         LlasaError: as `check_folder`.
@@ -104,10 +102,10 @@ def save_candidates(account: Account, folder: Path, rate: int) -> None:
             made = Path(scratch) / "new"
             made.mkdir()
             for candidate in account.candidates:
-                if candidate.samples.size:
-                    audio.save(made / _wav(candidate), candidate.samples, rate)
-            (made / TABLE).write_text(_table(account, rate), encoding="utf-8", newline="")
-            (made / PAGE).write_text(_page(account, rate), encoding="utf-8")
+                if candidate.codes.size:
+                    audio.save(made / _wav(candidate), codec.decode(candidate.codes), codec.rate)
+            (made / TABLE).write_text(_table(account, codec), encoding="utf-8", newline="")
+            (made / PAGE).write_text(_page(account, codec), encoding="utf-8")
             if folder.exists():
                 os.replace(folder, Path(scratch) / "old")  # goes with the scratch folder
             try:
@@ -140,22 +138,26 @@ def _verifiers(account: Account) -> list[str]:
     return list(dict.fromkeys(name for candidate in account.candidates for name in candidate.scores))
 
 
-def _table(account: Account, rate: int) -> str:
+def _seconds(candidate: Candidate, codec: Codec) -> float:
+    return len(candidate.codes) * codec.hop / codec.rate
+
+
+def _table(account: Account, codec: Codec) -> str:
     verifiers = _verifiers(account)
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(["chunk", "number", "seconds", "tokens", "finished", "condemned", *verifiers, "total", "chosen"])
     for one in account.candidates:
         scores = [f"{one.scores[name]:.6g}" if name in one.scores else "" for name in verifiers]
-        total = f"{one.total:.6g}" if one.scores else ""
+        total = f"{one.key[-1]:.6g}" if one.scores else ""
         writer.writerow(
-            [one.chunk, one.number, f"{one.samples.size / rate:.3f}", len(one.codes), int(one.finished),
+            [one.chunk, one.number, f"{_seconds(one, codec):.3f}", len(one.codes), int(one.finished),
              one.condemned or "", *scores, total, int(one.chosen)]
         )  # fmt: skip
     return buffer.getvalue()
 
 
-def _page(account: Account, rate: int) -> str:
+def _page(account: Account, codec: Codec) -> str:
     ranges = {}
     for name in _verifiers(account):
         scores = [candidate.scores[name] for candidate in account.candidates if name in candidate.scores]
@@ -163,8 +165,9 @@ def _page(account: Account, rate: int) -> str:
         ranges[name] = (0.0, 1.0) if min(scores) >= 0 and max(scores) <= 1 else (min(scores), max(scores))
     parts = []
     for chunk, text in enumerate(account.texts):
-        own = sorted((one for one in account.candidates if one.chunk == chunk), key=_rank)
-        items = "\n".join(_item(candidate, ranges, rate) for candidate in own)
+        own = [one for one in account.candidates if one.chunk == chunk]
+        own.sort(key=lambda one: (one.chosen, one.rank), reverse=True)
+        items = "\n".join(_item(candidate, ranges, codec) for candidate in own)
         number = f'<span class="dim">{chunk + 1} of {len(account.texts)}</span> ' if len(account.texts) > 1 else ""
         parts.append(f"<h2>{number}{escape(text)}</h2>\n<ol>\n{items}\n</ol>")
     title = escape(f"{account.strategy}, {len(account.candidates)} candidates")
@@ -188,19 +191,9 @@ def _facts(account: Account) -> str:
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts) + "</dl>"
 
 
-def _rank(candidate: Candidate) -> tuple[bool, bool, bool, float, int]:
-    """The chosen one first, then whole ones by their totals, what a beam left behind, and what was condemned."""
-    condemned = candidate.condemned is not None
-    return not candidate.chosen, condemned, not candidate.finished, -candidate.total, candidate.number
-
-
-def _item(candidate: Candidate, ranges: dict[str, tuple[float, float]], rate: int) -> str:
+def _item(candidate: Candidate, ranges: dict[str, tuple[float, float]], codec: Codec) -> str:
     tokens = len(candidate.codes)
-    if candidate.samples.size:
-        seconds = f"{candidate.samples.size / rate:.1f} s, "
-        sound = f'<audio controls preload="none" src="{_wav(candidate)}"></audio>'
-    else:
-        seconds, sound = "", '<span class="dim">not decoded</span>'
+    sound = f'<audio controls preload="none" src="{_wav(candidate)}"></audio>' if tokens else ""
     kind, remark = "", ""
     if candidate.condemned is not None:
         kind, remark = "condemned", f'<div class="bad">{escape(candidate.condemned)}</div>'
@@ -210,10 +203,11 @@ def _item(candidate: Candidate, ranges: dict[str, tuple[float, float]], rate: in
         kind, remark = f"{kind} chosen".strip(), f'<div class="tag">chosen</div>{remark}'
     bars = "".join(_bar(name, score, *ranges[name]) for name, score in candidate.scores.items())
     if len(candidate.scores) > 1:
-        bars += f"<span>total</span><span></span><b>{candidate.total:.3f}</b>"
+        bars += f"<span>total</span><span></span><b>{candidate.key[-1]:.3f}</b>"
     return (
         f'<li class="{kind}"><div><span class="name">no. {candidate.number}</span>{remark}'
-        f'<div class="dim">{seconds}{tokens} tokens</div></div><div>{sound}</div><div class="scores">{bars}</div></li>'
+        f'<div class="dim">{_seconds(candidate, codec):.1f} s, {tokens} tokens</div></div><div>{sound}</div>'
+        f'<div class="scores">{bars}</div></li>'
     )
 
 

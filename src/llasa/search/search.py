@@ -10,202 +10,195 @@ an end is chosen only when there is nothing else.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
-import psutil
-import torch
 
-from llasa.codec import Codec
-from llasa.codec.stream import LOOKAHEAD
-from llasa.engine import Engine, Sampling, State
+from llasa.engine import State
 from llasa.errors import LlasaError
-from llasa.planning import Piece, letters
-from llasa.search.account import Account, Candidate
+from llasa.search.account import SILENT, Candidate, best
+from llasa.search.listening import assess, hear, inspect, listen
 from llasa.search.strategy import Strategy
-from llasa.speaking import take_seed
-from llasa.verifiers.combine import Judge
-from llasa.verifiers.sanity import judge_sound, repeats
-from llasa.vocabulary import Vocabulary
+from llasa.search.task import Task, Tools, timed
+from llasa.speaking import cache_memory
+from llasa.verifiers.sanity import repeats
 
 STEP = 50  # codes between two looks at which rows have stopped or loop
-CONTEXT = 50  # codes decoded before a fragment; less than for what is to be heard by more than verifiers
 FIRST = 2  # samples of a search against the clock before it knows how long one takes
-SILENT = np.empty(0, np.float32)
-NO_PROCESS = "a beam needs a verifier that can judge fragments, which {} cannot: use content or speaker, or best-of"
-
-
-@dataclass(frozen=True, eq=False)
-class Tools:
-    """What searches work with: the models, the judge, how many rows may run at once, and the account to write."""
-
-    engine: Engine
-    vocabulary: Vocabulary
-    codec: Codec
-    judge: Judge
-    rows: int
-    account: Account
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A chunk to be said.
-
-    Attributes:
-        piece: the chunk, with its prompt.
-        number: of the chunk in the text.
-        reference: (R,) float32 at the codec's rate, whom it should sound like; None if that is open.
-        seed: of the whole text; candidate i of a best-of-n is what `say` speaks at its try i.
-        sampling: how tokens are picked.
-        deadline: of `time.perf_counter`, after which no more is sampled than one candidate needs; None for no hurry.
-        on_tokens: called with the number of tokens sampled for this chunk so far.
-    """
-
-    piece: Piece
-    number: int
-    reference: np.ndarray | None
-    seed: int
-    sampling: Sampling
-    deadline: float | None = None
-    on_tokens: Callable[[int], None] = lambda count: None
-
-    @property
-    def late(self) -> bool:
-        """Whether time is up."""
-        return self.deadline is not None and time.perf_counter() > self.deadline
 
 
 def search(tools: Tools, task: Task, strategy: Strategy) -> tuple[Candidate | None, bool]:
     """The best candidate for a chunk, all of which go into the account; and whether Ctrl-C cut the search short.
 
-    Cut short, it is the best of what was finished by then, or None.
+    Cut short, it is the best of what was finished by then, or None; a beam in which nothing was has its best row
+    finished, unless there is another Ctrl-C. A beam without a verifier of fragments, since it has failed, is a
+    best-of-n.
 
     Raises:
-        LlasaError: the beam does not fit the memory, or no verifier can judge fragments.
+        LlasaError: the beam does not fit the memory.
     """
     found: list[Candidate] = []
-    keys: dict[int, tuple] = {}  # by candidates' numbers: what the judge made of them
+    judged: list[Candidate] = []  # those that the whole judge has heard
     interrupted = False
+    notes: list[str] = []
+    account, piece, judge = tools.account, task.piece, tools.judge
+    if strategy.keep and judge.process is None:
+        beam, strategy = strategy, Strategy(samples=max(strategy.samples, strategy.rows))
+        notes.append(f"no verifier is left that can judge fragments: the search goes on with {strategy}, not {beam}")
     try:
-        (_beam if strategy.keep else _best_of)(tools, task, strategy, found, keys)
+        (_beam if strategy.keep else _best_of)(tools, task, strategy, found, judged)
     except KeyboardInterrupt:
         interrupted = True
+    for candidate in judged:  # a verifier that failed after the first of them counts for none
+        candidate.key = judge.key(candidate.scores, candidate.stages)
     found.sort(key=lambda candidate: candidate.number)
-    account, piece = tools.account, task.piece
     account.texts.append(piece.text)
     account.candidates += found
-    account.notes += [note for note in tools.judge.notes if note not in account.notes]
-    sound = [c for c in found if c.finished and c.condemned is None]
-    # Where Ctrl-C came before any verdict, the most plausible length is what there is to go by.
-    judged = [c for c in sound if c.number in keys] or sound
-    condemned = [] if interrupted else [c for c in found if c.condemned and len(c.codes)]
-    if judged:
-        chosen = max(judged, key=lambda c: (keys.get(c.number, ()), -piece.distance(len(c.codes), True), -c.number))
-    elif condemned:
-        chosen = min(condemned, key=lambda c: piece.distance(len(c.codes), c.finished))
-        account.notes.append(
-            f"none of {len(found)} candidates is sound, kept the likeliest ({chosen.condemned}): {piece.text[:40]!r}"
-        )
+    chosen = best(judged) or best(found)
+    if chosen is None or (interrupted and not chosen.sound):
+        chosen = None
     else:
-        return None, interrupted
-    with _timed(tools, "codec"):
-        chosen.samples = tools.codec.decode(chosen.codes)  # in full precision, and a beam's in one piece
-    chosen.chosen = True
+        if chosen.condemned:
+            notes.append(
+                f"none of {len(found)} candidates is sound, kept the likeliest ({chosen.condemned}): "
+                f"{piece.text[:40]!r}"
+            )
+        with timed(tools, "codec"):
+            chosen.samples = tools.codec.decode(chosen.codes)  # in full precision, and a beam's in one piece
+        chosen.chosen = True
+        if not judged and not interrupted:
+            assess(tools, task, [chosen], judge)
+    account.notes += [note for note in [*judge.notes, *notes] if note not in account.notes]
     return chosen, interrupted
 
 
-def _best_of(tools: Tools, task: Task, strategy: Strategy, found: list[Candidate], keys: dict[int, tuple]) -> None:
-    """Samples from one prefill, as many at once as memory allows; or, against the clock, as the time left allows."""
-    root = _start(tools, task)
-    count, size = 0, tools.rows if task.deadline is None else FIRST
-    while count < strategy.samples and size > 0:
-        began = time.perf_counter()
-        numbers = range(count, min(strategy.samples, count + size))
-        with _timed(tools, "lm"):
-            seeds = [take_seed(task.seed, task.number, number) for number in numbers]
-            state = tools.engine.select(root, [0] * len(numbers), seeds)
-        tools.account.rows += len(numbers)
-        batch = _run(tools, task, state, list(numbers), found)
-        keys |= _judge(tools, task, batch, tools.judge)
-        count += len(numbers)
-        if task.deadline is not None:
-            each = (time.perf_counter() - began) / len(numbers)
-            size = min(tools.rows, int((task.deadline - time.perf_counter()) / each))
+def _best_of(tools: Tools, task: Task, strategy: Strategy, found: list[Candidate], judged: list[Candidate]) -> None:
+    """Samples from one prefill."""
+    count = strategy.samples
+    _finish(tools, task, _start(tools, task), [0] * count, list(range(count)), 0, found, judged)
 
 
-def _beam(tools: Tools, task: Task, strategy: Strategy, found: list[Candidate], keys: dict[int, tuple]) -> None:
+def _beam(tools: Tools, task: Task, strategy: Strategy, found: list[Candidate], judged: list[Candidate]) -> None:
     """Every `chunk` codes keeps the best rows by the process verifiers and forks them; finished rows compete."""
     process = tools.judge.process
-    if process is None:
-        raise LlasaError(NO_PROCESS.format(tools.judge.written))
+    assert process is not None
     root = _start(tools, task)
-    _check_memory(root, strategy)
-    rows = strategy.rows
-    with _timed(tools, "lm"):
-        state = tools.engine.select(root, [0] * rows, [take_seed(task.seed, task.number, i) for i in range(rows)])
-    tools.account.rows += rows
-    numbers, heard, before = list(range(rows)), [SILENT] * rows, 0
-    fresh = rows  # the next candidate's number
-    ends: list[tuple[tuple, Candidate]] = []  # finished rows that are among the best
+    _check_memory(tools, task, strategy)
+    numbers = list(range(strategy.rows))
+    with timed(tools, "lm"):
+        state = tools.engine.select(root, [0] * strategy.rows, task.seeds(numbers))
+    tools.account.rows += strategy.rows
+    kept = numbers  # rows of `state` that are to go on, the best first
+    heard, before = [SILENT] * strategy.rows, 0
+    fresh = strategy.rows  # the next candidate's number
+    ends: list[Candidate] = []  # finished rows that are among the best
     opening = strategy.seconds * tools.codec.rate / tools.codec.hop
-    while True:
-        state = _extend(tools, task, state, strategy.chunk)
-        going, stopped = _sort(tools, task, state, numbers)
-        found += stopped
-        verdicts = _judge(tools, task, _hear(tools, task, stopped), process)
-        ends += [(verdicts[candidate.number], candidate) for candidate in stopped if candidate.number in verdicts]
-        running = [Candidate(task.number, numbers[row], _codes(tools, state, row), SILENT, False) for row in going]
-        _listen(tools, task, state, going, running, [heard[row] for row in going], before, strategy.ahead)
-        verdicts = _judge(tools, task, running, process, ended=False)
-        pool = [(key, -candidate.number, candidate, -1) for key, candidate in ends]
-        pool += [(verdicts[c.number], -c.number, c, row) for c, row in zip(running, going, strict=True)]
-        pool.sort(key=lambda entry: entry[:2], reverse=True)
-        best, lost = pool[: strategy.keep], pool[strategy.keep :]
-        ends = [(key, candidate) for key, _, candidate, row in best if row < 0]
-        kept = [(candidate, row) for _, _, candidate, row in best if row >= 0]
-        found += [candidate for _, _, candidate, row in lost if row >= 0]
-        before += strategy.chunk
-        if not kept or task.late or (opening and before >= opening):
-            break
-        forks = [one for one in kept for _ in range(strategy.width)]
-        with _timed(tools, "lm"):
-            state = tools.engine.select(state, [row for _, row in forks])
-        heard = [candidate.samples for candidate, _ in forks]
-        numbers, fresh = _number(forks, fresh)
-        tools.account.rows += len(forks) - len(kept)
-    closing = [candidate for _, candidate in ends]
-    if kept:
-        # The second half of a mixed search; or, out of time, the way to the end for the best row alone.
-        count = 1 if task.late else strategy.samples
-        forks = sorted((kept[i % len(kept)] for i in range(count)), key=lambda one: kept.index(one))
-        found += [one[0] for one in kept if one not in forks]
-        numbers, fresh = _number(forks, fresh)
-        tools.account.rows += count - min(count, len(kept))
-        for first in range(0, count, tools.rows):
-            part = slice(first, first + tools.rows)
-            with _timed(tools, "lm"):
-                rest = tools.engine.select(state, [row for _, row in forks[part]])
-            closing += _run(tools, task, rest, numbers[part], found)
-    keys |= _judge(tools, task, closing, tools.judge)
+    try:
+        while True:
+            state = _extend(tools, task, state, strategy.chunk)
+            going, stopped = _sort(tools, task, state, numbers)
+            found += stopped
+            stopped = hear(tools, task, stopped)
+            assess(tools, task, stopped, process)
+            running = [_candidate(tools, task, state, row, numbers[row]) for row in going]
+            codes = _look_ahead(tools, task, state, going, strategy.ahead)
+            listen(tools, running, codes, [heard[row] for row in going], before)
+            assess(tools, task, running, process, ended=False)
+            pool = [*ends, *stopped, *running]
+            for candidate in pool:  # a verifier that failed just now counts for none
+                candidate.key = process.key(candidate.scores, candidate.stages)
+            pool.sort(key=lambda candidate: (candidate.key, -candidate.number), reverse=True)
+            pool = _keep(tools, task, pool, strategy.keep)
+            ends = [candidate for candidate in pool if candidate.finished]
+            left = [candidate for candidate in pool if not candidate.finished]
+            found += [candidate for candidate in running if candidate not in left]
+            kept = [numbers.index(candidate.number) for candidate in left]
+            before += strategy.chunk
+            if not kept or task.late or tools.judge.process is None or (opening and before >= opening):
+                break
+            heard = [candidate.samples for candidate in left for _ in range(strategy.width)]
+            copies, following = _number([c.number for c in left for _ in range(strategy.width)], fresh)
+            with timed(tools, "lm"):
+                forked = tools.engine.select(state, [row for row in kept for _ in range(strategy.width)])
+            tools.account.rows += following - fresh
+            state, numbers, kept, fresh = forked, copies, list(range(len(copies))), following
+        assess(tools, task, ends, tools.judge)
+        judged += ends
+        if kept:
+            # The second half of a mixed search; out of time, the best row alone; or, where nobody can tell which of
+            # them to keep, all that there were.
+            count = 1 if task.late else strategy.samples or strategy.rows
+            rows = [kept[i % len(kept)] for i in range(count)]
+            copies, _ = _number([numbers[row] for row in rows], fresh)
+            _finish(tools, task, state, rows, copies, fresh, found, judged)
+            known = {candidate.number for candidate in found}
+            found += [candidate for candidate in left if candidate.number not in known]
+    except KeyboardInterrupt:
+        known = {candidate.number for candidate in found}
+        rows = [row for row in kept if numbers[row] not in known][:1]
+        if not any(candidate.sound for candidate in found):
+            _finish(tools, task, state, rows, [numbers[row] for row in rows], fresh, found, judged)
+        raise
 
 
-def _number(forks: list[tuple[Candidate, int]], fresh: int) -> tuple[list[int], int]:
-    """Numbers of forked rows, of each the first keeps the one it has; and the next number that is free."""
+def _keep(tools: Tools, task: Task, pool: list[Candidate], count: int) -> list[Candidate]:
+    """The first of a pool in which nothing sounds wrong so far; if it does in all, the first."""
+    kept: list[Candidate] = []
+    for candidate in pool:
+        if len(kept) < count:
+            if not candidate.finished:
+                inspect(tools, task, candidate)
+            if candidate.condemned is None:
+                kept.append(candidate)
+    return kept or pool[:count]
+
+
+def _number(taken: list[int], fresh: int) -> tuple[list[int], int]:
+    """Numbers of forked rows, given those they come from, of each the first keeps its own; and the next free one."""
     numbers: list[int] = []
-    for candidate, _ in forks:
-        taken = candidate.number in numbers
-        numbers.append(fresh if taken else candidate.number)
-        fresh += taken
+    for number in taken:
+        copy = number in numbers
+        numbers.append(fresh if copy else number)
+        fresh += copy
     return numbers, fresh
 
 
 def _start(tools: Tools, task: Task) -> State:
     piece = task.piece
-    with _timed(tools, "lm"):
+    with timed(tools, "lm"):
         return tools.engine.start([piece.prompt], 1, [task.seed], task.sampling, piece.limit, [piece.least])
+
+
+def _finish(
+    tools: Tools,
+    task: Task,
+    state: State,
+    rows: list[int],
+    numbers: list[int],
+    begun: int,
+    found: list[Candidate],
+    judged: list[Candidate],
+) -> None:
+    """Rows to their ends, as many at once as memory allows; or, against the clock, as the time left allows.
+
+    Args:
+        rows: of the state, which is left as it is; one that is there several times goes several ways.
+        numbers: the candidates', who all get random numbers of their own.
+        begun: the first number of a row that has not been counted yet.
+    """
+    count, size = 0, tools.rows if task.deadline is None else FIRST
+    while count < len(rows) and size > 0:
+        began = time.perf_counter()
+        part = slice(count, count + size)
+        with timed(tools, "lm"):
+            batch = tools.engine.select(state, rows[part], task.seeds(numbers[part]))
+        tools.account.rows += sum(number >= begun for number in numbers[part])
+        ended = _run(tools, task, batch, numbers[part], found)
+        assess(tools, task, ended, tools.judge)
+        judged += ended
+        count += len(rows[part])
+        if task.deadline is not None:
+            each = (time.perf_counter() - began) / len(rows[part])
+            size = min(tools.rows, int((task.deadline - time.perf_counter()) / each))
 
 
 def _run(tools: Tools, task: Task, state: State, numbers: list[int], found: list[Candidate]) -> list[Candidate]:
@@ -217,148 +210,60 @@ def _run(tools: Tools, task: Task, state: State, numbers: list[int], found: list
         found += stopped
         batch += stopped
         if stopped and going:
-            with _timed(tools, "lm"):
+            with timed(tools, "lm"):
                 state = tools.engine.select(state, going)
         numbers = [numbers[row] for row in going]
-    return _hear(tools, task, batch)
+    return hear(tools, task, batch)
 
 
 def _extend(tools: Tools, task: Task, state: State, tokens: int) -> State:
     before = sum(map(len, state.tokens))
-    with _timed(tools, "lm"):
+    with timed(tools, "lm"):
         state = tools.engine.extend(state, tokens)
     tools.account.tokens += sum(map(len, state.tokens)) - before
     task.on_tokens(tools.account.tokens)
     return state
 
 
+def _look_ahead(tools: Tools, task: Task, state: State, rows: list[int], ahead: int) -> list[np.ndarray]:
+    """The codes of some rows and `ahead` more of each, which the state will not remember."""
+    tokens = [state.tokens[row] for row in rows]
+    if ahead and rows:
+        with timed(tools, "lm"):
+            peek = tools.engine.select(state, rows)
+        tokens = _extend(tools, task, peek, ahead).tokens
+    return [tools.vocabulary.codes(row) for row in tokens]
+
+
+def _candidate(tools: Tools, task: Task, state: State, row: int, number: int) -> Candidate:
+    """A row as far as it has got."""
+    codes, finished = tools.vocabulary.codes(state.tokens[row]), state.finished[row]
+    return Candidate(task.number, number, codes, finished, task.piece.distance(len(codes), finished))
+
+
 def _sort(tools: Tools, task: Task, state: State, numbers: list[int]) -> tuple[list[int], list[Candidate]]:
     """The rows that go on, and those that have stopped or loop, as candidates yet to be decoded."""
     going, stopped = [], []
     for row, number in enumerate(numbers):
-        codes, finished = _codes(tools, state, row), state.finished[row]
+        candidate = _candidate(tools, task, state, row, number)
+        codes, finished = candidate.codes, candidate.finished
         wrong = "repeats itself" if repeats(codes) else None
         if state.stopped[row] and not task.piece.is_plausible(len(codes), finished):
             wrong = "stops at once" if finished else "comes to no end"
         if state.stopped[row] or wrong:
-            stopped.append(Candidate(task.number, number, codes, SILENT, finished, wrong))
+            candidate.condemned = wrong
+            stopped.append(candidate)
         else:
             going.append(row)
     return going, stopped
 
 
-def _hear(tools: Tools, task: Task, candidates: list[Candidate]) -> list[Candidate]:
-    """Decodes what is not condemned yet, condemns what sounds wrong, and returns the rest."""
-    piece, codec = task.piece, tools.codec
-    pace = piece.expected * codec.hop / codec.rate / letters(piece.text)
-    waiting = [candidate for candidate in candidates if candidate.condemned is None]
-    with _timed(tools, "codec"):
-        sounds = _decode(tools, [candidate.codes for candidate in waiting])
-    for candidate, samples in zip(waiting, sounds, strict=True):
-        candidate.samples = samples
-        with _timed(tools, "verifier"):
-            candidate.condemned = judge_sound(piece.text, candidate.samples, pace)
-    return [candidate for candidate in waiting if candidate.condemned is None]
-
-
-def _decode(tools: Tools, rows: list[np.ndarray]) -> list[np.ndarray]:
-    """Rows of codes, of any lengths, to sound.
-
-    The decoder normalises over a row's whole length, so rows of different lengths cannot share a batch. On a CPU as
-    many go side by side as there are threads, with one each: more threads on a few seconds of speech gain little.
-    """
-
-    def one(codes: np.ndarray) -> np.ndarray:
-        with _as_fast_as_the_lm(tools):
-            return tools.codec.decode(codes)
-
-    threads = torch.get_num_threads() if tools.codec.model.device.type == "cpu" else 1
-    if min(threads, len(rows)) < 2:
-        return [one(codes) for codes in rows]
-    try:
-        with ThreadPoolExecutor(min(threads, len(rows)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(one, rows))
-    finally:
-        torch.set_num_threads(threads)  # threads begun later ask for this number, not for their own
-
-
-def _listen(
-    tools: Tools,
-    task: Task,
-    state: State,
-    going: list[int],
-    running: list[Candidate],
-    heard: list[np.ndarray],
-    before: int,
-    ahead: int,
-) -> None:
-    """Gives the running candidates their sound so far, `ahead` codes of which they will not remember included.
-
-    Only the newest codes are decoded, with context and all rows at once; what came just before them is decoded again,
-    now that it has something after it.
-
-    Args:
-        going: the candidates' rows.
-        heard: what they, or those that they were forked from, sounded like at the last look.
-        before: codes that there were then.
-    """
-    tokens = [state.tokens[row] for row in going]
-    if ahead and going:
-        with _timed(tools, "lm"):
-            peek = tools.engine.select(state, going)
-        tokens = _extend(tools, task, peek, ahead).tokens
-    known = max(0, before - LOOKAHEAD)
-    first, hop = max(0, known - CONTEXT), tools.codec.hop
-    for length in sorted({len(row) for row in tokens}):  # of one length but where one ends in the look-ahead
-        places = [place for place, row in enumerate(tokens) if len(row) == length]
-        codes = np.stack([tools.vocabulary.codes(tokens[place])[first:] for place in places])
-        with _timed(tools, "codec"), _as_fast_as_the_lm(tools):
-            made = tools.codec.decode_window(codes.astype(np.int64))
-        for place, samples in zip(places, made, strict=True):
-            new = samples[(known - first) * hop :]
-            running[place].samples = np.concatenate([heard[place][: known * hop], new])
-
-
-def _judge(tools: Tools, task: Task, candidates: list[Candidate], judge: Judge, ended: bool = True) -> dict[int, tuple]:
-    """Notes the verdicts on the candidates; returns their keys by the candidates' numbers, the greatest the best."""
-    if not candidates:
-        return {}
-    count = len(candidates)
-    with _timed(tools, "verifier"):
-        verdicts = judge.judge(
-            [task.piece.text] * count, [c.samples for c in candidates], [task.reference] * count, ended
-        )
-    for candidate, verdict in zip(candidates, verdicts, strict=True):
-        candidate.scores, candidate.total = candidate.scores | verdict.scores, verdict.total
-    return {candidate.number: verdict.key for candidate, verdict in zip(candidates, verdicts, strict=True)}
-
-
-def _codes(tools: Tools, state: State, row: int) -> np.ndarray:
-    return tools.vocabulary.codes(state.tokens[row])
-
-
-def _check_memory(root: State, strategy: Strategy) -> None:
+def _check_memory(tools: Tools, task: Task, strategy: Strategy) -> None:
     """Refuses a beam whose KV cache, old and new while it is forked, would not fit."""
-    needed = 2 * strategy.rows * sum(part.numel() * part.element_size() for part in root.cache)
-    device = root.cache[0].device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if needed > free:
-        raise LlasaError(
-            f"a beam of {strategy.keep}x{strategy.width} needs {needed / 2**30:.1f} GiB for its KV cache, and "
-            f"{free / 2**30:.1f} GiB are free: make it narrower"
-        )
-
-
-def _as_fast_as_the_lm(tools: Tools) -> torch.autocast:
-    """The codec in the language model's precision, for what verifiers alone hear."""
-    fast = tools.engine.llama.weights == torch.bfloat16
-    return torch.autocast(tools.codec.model.device.type, torch.bfloat16, enabled=fast)
-
-
-@contextmanager
-def _timed(tools: Tools, what: str) -> Iterator[None]:
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        tools.account.seconds[what] += time.perf_counter() - began
+    for row, free in cache_memory(tools.engine, len(task.piece.prompt) + task.piece.limit):
+        needed = 2 * strategy.rows * row
+        if needed > free:
+            raise LlasaError(
+                f"a beam of {strategy.keep}x{strategy.width} needs {needed / 2**30:.1f} GiB for its KV cache, and "
+                f"{free / 2**30:.1f} GiB are free: make it narrower"
+            )

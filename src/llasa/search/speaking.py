@@ -13,8 +13,11 @@ import numpy as np
 from llasa.engine import Sampling
 from llasa.errors import LlasaError
 from llasa.planning import Piece, Planner
-from llasa.search.search import Task, Tools, search
+from llasa.search.account import SILENT
+from llasa.search.search import search
 from llasa.search.strategy import Strategy
+from llasa.search.task import Task, Tools
+from llasa.speaking import row_count
 from llasa.speech import Utterance
 from llasa.text import Chunk
 from llasa.voice import Voice
@@ -65,13 +68,16 @@ def speak(
             piece, index, None if voice is None else voice.sound(tools.codec, tools.codec.rate), seed, sampling,
             None if end is None else now + share * (end - now), report,
         )  # fmt: skip
-        chosen, interrupted = search(tools, task, strategy)
+        own = replace(tools, rows=min(tools.rows, row_count(tools.engine, len(piece.prompt) + piece.limit)))
+        chosen, interrupted = search(own, task, strategy)
         if chosen is None:
             if interrupted:
                 raise KeyboardInterrupt
-            last = Utterance(piece.text, np.empty(0, np.uint16), np.empty(0, np.float32), piece.pause, False)
+            last = Utterance(piece.text, np.empty(0, np.uint16), SILENT, piece.pause, False)
         else:
             last = Utterance(piece.text, chosen.codes, chosen.samples, piece.pause, chosen.finished)
+        for candidate in tools.account.candidates:
+            candidate.samples = SILENT  # a book's would fill the memory
         spoken += len(last.codes) / rate
         yield last
         if interrupted:

@@ -1,13 +1,13 @@
 """How a search is written: `best-of:16`, `beam:4x4`, `mixed:4x4@2s+16`. Knows the words, not what they do."""
 
+import math
 import re
 from dataclasses import dataclass
 
 from llasa.errors import LlasaError
 
 CHUNK = 50  # codes, a second, between two looks at what a beam is to keep (Llasa, section 3.3)
-MOST = 64  # samples that a time budget alone is spent on at most
-USUAL = 4  # samples where nothing but verifiers was asked for; from 8 on, pitch strays (benchmarks/results/search.md)
+USUAL = 4  # samples where no number was asked for; from 8 on, pitch strays (benchmarks/results/search.md)
 FORMS = "best-of:N, beam:KEEPxWIDTH (as beam:4x4) or mixed:KEEPxWIDTH@SECONDS+N (as mixed:4x4@2s+16)"
 
 _BEST = re.compile(r"best-of:(\d+)")
@@ -72,20 +72,30 @@ def parse(written: str) -> Strategy:
     return strategy
 
 
-def choose(best_of: int | None, written: str | None, verified: bool, budget: float | None) -> Strategy | None:
+def choose(
+    best_of: int | None, written: str | None, verified: bool, budget: float | None, greedy: bool = False
+) -> Strategy | None:
     """The strategy that these arguments of `say` ask for; None without any.
 
+    Args:
+        greedy: whether sampling always takes the likeliest token.
+
     Raises:
-        LlasaError: two strategies, or a number that finds nothing.
+        LlasaError: two strategies, a number that finds nothing, or several samples that would all be the same.
     """
     if best_of is not None and written is not None:
         raise LlasaError(f"best-of {best_of} and {written} are two searches: ask for one")
     if best_of is not None and best_of < 1:
         raise LlasaError(f"the best of {best_of} is nothing: ask for 1 or more")
-    if budget is not None and not budget > 0:
-        raise LlasaError(f"a budget of {budget:g} seconds is no time to search: give more than 0")
+    if budget is not None and not 0 < budget < math.inf:
+        raise LlasaError(f"a budget of {budget:g} seconds is no time to search: give a number above 0")
+    strategy = None
     if written is not None:
-        return parse(written)
-    if best_of is not None or budget is not None:
-        return Strategy(samples=best_of or MOST)
-    return Strategy(samples=USUAL) if verified else None
+        strategy = parse(written)
+    elif best_of is not None or verified or budget is not None:
+        strategy = Strategy(samples=best_of or USUAL)
+    if strategy and greedy and max(strategy.rows, strategy.samples) > 1:
+        raise LlasaError(
+            "every sample is the same at temperature 0 (and top-k 1): search at a higher one, or not at all"
+        )
+    return strategy

@@ -24,7 +24,8 @@ def open_chat(source: str) -> Any:
             names a split other than `train`.
 
     Raises:
-        LlasaError: it cannot be read, is empty, or has no messages.
+        LlasaError: it cannot be read, is empty, has no messages, or one of its conversations teaches nothing; all are
+            looked at, for their turn may come after days.
     """
     import datasets
 
@@ -43,22 +44,34 @@ def open_chat(source: str) -> Any:
         ) from error
     if "messages" not in found.column_names or not len(found):
         raise LlasaError(f"{source} has no conversations: each row needs `messages` with `role` and `content`")
+    row = 0
+    for batch in found.select_columns("messages").iter(batch_size=1000):
+        for messages in batch["messages"]:
+            row += 1
+            if problem := _problem(messages):
+                raise LlasaError(f"{source}, row {row}: {problem}: remove it")
     return found
 
 
+def _problem(messages: Any) -> str:
+    """Why a conversation cannot be learnt from, if it cannot."""
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return "its `messages` are no list of `role` and `content`"
+    if not all(isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages):
+        return "a message without `role` and `content`"
+    return "" if any(m["role"] == "assistant" for m in messages) else "a conversation without an assistant's turn"
+
+
 def conversation(messages: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A conversation in the tokenizer's chat template, up to its last assistant's turn.
+    """A conversation of `open_chat` in the tokenizer's chat template, up to its last assistant's turn.
 
     Returns:
         ids: (T,) int64.
         targets: (T,) bool: the assistant's words and the token that ends each of its turns.
 
     Raises:
-        LlasaError: there is no assistant's turn, a message lacks its role or content, or the template writes a
-            conversation in another way once it goes on.
+        LlasaError: the template writes a conversation in another way once it goes on.
     """
-    if not all(isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages):
-        raise LlasaError("a message without `role` and `content` among the conversations: remove it")
 
     def ids(part: Sequence[dict[str, Any]], opened: bool) -> list[int]:
         turns = [{"role": message["role"], "content": message["content"]} for message in part]
@@ -75,8 +88,6 @@ def conversation(messages: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[np
                 raise LlasaError("this model's chat template rewrites earlier turns: it cannot be trained on chat")
             whole = after
             spans.append((len(before), len(after)))
-    if not spans:
-        raise LlasaError("a conversation without an assistant's turn among the conversations: remove it")
     targets = np.zeros(len(whole), dtype=bool)
     for start, end in spans:
         targets[start:end] = True

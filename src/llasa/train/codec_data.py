@@ -124,7 +124,7 @@ class Crops:
         rng = random.Random(f"{self.seed} {frames} {number}")
         rows = []
         for file in rng.sample(self.files, min(TOGETHER, len(self.files))):
-            for row in read_rows(file):
+            for row in read_rows(file, ["id", "audio", "seconds"]):
                 if "audio" not in row:
                     raise LlasaError(f"{file} has codes instead of audio: name the folder that they were made of")
                 if round(row["seconds"] * RATE) // HOP >= frames:

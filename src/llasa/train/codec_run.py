@@ -15,15 +15,17 @@ from llasa.codec.convert import find
 from llasa.codec.features import RATE
 from llasa.data.shards import shard_files
 from llasa.errors import LlasaError
-from llasa.loading import OFFICIAL, first_line, is_non_commercial
+from llasa.loading import OFFICIAL, is_non_commercial
 from llasa.locks import claimed
 from llasa.train import loop
 from llasa.train.codec import Settings, Trainer, check, fit_scales, train_step
 from llasa.train.codec_data import Crops
+from llasa.train.codec_plan import require_memory
 from llasa.train.codec_validation import validate
 from llasa.train.encoders import Listener
 from llasa.train.processes import make_accelerator, together
 
+ORDER = ("corpus", "shapes", "seed")  # what the order of the crops follows from
 FIRST_SECONDS = 100  # of audio, that a fresh codec's scales are fitted on
 CARD = """---
 license: cc-by-nc-4.0
@@ -52,6 +54,8 @@ def train(settings: Settings) -> None:
                 f"{accelerator.num_processes} processes cannot share out the batches of `shapes: [[{frames}, {count}]]`"
                 " equally: change the number of either"
             )
+    with together():
+        require_memory(settings, accelerator.device, accelerator.num_processes)
     with contextlib.ExitStack() as lock:
         with together():
             if accelerator.is_main_process:
@@ -86,7 +90,7 @@ def _train(settings: Settings, accelerator: Any) -> None:
         judging = loop.optimisers(trainer.judges, settings.lr * settings.judges_lr, betas=betas)
         average = loop.Average(trainer.codec, settings.ema)
         if saved is not None:
-            _restore(out, saved, trainer, groups + judging, average)
+            _restore(saved, settings, trainer, groups + judging, average)
     # Of the rest of it, gigabytes of memory, nothing is kept.
     saved = {key: value for key, value in (saved or {}).items() if key in ("step", "places", "log")}
     step = saved.get("step", 0)
@@ -169,28 +173,20 @@ def set_learning_rate(groups: list[torch.optim.Optimizer], step: int, settings: 
 
 
 def _restore(
-    out: Path,
-    saved: dict[str, Any],
-    trainer: Trainer,
-    optimisers: list[torch.optim.Optimizer],
-    average: loop.Average,
+    saved: dict[str, Any], settings: Settings, trainer: Trainer, optimisers: list[Any], average: loop.Average
 ) -> None:
     """Puts all back where the checkpoint was made.
 
     Raises:
-        LlasaError: it is of a codec of other sizes, or of a run in which something else learnt.
+        LlasaError: it is of a codec of other sizes, of a run in which something else learnt, or of another corpus.
     """
-    try:
+    out = Path(settings.out)
+    loop.require_same(out, saved["settings"], asdict(settings), ORDER)
+    with loop.resuming(out, optimisers):
         trainer.load_state_dict(saved["model"])
         for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
-        for name, weight in average.weights.items():
-            weight.copy_(saved["average"][name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise LlasaError(
-            f"{out} has the checkpoint of another recipe ({first_line(error)}): set the sizes and `learn` as they "
-            "were, or another `out`"
-        ) from error
+        average.load(saved["average"], trainer.codec)
 
 
 def _is_non_commercial(settings: Settings) -> bool:

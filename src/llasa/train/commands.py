@@ -1,5 +1,6 @@
 """`llasa train`: the stages, each from a YAML file; started again, each goes on from its checkpoint."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ app = typer.Typer(help="Train the recogniser, the codec, the language model.", n
 
 @app.callback()
 def _installed() -> None:
-    need_extra("train", "pyarrow", "yaml", "tensorboard", "accelerate")
+    need_extra("train", "pyarrow", "yaml", "tensorboard", "accelerate", "datasets")
 
 
 Recipe = Annotated[Path, typer.Argument(help="The stage's YAML file, such as recipes/tiny/lm.yaml.")]
@@ -97,7 +98,23 @@ def lm(
 ) -> None:
     """The language model. On several processes: torchrun --standalone --nproc-per-node 2 -m llasa.cli train lm RECIPE
 
-    With `shard: true` in the recipe, each of several processes holds a part of the model (FSDP2) instead of a copy.
+    A recipe holds `corpus` (folders of codes shards, each with a weight),
+    `validation` (one such folder), `codec`, `out`, and any of these:
+
+    Model: `init`, a pretrained one, or `model`, sizes of a fresh Llama;
+    `lexicon`, whose phones texts become; `factored`, `output_groups`, how
+    speech tokens are learnt as digits; `pointing_heads`, `pointing_weight`.
+
+    Samples: `chat`, conversations with weights; `spell`, the share of words
+    left in letters; `joined`, how often one utterance follows another of its
+    speaker; `longest`, tokens of a sample.
+
+    Steps: `steps`; `tokens` and `rows` of each; `lr`, `warmup`, and a cosine to
+    the share `lr_floor`; `muon_lr` (0: AdamW alone), `decay`, `ema` (0: none),
+    `seed`, `checkpoint_minutes`.
+
+    Memory: `gradient_checkpointing`, and `shard`: each of several processes
+    holds a part of the model (FSDP2) instead of a copy.
 
     Example: llasa train lm recipes/tiny/lm.yaml
     """
@@ -109,7 +126,8 @@ def lm(
     if plan:
         from llasa.train.plan import report
 
-        print(report(settings))
+        if os.environ.get("RANK", "0") == "0":
+            print(report(settings))
     else:
         from llasa.train.lm_run import train
 

@@ -51,6 +51,7 @@ RANK = 32
 PATIENCE = 5  # validations in a row that are no better: then it ends
 CHECKPOINT_MINUTES = 4.0
 STAGE = "finetune"
+REMEDY = "other recordings may do, or a LoRA instead of --full"
 Bar = Callable[[str], AbstractContextManager[Callable[[float, float, float], None]]]
 JOB, RESULT = "job.json", "result.json"
 
@@ -117,7 +118,7 @@ def finetune(job: Job, tell: Callable[[str], None], bar: Bar = _no_bar) -> Resul
         LlasaError: the recordings, the model or the folder will not do, the model does not fit into memory, the disk
             is full, or the loss is no longer a number.
     """
-    need_extra("train", "peft", "pyarrow", "tensorboard")
+    need_extra("train", "peft", "pyarrow", "tensorboard", "datasets")
     name, device = job.voice, torch.device(check_device(job.device))
     if job.steps is not None and job.steps < 1:
         raise LlasaError(f"--steps {job.steps} leaves nothing to train: it is 1 or more")
@@ -273,7 +274,7 @@ class _Run:
             loss.backward()
             total += float(loss.detach())
         norm = loop.clip(self.weights.values(), 1.0)
-        loop.check_finite(STAGE, step, {"loss": total, "gradient": norm})
+        loop.check_finite(STAGE, step, {"loss": total, "gradient": norm}, REMEDY)
         for optimiser in self.groups:
             optimiser.step()
             optimiser.zero_grad()
@@ -282,7 +283,7 @@ class _Run:
     def _validate(self, held_out: list[Pack], step: int) -> float:
         with self.autocast():
             loss = validate(self.trainer, held_out, self.out, step)["loss"]
-        loop.check_finite(STAGE, step, {"validation loss": loss})
+        loop.check_finite(STAGE, step, {"validation loss": loss}, REMEDY)
         return loss
 
     def _save_model(self, first: bool = False) -> None:

@@ -176,8 +176,7 @@ def read_clips(codes: Path, data: str, layout: str, base: Base, name: str) -> Cl
         raise LlasaError(f"no recording in {data} is fit to be learnt from: {codes / 'report.json'} says why")
     _check(data, layout, [row["speaker"] for row in rows if row["text"]], len(rows))
     corpus = Corpus({codes: 1})
-    for row in corpus.rows:
-        row["text"], row["speaker"] = base.clean(row["text"]), name
+    corpus.rows = [row | {"text": base.clean(row["text"]), "speaker": name} for row in corpus.rows]
     readable = [index for index, row in enumerate(corpus.rows) if any(map(str.isalnum, row["text"]))]
     if len(readable) < FEWEST:
         raise LlasaError(f"{len(readable)} texts in {data} can be read by this model: are they in its language?")
@@ -185,7 +184,7 @@ def read_clips(codes: Path, data: str, layout: str, base: Base, name: str) -> Cl
     count = min(24, max(2, len(readable) // 12))
     held = {readable[(2 * i + 1) * len(readable) // (2 * count)] for i in range(count)}
     corpus.order = [index for index in readable if index not in held]
-    corpus.speakers = {name: corpus.order}  # type: ignore[assignment]  # all that is asked of it is to be looked up in
+    corpus.speakers = {name: corpus.order}
     reference = choose_reference([corpus.rows[index] for index in corpus.order], base)
     return Clips(corpus, [corpus.rows[index] for index in sorted(held)], reference)
 

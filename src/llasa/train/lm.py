@@ -138,7 +138,7 @@ class DigitTable(nn.Module):
 
     def __init__(self, levels: list[int], first: int, rows: int, width: int) -> None:
         super().__init__()
-        index, digits = torch.arange(int(torch.tensor(levels).prod())), []
+        index, digits = torch.arange(math.prod(levels)), []
         for count in levels:
             digits.append(F.one_hot(index % count, count))
             index = index // count
@@ -279,7 +279,7 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
             that `model` describes.
     """
     levels = AutoConfig.from_pretrained(find_model(settings.codec)).quantization_levels
-    size = int(torch.tensor(list(levels)).prod())
+    size = math.prod(levels)
     if settings.init:
         folder = find_model(settings.init)
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -4,12 +4,14 @@ Knows corpora, texts and token ids; knows nothing of models. A sample is one utt
 in a row, which is what cloning is: the later ones go on in the voice of the first.
 """
 
+import bisect
 import difflib
 import functools
 import itertools
 import random
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,15 @@ import numpy as np
 import torch
 
 from llasa.data import upstream
-from llasa.data.shards import read_rows, shard_files
+from llasa.data.shards import open_codes, read_rows, shard_files
 from llasa.errors import LlasaError
 from llasa.lexicon import PHONES, PUNCTUATION, pronounce
 from llasa.train.chat import conversation, open_chat
 from llasa.vocabulary import Vocabulary
 
 UNKNOWN = -1  # no frame target
+Places = Sequence[int] | np.ndarray
+HELD_OUT = 50  # of the conversations of a source, every so many-th is for validation
 
 
 @dataclass
@@ -71,19 +75,45 @@ class Pack:
     last: int
 
 
-class Corpus:
-    """All utterances of some folders of codes shards, in memory (2 bytes a code: 0.4 MB an hour of speech).
+class Rows(Sequence[dict[str, Any]]):
+    """Rows of several sources, one after another, each read when it is asked for."""
 
-    A folder may hold upstream's rows instead, of which those of `split` are taken. They stay on disk, and are trained
-    on as they are: their tokens, nothing said before. So do conversations (see `llasa.train.chat`).
+    def __init__(self) -> None:
+        self.starts, self.readers = [0], list[Callable[[int], dict[str, Any]]]()
+
+    def add(self, count: int, read: Callable[[int], dict[str, Any]]) -> np.ndarray:
+        """Appends so many rows; returns their indices."""
+        self.readers.append(read)
+        self.starts.append(len(self) + count)
+        return np.arange(*self.starts[-2:])
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = bisect.bisect_right(self.starts, index) - 1
+        return self.readers[part](int(index) - self.starts[part])
+
+
+class Corpus:
+    """All utterances of some folders of codes shards, on disk: memory holds whose each is, and what is being read.
+
+    A folder may hold upstream's rows instead, of which those of `split` are taken. They are trained on as they are:
+    their tokens, nothing said before. So are conversations (see `llasa.train.chat`), of which every HELD_OUT-th makes
+    the split `val`.
 
     Attributes:
         rows: the utterances that have a text.
         order: indices into `rows`, each as often as its folder's weight says: one round of training.
         speakers: the indices of each speaker's utterances.
 
+    Args:
+        limit: of each folder or source only so many, from the front; shards beyond are not opened.
+
     Raises:
-        LlasaError: no utterance has a text.
+        LlasaError: no utterance has a text, or a shard is damaged or holds no codes.
     """
 
     def __init__(
@@ -93,31 +123,52 @@ class Corpus:
         split: str = "train",
         chat: dict[str, int] | None = None,
     ) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.order: list[int] = []
-        self.speakers: dict[str, list[int]] = defaultdict(list)
+        rows = Rows()
+        order: list[np.ndarray] = []
+        speakers: dict[str, array[int]] = defaultdict(lambda: array("q"))
         for folder, weight in folders.items():
             if upstream.has_rows(folder):
                 tokens = upstream.open_rows(folder, split)[:limit]
-                self.order += [*range(len(self.rows), len(self.rows) + len(tokens))] * weight
-                self.rows += [{"tokens": row, "speaker": ""} for row in np.asarray(tokens)]
+                order.append(np.tile(rows.add(len(tokens), functools.partial(_token_row, tokens)), weight))
                 continue
+            files, kept, row = [], array("q"), 0
             for file in shard_files(folder):
-                for row in read_rows(file):
-                    if row["text"] and (limit is None or len(self.rows) < limit):
-                        row["codes"] = np.asarray(row["codes"], dtype=np.uint16)
-                        row["ends"] = np.asarray(row["ends"], dtype=np.float32)
-                        self.speakers[row["speaker"]].append(len(self.rows))
-                        self.order += [len(self.rows)] * weight
-                        self.rows.append(row)
+                if limit is not None and len(kept) >= limit:
+                    break
+                files.append(file)
+                for found in read_rows(file, ["text", "speaker"]):
+                    if found.get("text") and (limit is None or len(kept) < limit):
+                        speakers[found.get("speaker", "")].append(len(rows) + len(kept))
+                        kept.append(row)
+                    row += 1
+            order.append(
+                np.repeat(rows.add(len(kept), functools.partial(_speech_row, open_codes(files), kept)), weight)
+            )
         for source, weight in (chat or {}).items():
             conversations = open_chat(source)
-            self.order += [*range(len(self.rows), len(self.rows) + len(conversations))] * weight
-            self.rows += [{"chat": conversations, "at": i, "speaker": ""} for i in range(len(conversations))]
-        if not self.order:
+            held = np.arange(len(conversations)) % HELD_OUT == HELD_OUT - 1
+            places = np.flatnonzero(held if split == "val" else ~held)[:limit]
+            order.append(np.tile(rows.add(len(places), functools.partial(_chat_row, conversations, places)), weight))
+        self.rows: Sequence[dict[str, Any]] = rows
+        self.speakers: dict[str, Places] = {**speakers}
+        self.order: Places = np.concatenate([np.zeros(0, int), *order])
+        if folders and not len(self.order):
             raise LlasaError(
                 f"no utterance in {', '.join(map(str, folders))} has a text: there is nothing to learn from"
             )
+
+
+def _speech_row(table: Any, places: Places, index: int) -> dict[str, Any]:
+    row = {"phones": [], "ends": [], "speaker": ""} | table[places[index]]
+    return row | {"codes": np.asarray(row["codes"], np.uint16), "ends": np.asarray(row["ends"], np.float32)}
+
+
+def _token_row(table: np.ndarray, index: int) -> dict[str, Any]:
+    return {"tokens": table[index], "speaker": ""}
+
+
+def _chat_row(table: Any, places: Places, index: int) -> dict[str, Any]:
+    return {"chat": table[int(places[index])]["messages"], "speaker": ""}
 
 
 class Reader:
@@ -135,7 +186,7 @@ class Reader:
             ids, first = upstream.sequence(rows[0]["tokens"], self.vocabulary)
             return Sample(ids, first, np.full(len(ids), UNKNOWN))
         if "chat" in rows[0]:
-            ids, targets = conversation(rows[0]["chat"][rows[0]["at"]]["messages"], self.vocabulary.tokenizer)
+            ids, targets = conversation(rows[0]["chat"], self.vocabulary.tokenizer)
             return Sample(ids, len(ids), np.full(len(ids), UNKNOWN), chat=targets)
         texts = [self.text(row["text"], lambda word: rng.random() < self.spell) for row in rows]
         prompt = self.vocabulary.prompt(" ".join(texts))
@@ -224,7 +275,7 @@ def samples(
 
     Args:
         longest: tokens; longer samples, conversations too, are not made.
-        joined: probability that one more utterance of the speaker is said before.
+        joined: probability that one more utterance of the speaker is said before, if there is another.
 
     Raises:
         LlasaError: a whole round has no sample that is short enough.
@@ -233,10 +284,15 @@ def samples(
     for index in indices:
         lap, place = divmod(index, count)
         rng = random.Random(f"{seed}-{index}")
-        row = corpus.rows[corpus.order[shuffled(seed, lap, count)[place]]]
+        taken = [corpus.order[shuffled(seed, lap, count)[place]]]
+        row = corpus.rows[taken[0]]
         rows = [row]
-        while row["speaker"] and rng.random() < joined:
-            other = corpus.rows[rng.choice(corpus.speakers[row["speaker"]])]
+        own: Any = corpus.speakers[row["speaker"]] if row["speaker"] else []
+        while len(own) > len(taken) and rng.random() < joined:
+            while (chosen := rng.choice(own)) in taken:
+                continue
+            taken.append(chosen)
+            other = corpus.rows[chosen]
             # A code takes a token, a character at most one: leave room for both.
             if sum(len(r["codes"]) + len(r["text"]) for r in [*rows, other]) > longest - 16:
                 break

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import random
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from llasa.data.origin import require_codes_of
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon
 from llasa.loading import find_model
@@ -44,10 +46,14 @@ def train(settings: Settings, after: After | None = None) -> None:
     """
     if settings.longest > settings.tokens:
         raise LlasaError(f"a sample of `longest: {settings.longest}` doesn't fit into `tokens: {settings.tokens}`")
+    if not settings.corpus and not settings.chat:
+        raise LlasaError("`corpus` names nothing to train on: `FOLDER: 1`, a folder of codes shards")
     if settings.rows is not None and settings.rows < 1:
         raise LlasaError(f"`rows: {settings.rows}` leaves nothing to train on: it is 1 or more")
     require_plain(settings)
     accelerator = make_accelerator()
+    with together():
+        require_codes_of([Path(folder) for folder in (*settings.corpus, settings.validation)], settings.codec)
     require_memory(settings, accelerator.device, accelerator.num_processes)
     with contextlib.ExitStack() as lock:
         with together():
@@ -72,7 +78,7 @@ def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
     average = loop.Average(trainer, settings.ema if main or in_parts else 0.0)
     learner = Learner(trainer, groups, average)
     with together():
-        saved = restore(out, settings.shard, learner)
+        saved = restore(settings, learner)
     step, rows = saved["step"], settings.rows or len(saved["streams"]) or processes
     if main and rows < processes:
         print(f"{processes - rows} of {processes} processes have nothing to do: a step has {rows} rows", flush=True)
@@ -99,6 +105,10 @@ def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
         unseen, still = Corpus({Path(settings.validation): 1}, 150, "val"), Reader(vocabulary, lexicon, rate)
         fixed = packs(samples(unseen, still, 0, settings.longest, 0.0, itertools.count()), settings.tokens, rate, pad)
         held_out = [move(next(fixed), device) for _ in range(4)]
+        talks = (still.sample([row], random.Random(0)) for row in Corpus({}, 150, "val", settings.chat).rows)
+        if short := [talk for talk in talks if len(talk.ids) <= settings.longest]:
+            written = packs(itertools.cycle(short), settings.tokens, rate, pad)
+            held_out += [move(next(written), device) for _ in range(2)]
     while step < settings.steps:
         batch = [move(row, device) for row in [*map(next, streams), *idle]]
         loop.set_learning_rate(groups, step, settings.warmup, settings.steps, settings.lr_floor)
@@ -161,6 +171,8 @@ def backward(settings: Settings, accelerator: Any, wrapped: Any, batch: list[Pac
     shares = torch.cat([totals[:2] / totals[:2].sum().clamp(min=1), weights.new_tensor([settings.pointing_weight])])
     added = torch.zeros_like(shares)
     for i, row in enumerate(batch):
+        # In parts this changes nothing: every row's gradients go to their owners at once. Kept whole until the last,
+        # they would take the memory that parts are there to save.
         with contextlib.nullcontext() if i == len(batch) - 1 else accelerator.no_sync(wrapped):
             terms = wrapped(row)
             zero = torch.zeros_like(terms["speech"])

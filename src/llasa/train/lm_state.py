@@ -6,7 +6,7 @@ a layer when it computes. Such a run's checkpoint is a folder that all write and
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ from llasa.errors import LlasaError
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer
 from llasa.train.processes import together
+
+# What the order of the samples follows from, and the sizes of the model.
+MUST_STAY = (
+    "corpus", "chat", "seed", "tokens", "longest", "joined", "spell", "model", "factored", "output_groups",
+    "pointing_heads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,45 +57,61 @@ def shard(trainer: Trainer) -> None:
     fully_shard(trainer, reshard_after_forward=True)
 
 
-def restore(out: Path, sharded: bool, learner: Learner) -> dict[str, Any]:
+def restore(settings: Settings, learner: Learner) -> dict[str, Any]:
     """Puts all back where the checkpoint in `out` was made.
 
     Returns:
         The rest of it: `step`, `streams` (where each row's samples stood) and `log`; of a first start if there is none.
 
     Raises:
-        LlasaError: the checkpoint is damaged, or of a run that was sharded and is no longer, or the other way round.
+        LlasaError: the checkpoint is damaged, or of a run that was sharded and is no longer, or the other way round; or
+            settings have changed that must not.
     """
+    out = Path(settings.out)
     newest = max(out.glob("checkpoint-*"), default=None)
-    if (out / loop.CHECKPOINT).exists() if sharded else newest:
-        was = str(not sharded).lower()
+    if (out / loop.CHECKPOINT).exists() if settings.shard else newest:
+        was = str(not settings.shard).lower()
         raise LlasaError(f"{out} has a checkpoint of a run with `shard: {was}`: set that, or another `out`")
     if newest is not None:
-        return _read_parts(newest, learner)
+        return _read_parts(newest, settings, learner)
     saved = loop.load_checkpoint(out)
     if saved is None:
         return {"step": 0, "streams": [], "log": {}}
-    learner.trainer.load_state_dict(saved["model"])
-    for optimiser, state in zip(learner.groups, saved["optimisers"], strict=False):
-        optimiser.load_state_dict(state)
-    for name, weight in learner.average.weights.items():
-        weight.copy_(saved["average"].get(name, weight))
+    _require_same(settings, saved["settings"])
+    with loop.resuming(out, learner.groups):
+        learner.trainer.load_state_dict(saved["model"])
+        for optimiser, state in zip(learner.groups, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        learner.average.load(saved["average"], learner.trainer)
     return {key: saved[key] for key in ("step", "streams", "log")}
 
 
-def _read_parts(folder: Path, learner: Learner) -> dict[str, Any]:
+def _require_same(settings: Settings, before: dict[str, Any]) -> None:
+    now = asdict(settings)
+    loop.require_same(Path(settings.out), before, now, MUST_STAY)
+    if bool(before["muon_lr"]) != bool(settings.muon_lr):  # from one that is above 0 to another, it may change
+        loop.require_same(Path(settings.out), before, now, ["muon_lr"])
+
+
+def _read_parts(folder: Path, settings: Settings, learner: Learner) -> dict[str, Any]:
     import torch.distributed.checkpoint as parts
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
+    alone = not torch.distributed.is_initialized()
+    text: dict[str, Any] = {"run": ""}
     model, states = get_state_dict(learner.trainer, learner.groups)
-    state = {"model": model, "optimisers": states, "average": learner.average.weights, "run": ""}
+    state = {"model": model, "optimisers": states, "average": learner.average.weights}
     try:
-        parts.load(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
+        parts.load(text, checkpoint_id=folder, no_dist=alone)
+        run = json.loads(text["run"])
+        _require_same(settings, run["settings"])
+        parts.load(state, checkpoint_id=folder, no_dist=alone)
     except CheckpointException as error:
         raise LlasaError(f"cannot go on from {folder}: {_reason(error)}: delete it to start this stage over") from error
-    set_state_dict(learner.trainer, learner.groups, model_state_dict=model, optim_state_dict=states)
-    return json.loads(state["run"])  # type: ignore[arg-type]
+    with loop.resuming(folder.parent, learner.groups):
+        set_state_dict(learner.trainer, learner.groups, model_state_dict=model, optim_state_dict=states)
+    return run
 
 
 def keep(out: Path, settings: dict[str, Any], learner: Learner, run: dict[str, Any], main: bool) -> None:

@@ -10,14 +10,18 @@ from llasa.train.lm_data import Pack
 
 @torch.no_grad()
 def validate(trainer: Trainer, held_out: list[Pack], out: Path, step: int) -> dict[str, float]:
-    """Loss a speech token, and how often the pointing heads look within one character of the right one."""
+    """Loss a token of speech, and of text if there is any; how often pointing heads look next to the right place."""
     trainer.eval()
-    total = count = near = known = 0.0
+    near = known = 0.0
+    sums = {"speech": [0.0, 0.0], "text": [0.0, 0.0]}
     pictures: list[torch.Tensor] = []
     for pack in held_out:
         terms_of = trainer(pack)
-        n = int((pack.labels >= 0).sum())
-        total, count = total + float(terms_of["speech"]) * n, count + n
+        counts = {"speech": (pack.labels >= 0) & ~pack.chat, "text": pack.chat}
+        for name, own in counts.items():
+            if own.any():
+                sums[name][0] += float(terms_of[name]) * int(own.sum())
+                sums[name][1] += int(own.sum())
     if trainer.settings.pointing_heads:
         layer, head = trainer.settings.pointing_heads[-1]
         for pack in held_out[:2]:
@@ -35,7 +39,8 @@ def validate(trainer: Trainer, held_out: list[Pack], out: Path, step: int) -> di
         trainer.seen.clear()
         picture(pictures[:3], out / "validation" / f"{step:06d}.png")
     trainer.train()
-    return {"loss": total / max(1, count), "pointing_right": near / max(1, known)}
+    text = {"text": sums["text"][0] / sums["text"][1]} if sums["text"][1] else {}
+    return {"loss": sums["speech"][0] / max(1, sums["speech"][1])} | text | {"pointing_right": near / max(1, known)}
 
 
 def picture(attentions: list[torch.Tensor], path: Path) -> None:

@@ -15,34 +15,79 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
 
 from llasa.errors import LlasaError
+from llasa.loading import first_line
 
 T = TypeVar("T")
 CHECKPOINT = "checkpoint.pt"
+_KINDS = {
+    int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list",
+    dict: "`name: value`",
+}  # fmt: skip
+LOWER = "lower `lr` in the recipe and start the same command again"
 
 
 def read_settings(kind: type[T], path: Path, **changes: Any) -> T:
     """A settings dataclass from a YAML file; `changes` that are not None win over the file.
 
     Raises:
-        LlasaError: the file is missing, is not YAML, or has a key that the stage doesn't know.
+        LlasaError: the file is missing, is not YAML, or has a key or a value that the stage doesn't know.
     """
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LlasaError(f"cannot read the settings {path}: {str(error).splitlines()[0]}") from error
-    values |= {key: value for key, value in changes.items() if value is not None}
+    if not isinstance(values, dict):
+        raise LlasaError(f"{path} is no recipe: it holds `key: value` lines, such as `steps: 100`")
+    changes = {key: value for key, value in changes.items() if value is not None}
+    return make_settings(kind, values | changes, str(path))
+
+
+def make_settings(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """A settings dataclass of values that somebody wrote, each of the kind that its key has.
+
+    Raises:
+        LlasaError: a key is unknown or missing, or a value of another kind; the message begins with `where`.
+    """
+    hints, fitting = get_type_hints(kind), {}
+    for key, value in values.items():
+        try:
+            fitting[key] = _fit(value, hints.get(key, Any))
+        except ValueError as error:
+            raise LlasaError(f"{where}: `{key}: {value}` has {error}") from error
     try:
-        return kind(**values)
+        return kind(**fitting)
     except TypeError as error:
-        raise LlasaError(f"{path}: {str(error).split(') ')[-1].replace('__init__() ', '')}") from error
+        raise LlasaError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
+
+
+def _fit(value: Any, hint: Any) -> Any:
+    """A value as its key's type has it. A number may be text: to PyYAML `5e-5` is, for want of a point."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if hint is Any:
+        return value
+    if kind is UnionType:  # all of ours are `X | None`
+        return None if value is None else _fit(value, parts[0])
+    if kind in (int, float) and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{value!r} where {_KINDS[kind]} belongs")
+    if kind is list:
+        return [_fit(each, parts[0]) for each in value]
+    return {str(name): _fit(each, parts[1]) for name, each in value.items()} if kind is dict else value
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int, floor: float = 0.05) -> float:
@@ -111,6 +156,13 @@ class Average:
         if not names:
             return
         torch._foreach_lerp_([a for a, _ in names], [p.detach() for _, p in names], 1 - decay)
+
+    @torch.no_grad()
+    def load(self, weights: dict[str, torch.Tensor], model: nn.Module) -> None:
+        """Goes on from a checkpoint's average; of what it has none of, begins with the model's own weights."""
+        own = dict(model.named_parameters())
+        for name, weight in self.weights.items():
+            weight.copy_(weights.get(name, own[name]))
 
     @contextlib.contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:
@@ -185,6 +237,44 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         raise LlasaError(f"{path} is damaged ({type(error).__name__}): delete it to start this stage over") from error
 
 
+@contextlib.contextmanager
+def resuming(folder: Path, groups: list[torch.optim.Optimizer]) -> Iterator[None]:
+    """Around what puts a checkpoint back; the recipe's own rates and decays stay, for those may have changed.
+
+    Raises:
+        LlasaError: the checkpoint is of a model of other sizes, or of a run in which something else learnt.
+    """
+    own = [[{k: v for k, v in group.items() if k != "params"} for group in one.param_groups] for one in groups]
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise LlasaError(
+            f"{folder} has the checkpoint of another recipe ({first_line(error)}): set sizes and what learns as they "
+            "were, or another `out`"
+        ) from error
+    for one, kept in zip(groups, own, strict=True):
+        for group, values in zip(one.param_groups, kept, strict=True):
+            group.update(values)
+
+
+def require_same(folder: Path, before: dict[str, Any], now: dict[str, Any], keys: Iterable[str]) -> None:
+    """Refuses to go on with other settings where the rest of the run would not be the rest of what was begun.
+
+    Args:
+        before: the settings in the checkpoint; those that it lacks are taken for the same.
+        keys: of the settings that must stay.
+
+    Raises:
+        LlasaError: one has changed.
+    """
+    for key in keys:
+        if before.get(key, now[key]) != now[key]:
+            raise LlasaError(
+                f"{folder} was begun with `{key}: {before[key]}`, which must stay until its end: set it back, or name "
+                "another `out`"
+            )
+
+
 class Log:
     """Losses to TensorBoard, to `log.jsonl`, and as a line on the terminal: every so many steps, their means.
 
@@ -199,9 +289,10 @@ class Log:
 
         self.folder, self.name, self.total = folder, name, total
         self.every = max(1, min(every, total // 10))
-        if after is not None:
-            forget(folder / "log.jsonl", after)
-        self.board = SummaryWriter(folder / "tensorboard", purge_step=None if after is None else after + 1)
+        with saving(folder):
+            if after is not None:
+                forget(folder / "log.jsonl", after)
+            self.board = SummaryWriter(folder / "tensorboard", purge_step=None if after is None else after + 1)
         self.sums: dict[str, list[float]] = {}
         self.mark, self.seconds = time.perf_counter(), 0.0
 
@@ -231,15 +322,18 @@ class Log:
                 file.write(json.dumps({"step": step} | {k: round(v, 5) for k, v in values.items()}) + "\n")
 
 
-def check_finite(name: str, step: int, losses: dict[str, float]) -> None:
+def check_finite(name: str, step: int, losses: dict[str, float], remedy: str = LOWER) -> None:
     """Ends a run that has diverged, before it can overwrite its last good checkpoint.
+
+    Args:
+        remedy: what may help.
 
     Raises:
         LlasaError: a loss is not a number, or infinite.
     """
     for key, value in losses.items():
         if not math.isfinite(value):
-            raise LlasaError(f"{name}: {key} is {value} at step {step}; the last good checkpoint is kept")
+            raise LlasaError(f"{name}: {key} is {value} at step {step}; the last good checkpoint is kept: {remedy}")
 
 
 def forget(path: Path, after: int) -> None:

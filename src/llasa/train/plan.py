@@ -55,10 +55,8 @@ def read_config(settings: Settings) -> LlamaConfig:
     try:
         if settings.init and settings.model:
             return LlamaConfig(**settings.model)
-        size = 1
         codec = fetch(settings.codec, ["*.json"]) if _on_hub(settings.codec) else find_model(settings.codec)
-        for level in AutoConfig.from_pretrained(codec).quantization_levels:
-            size *= level
+        size = math.prod(AutoConfig.from_pretrained(codec).quantization_levels)
         if not settings.init:
             rows = len(character_tokenizer(ALPHABET, size, context=2048))
             return LlamaConfig(vocab_size=rows, **({"tie_word_embeddings": False} | settings.model))
@@ -163,6 +161,11 @@ def room(device: torch.device, processes: int = 1) -> int:
     return psutil.virtual_memory().available // processes
 
 
+def on_this_machine(processes: int) -> int:
+    """How many of the processes share this machine, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+
+
 def require_memory(settings: Settings, device: torch.device, processes: int) -> None:
     """Refuses a run that will not fit, before its model is loaded.
 
@@ -170,9 +173,16 @@ def require_memory(settings: Settings, device: torch.device, processes: int) -> 
         LlasaError: it needs more memory than there is; the message says what to change.
     """
     config = read_config(settings)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    here = on_this_machine(processes)
     free, gpu = room(device, here), device.type != "cpu"
-    if (need := make_plan(settings, config, processes, gpu).peak) > free:
+    plan = make_plan(settings, config, processes, gpu)
+    # A model goes to its GPU, or into parts, by way of the machine's memory.
+    if gpu and (whole := 4 * plan.parameters) > (own := room(torch.device("cpu"), here)):
+        raise LlasaError(
+            f"each of {here} processes loads the whole model first, {_gb(whole)}, and there are {_gb(own)} of this "
+            "machine's memory for it: start fewer processes here"
+        )
+    if (need := plan.peak) > free:
         raise LlasaError(
             f"this training needs {_gb(need)} a process and there are {_gb(free)}: "
             + remedy(settings, config, processes, gpu, free)
@@ -219,13 +229,14 @@ def matmul_speed(device: torch.device, config: LlamaConfig, tokens: int, seconds
 
 
 def report(settings: Settings) -> str:
-    """What `llasa train lm RECIPE --plan` prints: for all GPUs of this machine, or for its processors as one."""
+    """What `llasa train lm RECIPE --plan` prints: for all GPUs of this machine, or for its processors as one; under
+    torchrun, for its processes."""
     config = read_config(settings)
     gpu = torch.accelerator.is_available()
     device = torch.accelerator.current_accelerator() if gpu else torch.device("cpu")
     assert device is not None
     processes = int(os.environ.get("WORLD_SIZE", torch.accelerator.device_count() if gpu else 1))
-    plan, free = make_plan(settings, config, processes, gpu), room(device)
+    plan, free = make_plan(settings, config, processes, gpu), room(device, on_this_machine(processes))
     rows = settings.rows or processes
     step = settings.tokens * rows
     total = float(step) * settings.steps

@@ -267,10 +267,12 @@ def _train(settings: Settings) -> None:
     groups = loop.optimisers(both, settings.lr, settings.muon_lr, betas=(0.9, 0.98))
     average, step = loop.Average(both, settings.ema), 0
     if (saved := loop.load_checkpoint(out)) is not None:
-        both.load_state_dict(saved["model"])
-        for optimiser, state in zip(groups, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(state)
-        average.weights, step = saved["average"], saved["step"]
+        with loop.resuming(out, groups):
+            both.load_state_dict(saved["model"])
+            for optimiser, state in zip(groups, saved["optimisers"], strict=True):
+                optimiser.load_state_dict(state)
+            average.load(saved["average"], both)
+        step = saved["step"]
     files = [file for folder in settings.corpus for file in shard_files(Path(folder))]
     stream = batches(files, settings, random.Random(settings.seed + step))
     held_out = [r for file in shard_files(Path(settings.validation))[:1] for r in read_rows(file)][:100]

@@ -5,11 +5,12 @@ and nothing of the models being judged. A file is imported, and with it its pack
 """
 
 from importlib import import_module
+from pathlib import Path
 
 from llasa.errors import LlasaError
 from llasa.verifiers.protocol import RATE, Verifier
 
-__all__ = ["RATE", "Verifier", "check_name", "known", "load_verifier"]
+__all__ = ["NAMES", "PROCESS", "RATE", "Verifier", "check_name", "known", "load_verifier"]
 
 # Name: its file, and what may follow the name and a colon: a hub id or folder, an emotion, or nothing.
 _KNOWN = {
@@ -24,14 +25,18 @@ _KNOWN = {
     "utmos": ("utmos", "MODEL"),
     "sanity": ("sanity", ""),
 }
+NAMES = tuple(_KNOWN)
+# Those that can judge a fragment, which is asked before any of them is loaded.
+PROCESS = frozenset(_KNOWN) - {"whisper", "pocketsphinx", "naturalness"}
 
 
-def load_verifier(name: str, device: str = "cpu") -> Verifier:
+def load_verifier(name: str, device: str = "cpu", recogniser: Path | None = None) -> Verifier:
     """A verifier, ready to score.
 
     Args:
         name: one of `known()`, some of which take a model or label after a colon: `whisper:openai/whisper-small`.
         device: where it computes; those that are no torch models stay on the CPU.
+        recogniser: the folder of that which `content` is, instead of the embedded voice's.
 
     Raises:
         LlasaError: there is none of that name, a package is missing, or its weights cannot be had.
@@ -40,7 +45,8 @@ def load_verifier(name: str, device: str = "cpu") -> Verifier:
     kind, _, choice = name.partition(":")
     file, option = _KNOWN[kind]
     load = import_module(f"llasa.verifiers.{file}").load
-    verifier: Verifier = load(choice or None, device) if option else load(device)
+    given = [choice or None, device] if option else [device, recogniser] if kind == "content" else [device]
+    verifier: Verifier = load(*given)
     return verifier
 
 

@@ -2,14 +2,15 @@
 
 As it is written: `content=1,speaker=0.5` is a sum with weights (1 where there is none). `speaker>=0.7` or, with a
 weight, `speaker>=0.7=0.5` puts whoever misses the threshold below all who meet it. `content/4/whisper=1,speaker=0.5` is
-a cascade: all candidates are judged by what stands first, the best 4 by what follows.
+a cascade: all candidates are judged by what stands first, the best 4 by what follows. A model's path starts with `/`,
+`.` or `~`, and goes on to the next `=`, or to a comma that a verifier's name follows.
 
 Knows verifiers by their protocol alone; knows nothing of searches.
 """
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,22 +19,25 @@ import numpy as np
 
 from llasa.errors import LlasaError
 from llasa.loading import first_line
-from llasa.verifiers import check_name, load_verifier
+from llasa.verifiers import NAMES, PROCESS, check_name, load_verifier
 from llasa.verifiers.protocol import Verifier
 
+Key = tuple[int, int, float]
 Function = Callable[[Sequence[str], Sequence[np.ndarray], Sequence[np.ndarray | None]], Any]
-Verify = str | Function | Sequence[str | Function]
+Verify = str | Function | Verifier | Sequence[str | Function | Verifier]
 
-_CUT = re.compile(r"/(\d+)/")  # a hub id has a slash too, but no number between two of them
+# What stands between two verifiers, and paths, in which the same is no such thing. A hub id has a slash too, but no
+# number between two of them.
+_BETWEEN = re.compile(rf":\s*[/.~](?:(?!,\s*(?:{'|'.join(NAMES)})\s*(?:[:=>/,]|$))[^=<>])*|(?P<sign>,|/(?P<keep>\d+)/)")
 _TERM = re.compile(r"(?P<name>[^=<>]+)(?:>=(?P<least>[^=<>]*))?(?:=(?P<weight>[^=<>]*))?")
 _FORM = "write content=1,speaker=0.5, a threshold as speaker>=0.7, a cascade as content/4/whisper"
 
 
 @dataclass(frozen=True)
 class Term:
-    """One verifier in a sum: its name or the function itself, its weight, and the least score that will do."""
+    """One verifier in a sum: its name or itself, its weight, and the least score that will do."""
 
-    what: str | Function
+    what: str | Function | Verifier
     weight: float = 1.0
     least: float | None = None
 
@@ -41,7 +45,16 @@ class Term:
     def name(self) -> str:
         if isinstance(self.what, str):
             return self.what
+        if isinstance(self.what, Verifier):
+            return self.what.name
         return getattr(self.what, "__name__", type(self.what).__name__)
+
+    @property
+    def process(self) -> bool:
+        """Whether it can judge a fragment."""
+        if isinstance(self.what, str):
+            return self.what.partition(":")[0] in PROCESS
+        return isinstance(self.what, Verifier) and self.what.process
 
     def __str__(self) -> str:
         least = "" if self.least is None else f">={self.least:g}"
@@ -62,14 +75,13 @@ class Verdict:
 
     Attributes:
         scores: of every verifier that judged it, by name.
-        total: the weighted sum of the last stage that judged it.
-        key: for comparing candidates that were judged by one judge, the greatest is the best: how many stages judged
-            it, how many thresholds it met, and the total.
+        stages: that judged it.
+        key: of these (`Judge.key`).
     """
 
     scores: dict[str, float]
-    total: float
-    key: tuple[int, int, float]
+    stages: int
+    key: Key
 
 
 class Outcome:
@@ -100,7 +112,7 @@ class Judge:
         stages: what is judged by what, in order.
         verifiers: by the names they were asked for. One that fails while judging is taken out, and the rest goes on
             without it.
-        notes: a line for every verifier that was taken out.
+        notes: a line for every verifier that was left out.
     """
 
     stages: list[Stage]
@@ -148,30 +160,41 @@ class Judge:
     ) -> list[Verdict]:
         """A verdict on each of N candidates, whose keys compare them.
 
-        A verifier that raises, or whose scores are not N finite numbers, is left out from then on, with a note; with
-        none left, all totals are 0.
+        A verifier that raises, or whose scores are not N finite numbers, is left out from then on, with a note; one
+        that raises a `LlasaError`, since it cannot judge such texts, this time alone. With none left, all are equal.
 
         Args:
             texts, audios, references, ended: as in `Verifier.score`.
         """
-        verdicts = [Verdict({}, 0.0, (0, 0, 0.0)) for _ in texts]
-        for stage in self.stages:
-            best = sorted(range(len(texts)), key=lambda i: verdicts[i].key, reverse=True)[: stage.keep]
-            chosen = sorted(best)
+        scores: list[dict[str, float]] = [{} for _ in texts]
+        chosen = list(range(len(texts)))
+        reached = [0] * len(texts)
+        for number, stage in enumerate(self.stages):
+            chosen.sort(key=lambda i: self.key(scores[i], number), reverse=True)
+            chosen = sorted(chosen[: stage.keep])
             said, heard = [texts[i] for i in chosen], [audios[i] for i in chosen]
             known = [references[i] for i in chosen]
-            found = [(term, self._scores(term.name, said, heard, known, ended)) for term in stage.terms if chosen]
-            columns = [(term, scores) for term, scores in found if scores is not None]
-            if not columns:
-                continue
-            for row, i in enumerate(chosen):
-                before = verdicts[i]
-                scores = {term.name: float(column[row]) for term, column in columns}
-                total = sum(term.weight * scores[term.name] for term, _ in columns)
-                met = sum(term.least is not None and scores[term.name] >= term.least for term, _ in columns)
-                reached, already, _ = before.key
-                verdicts[i] = Verdict(before.scores | scores, total, (reached + 1, already + met, total))
-        return verdicts
+            for term in stage.terms if chosen else ():
+                found = self._scores(term.name, said, heard, known, ended)
+                if found is not None:
+                    for i, score in zip(chosen, found, strict=True):
+                        scores[i][term.name] = float(score)
+            for i in chosen:
+                reached[i] = number + 1
+        return [Verdict(own, count, self.key(own, count)) for own, count in zip(scores, reached, strict=True)]
+
+    def key(self, scores: Mapping[str, float], stages: int) -> Key:
+        """For comparing candidates, the greatest is the best: how many stages judged it, how many thresholds it met,
+        and the weighted sum of the last stage. Verifiers that have failed do not count, whatever they said before.
+
+        Args:
+            scores: by verifiers' names.
+            stages: how many have judged it.
+        """
+        sums = [[t for t in stage.terms if t.name in self.verifiers and t.name in scores] for stage in self.stages]
+        passed = [terms for terms in sums[:stages] if terms]
+        met = sum(term.least is not None and scores[term.name] >= term.least for terms in passed for term in terms)
+        return len(passed), met, sum(term.weight * scores[term.name] for term in passed[-1]) if passed else 0.0
 
     def _scores(
         self,
@@ -181,7 +204,7 @@ class Judge:
         references: Sequence[np.ndarray | None],
         ended: bool,
     ) -> np.ndarray | None:
-        """A verifier's scores, or None if it has failed, now or before."""
+        """A verifier's scores, or None if it has failed, now or before, or cannot judge these texts."""
         verifier = self.verifiers.get(name)
         if verifier is None:
             return None
@@ -193,50 +216,67 @@ class Judge:
                 problem = "it gave a score that is not a number"
             else:
                 return scores
+        except LlasaError as error:  # such as a language that it does not know: it may know that of the next chunk
+            self._note(f"{name} cannot judge this ({error}): the search goes on without it")
+            return None
         except Exception as error:  # whatever a library or a user's function raises must not end the search
             problem = first_line(error) or type(error).__name__
         del self.verifiers[name]
-        self.notes.append(f"{name} failed ({problem}): the search goes on without it")
+        self._note(f"{name} failed ({problem}): the search goes on without it")
         return None
 
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
 
-def make_judge(verify: Verify, device: str = "cpu") -> Judge:
+
+def make_judge(verify: Verify, load: Callable[[str], Verifier] = load_verifier, beam: bool = False) -> Judge:
     """A judge as it is written, with its verifiers loaded.
 
+    Args:
+        verify, beam: as in `parse`.
+        load: what gives a verifier by its name.
+
     Raises:
-        LlasaError: it is not written as it should be, or a verifier cannot be loaded.
+        LlasaError: as `parse`, or a verifier cannot be loaded.
     """
-    stages = parse(verify)
+    stages = parse(verify, beam)
     verifiers: dict[str, Verifier] = {}
     for term in (term for stage in stages for term in stage.terms):
-        if not isinstance(term.what, str):
+        if isinstance(term.what, Verifier):
+            verifiers[term.name] = term.what
+        elif not isinstance(term.what, str):
             verifiers[term.name] = Outcome(term.name, term.what)
         elif term.name not in verifiers:
-            verifiers[term.name] = load_verifier(term.name, device)
+            verifiers[term.name] = load(term.name)
     return Judge(stages, verifiers)
 
 
-def parse(verify: Verify) -> list[Stage]:
+def parse(verify: Verify, beam: bool = False) -> list[Stage]:
     """Reads what is written; several items in a row are read as if commas stood between them.
 
+    Args:
+        verify: names, functions and verifiers.
+        beam: whether fragments are to be judged.
+
     Raises:
-        LlasaError: there is nothing, or something that is no verifier, threshold or weight; or one is there twice.
+        LlasaError: there is nothing, or something that is no verifier, threshold or weight; or one is there twice; or
+            none can judge a fragment and one has to.
     """
-    items = [verify] if isinstance(verify, str) or callable(verify) else list(verify)
     stages = [Stage(None, [])]
-    for item in items:
-        if not isinstance(item, str):
-            if not callable(item):
-                raise LlasaError(f"{item!r} is no verifier: pass its name or a function")
+    for item in verify if isinstance(verify, list | tuple) else [verify]:
+        if isinstance(item, str):
+            _read(item, stages)
+        elif isinstance(item, Verifier) or callable(item):
             stages[-1].terms.append(Term(item))
-            continue
-        sums = _CUT.split(item)
-        stages[-1].terms.extend(_terms(sums[0]))
-        for keep, written in zip(sums[1::2], sums[2::2], strict=True):
-            if int(keep) < 1:
-                raise LlasaError(f"{item} keeps {keep} candidates: keep at least 1")
-            stages.append(Stage(int(keep), _terms(written)))
+        else:
+            raise LlasaError(f"{item!r} is no verifier: pass its name, a function, or a verifiers.Verifier")
     _check(stages)
+    if beam and not any(term.process for stage in stages for term in stage.terms):
+        raise LlasaError(
+            f"a beam needs a verifier that can judge fragments, which {format_stages(stages)} cannot: "
+            "use content or speaker, or best-of"
+        )
     return stages
 
 
@@ -246,8 +286,17 @@ def format_stages(stages: Sequence[Stage]) -> str:
     return sums[0] + "".join(f"/{stage.keep}/{terms}" for stage, terms in zip(stages[1:], sums[1:], strict=True))
 
 
-def _terms(written: str) -> list[Term]:
-    return [_term(part.strip()) for part in written.split(",")]
+def _read(written: str, stages: list[Stage]) -> None:
+    """Adds what is written to the last stage, and stages of its own."""
+    start = 0
+    for sign in (found for found in _BETWEEN.finditer(written) if found["sign"]):
+        stages[-1].terms.append(_term(written[start : sign.start()].strip()))
+        start = sign.end()
+        if sign["keep"]:
+            if int(sign["keep"]) < 1:
+                raise LlasaError(f"{written} keeps {sign['keep']} candidates: keep at least 1")
+            stages.append(Stage(int(sign["keep"]), []))
+    stages[-1].terms.append(_term(written[start:].strip()))
 
 
 def _term(written: str) -> Term:

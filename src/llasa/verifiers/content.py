@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from llasa.codec.features import mel_features
 from llasa.errors import LlasaError
 from llasa.loading import check_weights, first_line, hush_transformers
-from llasa.planning import PACE
+from llasa.planning import PACE, is_latin
 from llasa.verifiers.protocol import RATE
 from llasa.verifiers.wording import words
 
@@ -32,14 +32,15 @@ BATCH = 16  # rows at once, of about the same length
 LEAD = 0.5  # seconds that a fragment may be silent before its first word
 
 
-def load(device: str = "cpu", folder: Path = EMBEDDED) -> "CtcContent":
-    """The recogniser in a folder as a verifier.
+def load(device: str = "cpu", folder: Path | None = None) -> "CtcContent":
+    """The recogniser in a folder, by default the embedded voice's, as a verifier.
 
     Raises:
         LlasaError: the folder is missing, damaged, or without its letters.
     """
     from transformers import Wav2Vec2BertForCTC
 
+    folder = folder or EMBEDDED
     if not (folder / "vocab.json").is_file():
         raise LlasaError(f"{folder} is no recogniser: it has no vocab.json")
     check_weights(folder)
@@ -76,6 +77,11 @@ class CtcContent:
         references: Sequence[np.ndarray | None],
         ended: bool = True,
     ) -> np.ndarray:
+        """As the protocol says.
+
+        Raises:
+            LlasaError: a text is in letters that it does not know.
+        """
         scores = np.zeros(len(texts))
         labels = [self.spell(text) for text in texts]
         judged = [i for i in range(len(texts)) if labels[i] and audios[i].any()]
@@ -94,7 +100,13 @@ class CtcContent:
         return scores
 
     def spell(self, text: str) -> list[int]:
-        """A text as the recogniser's symbols: letters and the spaces between words."""
+        """A text as the recogniser's symbols: letters and the spaces between words.
+
+        Raises:
+            LlasaError: most of its letters are not Latin.
+        """
+        if not is_latin(text):
+            raise LlasaError("it does not know the letters of some of the text: verify with whisper")
         spelt = SPACE.join(words(text))
         return [self.vocabulary[letter] for letter in spelt if letter in self.vocabulary]
 

@@ -7,6 +7,7 @@ that is asked for by name. A model's folder is funasr's: `config.yaml`, `configu
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def load(choice: str | None = None, device: str = "cpu") -> Verifier:
     label, _, model = (choice or "").partition(":")
     if label not in LABELS:
         label, model = "", choice or ""
-        if model.isalpha():
+        if model.isalpha() and not Path(model).is_dir():
             raise LlasaError(f"there is no emotion called {model}: pass one of {', '.join(LABELS)}, or a model")
     ear = _load_ear(model or DEFAULT, check_device(device))
     if label:

@@ -41,7 +41,7 @@ class Likeness:
         Raises:
             LlasaError: a reference is missing.
         """
-        wanted = [self._of_reference(_given(reference, self.name).tobytes()) for reference in references]
+        wanted = [self._of_reference(required(reference, self.name).tobytes()) for reference in references]
         scores = np.zeros(len(audios))
         for rows in equally_long(audios):
             for row, embedding in zip(rows, self._embed(np.stack([audios[row] for row in rows])), strict=True):
@@ -81,7 +81,12 @@ def cosine(ours: np.ndarray, theirs: np.ndarray | None) -> float:
     return float(ours @ theirs) / length if theirs is not None and length else 0.0
 
 
-def _given(reference: np.ndarray | None, name: str) -> np.ndarray:
+def required(reference: np.ndarray | None, name: str) -> np.ndarray:
+    """A reference as float32.
+
+    Raises:
+        LlasaError: there is none.
+    """
     if reference is None:
         raise LlasaError(f"the verifier {name} needs a reference: speak in a voice that was cloned from a recording")
     return np.asarray(reference, np.float32)

@@ -1,13 +1,14 @@
 """What a verifier is: something that scores speech, given its text and the reference it should sound like."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 RATE = 16000  # Hz, of all audio that a verifier hears
 
 
+@runtime_checkable
 class Verifier(Protocol):
     """Scores speech, higher is better, best on a scale from 0 to 1 so that weights mean something.
 
@@ -36,5 +37,8 @@ class Verifier(Protocol):
             audios: (T_i,) float32 at `RATE`; may be empty.
             references: (R_i,) float32 at `RATE`, or None where there is none.
             ended: False says that the audios are fragments from the beginning of utterances.
+
+        Raises:
+            LlasaError: it cannot judge such texts. A search then goes on without it, and asks it again at other texts.
         """
         ...

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from llasa.errors import LlasaError, need_extra
+from llasa.verifiers.likeness import required
 
 
 def load(device: str = "cpu") -> "Resemblyzer":
@@ -41,7 +42,12 @@ class Resemblyzer:
         references: Sequence[np.ndarray | None],
         ended: bool = True,
     ) -> np.ndarray:
-        wanted = [_of_reference(np.asarray(reference, np.float32).tobytes()) for reference in references]
+        """As the protocol says.
+
+        Raises:
+            LlasaError: a reference is missing.
+        """
+        wanted = [_of_reference(required(reference, self.name).tobytes()) for reference in references]
         return np.array([speaker_embedding(audio) @ own for audio, own in zip(audios, wanted, strict=True)], float)
 
 

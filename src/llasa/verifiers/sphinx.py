@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from llasa.errors import need_extra
+from llasa.errors import LlasaError, need_extra
+from llasa.planning import is_latin
 from llasa.verifiers.protocol import RATE
-from llasa.verifiers.wording import word_errors
+from llasa.verifiers.wording import word_errors, words
 
 
 def load(device: str = "cpu") -> "Sphinx":
@@ -40,6 +41,17 @@ class Sphinx:
         references: Sequence[np.ndarray | None],
         ended: bool = True,
     ) -> np.ndarray:
+        """As the protocol says.
+
+        Raises:
+            LlasaError: a text is not in Latin letters, or over a third of its words are not in the dictionary, as few
+                English sentences and most of other languages have it.
+        """
+        for text in dict.fromkeys(texts):
+            spoken = words(text)
+            unknown = sum(_recogniser().lookup_word(word) is None for word in spoken)
+            if not is_latin(text) or 3 * unknown > len(spoken):
+                raise LlasaError("it knows English, and too few words of some of the text: verify with whisper")
         counts = [word_errors(text, transcribe(audio)) for text, audio in zip(texts, audios, strict=True)]
         return np.array([max(0.0, 1 - errors / max(1, total)) for errors, total in counts])
 
