@@ -8,7 +8,7 @@ import torch
 from models import make_codec
 
 from llasa.codec.features import acoustic_input, mel_features
-from llasa.train.codec import code_statistics, codebook_entropy, project, quantise
+from llasa.train.codec import begin_as_shifts, code_statistics, codebook_entropy, project, quantise
 from llasa.train.judges import discriminator_loss, generator_losses, small_discriminators
 from llasa.train.spectral import log_mel, spectral_losses
 
@@ -87,3 +87,18 @@ def test_discriminators_learn_to_tell_and_the_generator_loss_then_rises(voiced: 
     assert float(matching.detach()) > 0
     same = generator_losses(judges(real), judges(real))[1]
     assert float(same.detach()) == pytest.approx(0)
+
+
+@torch.no_grad()
+def test_inputs_of_the_head_begin_as_shifts_in_time() -> None:
+    """One unit of such an input turns the phases of what lies low as a delay of `slope * n_fft / 2 pi` samples does."""
+    model = make_codec(0)
+    begin_as_shifts(model)
+    head = model.acoustic_decoder.head
+    bins = head.n_fft // 2 + 1
+    assert float(head.linear.weight[:bins, :4].abs().max()) == 0  # loudness is left alone
+    for column, slope in enumerate((0.2, 0.1, 0.05, 0.02)):
+        spectrum = torch.polar(torch.ones(bins), head.linear.weight[bins:, column])
+        spectrum[bins // 4 :] = 0
+        delay = int(torch.fft.irfft(spectrum).argmax())
+        assert abs(delay - slope * head.n_fft / (2 * torch.pi)) < 1

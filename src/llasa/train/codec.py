@@ -152,8 +152,25 @@ def make_model(settings: Settings) -> Xcodec2Model:
                 weight.mul_(0.3)
         model.acoustic_decoder.head.linear.weight.mul_(0.1)
         model.acoustic_decoder.head.linear.bias.zero_()
+        if settings.pitch_weight:
+            begin_as_shifts(model)
     model.semantic_encoder.load_state_dict(encoder.state_dict())
     return Codec(model).model
+
+
+def begin_as_shifts(model: Xcodec2Model) -> None:
+    """Makes four inputs of the decoder's head shifts in time, by 0.2 to 0.02 radians a bin, of what lies below 2 kHz.
+
+    A voice may be anywhere in its cycle when a frame begins, and to move it turns every phase in proportion to its
+    frequency. From random weights that is found late.
+    """
+    decoder = model.acoustic_decoder
+    weight, slopes = decoder.head.linear.weight, torch.tensor([0.2, 0.1, 0.05, 0.02])
+    bins = weight.shape[0] // 2  # rows of the magnitudes, then those of the phases
+    ramp = torch.arange(bins, dtype=torch.float32)
+    ramp[ramp >= bins // 4] = 0
+    weight[:, : len(slopes)] = torch.cat([torch.zeros(bins), -ramp])[:, None] * slopes
+    decoder.norm.weight[: len(slopes)] = 0.15
 
 
 class SemanticDecoder(nn.Module):
