@@ -6,8 +6,8 @@ none sees another and nothing is spent on padding. Three aids that leave a plain
 - Speech tokens are digits of an FSQ code, so during training their embeddings and outputs are a table plus a sum over
   digits, which tells the model from the start that codes one level apart sound alike. Saved, it is one table.
 - With `output_groups` the output of a speech token is a sum over groups of digits and nothing else. The softmax over
-  all codes is then a product of one over each group, and a large codebook's loss, else most of a step's work, costs
-  next to nothing. In exchange the groups of one code are drawn independently, given all that came before.
+  all codes is then a product of one over each group, and a large codebook's loss costs next to nothing. In exchange the
+  groups of one code are drawn independently, given all that came before.
 - Where the corpus says which phone each frame speaks, chosen heads are trained to look at it. The alignment of text to
   speech, which is otherwise found late, is there from the first hundreds of steps.
 """
