@@ -29,7 +29,7 @@ from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Ve
 from llasa.codec import Codec, convert, upstream
 from llasa.codec.features import RATE, acoustic_input, mel_features
 from llasa.errors import LlasaError
-from llasa.train.codec import fit_scales
+from llasa.train.quantising import fit_scales
 
 SECONDS = (1, 5, 20, 60)
 ODD = 77  # samples that a clip is short of its seconds, so that its last code is not full

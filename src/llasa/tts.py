@@ -392,11 +392,8 @@ class Llasa:
                 on_progress(count / rate, count / rate + to_come)
             if len(samples := np.concatenate([decoder.finish(), silence(piece.pause, self.rate)])):
                 yield samples
-            if (
-                voice is None
-                and planner.speaker is None
-                and piece.can_be_voice(len(codes), 0 < len(codes) < piece.limit)
-            ):
+            alone = voice is None and planner.speaker is None
+            if alone and piece.can_be_voice(len(codes), 0 < len(codes) < piece.limit):
                 voice = Voice("first chunk", piece.text, codes, self.codec_id)
         if not count:
             raise LlasaError(NO_SOUND)

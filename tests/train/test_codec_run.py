@@ -17,8 +17,9 @@ from upstream_codec import hub_tensors, make_upstream, save_original
 from llasa.cli import main
 from llasa.codec import Codec
 from llasa.train import loop
-from llasa.train.codec import Settings, Trainer, project
+from llasa.train.codec import Settings, Trainer
 from llasa.train.codec_run import train
+from llasa.train.quantising import project
 
 STEPS = 12
 

@@ -8,8 +8,9 @@ import torch
 from models import make_codec
 
 from llasa.codec.features import acoustic_input, mel_features
-from llasa.train.codec import begin_as_shifts, code_statistics, codebook_entropy, project, quantise
+from llasa.train.codec import begin_as_shifts
 from llasa.train.judges import discriminator_loss, generator_losses, small_discriminators
+from llasa.train.quantising import code_statistics, codebook_entropy, project, quantise
 from llasa.train.spectral import log_mel, spectral_losses
 
 

@@ -3,8 +3,8 @@
 From scratch the semantic encoder is frozen and everything else learns together. From a trained codec (`start`) either
 everything goes on learning, which makes new codes, or only the decoder: then a language model can train on the codes
 while the sound still improves. Discriminators join at `adversarial_at`, a speech model that listens at `perceptual_at`.
-What transformers' class lacks for training is here: an initialisation in which the signal survives, the semantic
-decoder, and a loss that spreads the codes over the codebook. The run is in `codec_run.py`, its data in `codec_data.py`.
+What transformers' class lacks for training is here: an initialisation in which the signal survives, and the semantic
+decoder. How codes come about is in `quantising.py`, the run in `codec_run.py`, its data in `codec_data.py`.
 """
 
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from llasa.train import loop, pitch
 from llasa.train.encoders import Listener, load_encoder
 from llasa.train.judges import discriminator_loss, full_discriminators, generator_losses, small_discriminators
 from llasa.train.processes import average_gradients
+from llasa.train.quantising import codebook_entropy, project, quantise
 from llasa.train.semantic import PHONE_NAMES
 from llasa.train.spectral import SCALES, spectral_losses
 
@@ -191,67 +192,6 @@ class SemanticDecoder(nn.Module):
         return self.net(latents.transpose(1, 2)).transpose(1, 2)
 
 
-@torch.no_grad()
-def fit_scales(model: Xcodec2Model, wave: torch.Tensor, features: torch.Tensor) -> None:
-    """Scales the acoustic branch to unit output and centres `project_in` at unit deviation, on a first batch.
-
-    Otherwise FSQ's tanh starts out flat and training collapses to one code.
-    """
-    model.eval()
-    last = model.acoustic_encoder.conv2
-    last.weight.div_(model.acoustic_encoder(wave).std())
-    z = project(model, wave, features)
-    linear = model.quantizer.project_in
-    linear.weight.div_(z.std((0, 1))[:, None])
-    linear.bias.copy_((linear.bias - z.mean((0, 1))) / z.std((0, 1)) - 0.2)
-    model.train()
-
-
-def project(model: Xcodec2Model, wave: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """`Xcodec2Model.encode` up to the quantiser's input.
-
-    Args:
-        wave: (B, 1, frames * HOP).
-        features: (B, frames, 160).
-
-    Returns:
-        (B, frames, dimensions of the quantiser), unbounded.
-    """
-    with torch.no_grad(), torch.autocast(wave.device.type, torch.bfloat16):
-        heard = model.semantic_encoder(features).last_hidden_state
-    heard = heard.float()
-    semantic = model.semantic_adapter(heard.transpose(1, 2))
-    joined = torch.cat([semantic, model.acoustic_encoder(wave)], 1).transpose(1, 2)
-    return model.quantizer.project_in(model.fc_encoder(joined))
-
-
-def quantise(model: Xcodec2Model, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """FSQ as `Xcodec2Quantizer` does it (bounded twice): latents, code indices, and the values before rounding."""
-    fsq = model.quantizer.quantizer
-    bounded = fsq.bound(z)
-    codes, indices = fsq(bounded)
-    return model.quantizer.project_out(codes), indices, fsq.bound(bounded)
-
-
-def codebook_entropy(values: torch.Tensor, levels: torch.Tensor, temperature: float = 0.15) -> torch.Tensor:
-    """Entropy in nats of the batch's mean soft assignment over the whole codebook, for unrounded FSQ values.
-
-    The soft assignment factors over dimensions, so the joint table of the mean is one product of two halves' tables.
-
-    Args:
-        values: (N, D) bounded values, in units of levels (-2 to 1 for four levels).
-        levels: (D,) number of levels.
-    """
-    tables = [torch.ones(len(values), 1), torch.ones(len(values), 1)]
-    for d, count in enumerate(levels.tolist()):
-        points = torch.arange(count, device=values.device) - count // 2
-        soft = (-(values[:, d : d + 1] - points).square() / temperature).softmax(-1)
-        half = d * 2 // len(levels)
-        tables[half] = (tables[half].to(values.device)[:, :, None] * soft[:, None]).flatten(1)
-    mean = (tables[0].T @ tables[1] / len(values)).flatten()
-    return -(mean * (mean + 1e-9).log()).sum()
-
-
 class Trainer(nn.Module):
     """The codec, its semantic decoder and its discriminators: all that a checkpoint holds."""
 
@@ -341,15 +281,6 @@ def load_phones(settings: Settings, width: int) -> nn.Linear | None:
     except Exception as error:  # torch's zip reader and unpickler raise whatever they stumble over
         raise LlasaError(f"{path} cannot be used ({first_line(error)}): is it of this codec's recogniser?") from error
     return phones.requires_grad_(False)
-
-
-@torch.no_grad()
-def code_statistics(codes: torch.Tensor, size: int) -> dict[str, float]:
-    """Share of the codebook used, and perplexity, of a flat tensor of codes."""
-    counts = torch.bincount(codes.flatten().long(), minlength=size).double()
-    p = counts / counts.sum()
-    perplexity = float((-(p * (p + 1e-12).log()).sum()).exp())
-    return {"used": float((counts > 0).double().mean()), "perplexity": perplexity}
 
 
 def train_step(

@@ -18,12 +18,13 @@ from llasa.errors import LlasaError
 from llasa.loading import OFFICIAL, is_non_commercial
 from llasa.locks import claimed
 from llasa.train import loop
-from llasa.train.codec import Settings, Trainer, check, fit_scales, train_step
+from llasa.train.codec import Settings, Trainer, check, train_step
 from llasa.train.codec_data import Crops
 from llasa.train.codec_plan import require_memory
 from llasa.train.codec_validation import validate
 from llasa.train.encoders import Listener
 from llasa.train.processes import make_accelerator, together
+from llasa.train.quantising import fit_scales
 
 ORDER = ("corpus", "shapes", "seed")  # what the order of the crops follows from
 FIRST_SECONDS = 100  # of audio, that a fresh codec's scales are fitted on

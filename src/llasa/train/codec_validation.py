@@ -9,7 +9,7 @@ from transformers import Xcodec2Model
 
 from llasa.codec.features import acoustic_input, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
-from llasa.train.codec import code_statistics
+from llasa.train.quantising import code_statistics
 from llasa.train.spectral import log_mel
 
 
