@@ -28,20 +28,20 @@ SMALL = {
     },
     "recogniser": {"tap": 2, "steps": 3, "batch_seconds": 4.0},
     "codec": {
-        "tap": 2, "hidden": 64, "intermediate": 64, "layers": 1, "heads": 2, "encoder_hidden": 2, "levels": [4, 4, 4],
-        "steps": 4, "shapes": [[32, 2]], "compile": False, "validation": ["runs/corpus/val"],
+        "tap": 2, "hidden": 64, "intermediate": 64, "layers": 1, "heads": 2, "encoder_hidden": 2,
+        "levels": [4, 4, 4, 4, 3, 3], "steps": 4, "shapes": [[32, 2]], "compile": False,
+        "validation": ["runs/corpus/val"],
     },
     "decoder": {
-        "tap": 2, "steps": 3, "adversarial_at": 1, "shapes": [[32, 2]], "compile": False, "channels": 2,
-        "validation": ["runs/corpus/val"], "periods": [2], "fft_sizes": [126],
+        "tap": 2, "steps": 3, "shapes": [[32, 2]], "compile": False, "validation": ["runs/corpus/val"],
     },
     "lm": {
         "steps": 6, "tokens": 700, "longest": 500, "warmup": 2,
         "model": {
             "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "num_key_value_heads": 2, "max_position_embeddings": 512,
+            "num_key_value_heads": 2, "max_position_embeddings": 512, "tie_word_embeddings": True,
         },
-        "pointing_heads": [[1, 0]],
+        "output_groups": [3, 3], "pointing_heads": [[1, 0]],
     },
 }  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_codes_are_one_for_every_hop(built: Path) -> None:
     for file in shard_files(built / "runs/codes/train"):
         for row in read_rows(file):
             assert len(row["codes"]) == round(row["seconds"] * 16000) // 320 + 1
-            assert max(row["codes"]) < 64
+            assert max(row["codes"]) < 4 * 4 * 4 * 4 * 3 * 3
 
 
 def test_every_stage_logs_its_losses_and_leaves_a_picture(built: Path) -> None:
@@ -160,8 +160,8 @@ def test_the_assembled_folders_load_in_plain_transformers(built: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(built / "voice/lm")
     vocabulary = read_vocabulary(AutoTokenizer.from_pretrained(built / "voice/lm"))
     assert model.config.vocab_size == len(vocabulary.tokenizer)
-    assert vocabulary.size == 64
-    assert Xcodec2Model.from_pretrained(built / "voice/codec").config.quantization_levels == [4, 4, 4]
+    assert vocabulary.size == 4 * 4 * 4 * 4 * 3 * 3
+    assert Xcodec2Model.from_pretrained(built / "voice/codec").config.quantization_levels == [4, 4, 4, 4, 3, 3]
     assert Wav2Vec2BertForCTC.from_pretrained(built / "voice/recogniser").config.num_hidden_layers == 3
 
 
