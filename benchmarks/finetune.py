@@ -85,8 +85,8 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     if arguments.model == "tiny" and arguments.reader.name == "ljspeech":
         about.append(
-            "The base has heard the clips learnt from before, among 38 hours of other speech, and none of those that "
-            "were kept.\n"
+            "The base's language model has heard none of these clips, nor any real person; its codec learnt from those "
+            "that are learnt from here, and not from those that were kept.\n"
         )
     facts = machine.describe("peft", "pocketsphinx", "Resemblyzer")
     facts["torch threads"] = os.environ.get("OMP_NUM_THREADS", "as many as cores")
