@@ -3,7 +3,8 @@
     python benchmarks/quality.py --sentences held-out.txt --reader LJSpeech-1.1 --speakers LibriSpeech
 
 Writes quality.md, quality.json (every sentence's figures, by its number) and quality.png into benchmarks/results. Parts
-can be run one by one with `--only`: what was measured earlier on the same weights is kept.
+can be run one by one with `--only`: what was measured earlier on the same weights is kept, and figures of the weights
+before stand beside those of new ones.
 
 - wer      errors of words by PocketSphinx and the recipe's own recogniser, faulty lengths, DNSMOS; against the teachers
 - codec    the codec alone: STOI, PESQ, use of the codebook
@@ -174,17 +175,19 @@ def read_sentences(path: Path, count: int) -> list[str]:
 
 
 def earlier_results(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was measured on the same weights before, or nothing yet."""
+    """What was measured on the same weights before; of other weights the figures, as `before`."""
     from llasa.loading import find_codec, find_model, fingerprint
 
     folder = find_model(arguments.model)
     weights = {"language model": fingerprint(folder), "codec": fingerprint(find_codec(folder))}
     path = arguments.out / f"{arguments.name}.json"
+    before: dict[str, str] = {}
     if path.exists():
         results = json.loads(path.read_text(encoding="utf-8"))
         if results["weights"] == weights:
             return results
-    return {"model": Path(arguments.model).name, "weights": weights, "parts": {}}
+        before = {row["what"]: row["figure"] for part in results["parts"].values() for row in part["rows"]}
+    return {"model": Path(arguments.model).name, "weights": weights, "before": before, "parts": {}}
 
 
 def write(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
@@ -196,7 +199,7 @@ def write(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     lines = [f"# Quality of `{results['model']}`\n", f"Written by `benchmarks/quality.py`. Weights: {weights}.\n"]
     for name in [name for name in PARTS if name in results["parts"]]:
         part = results["parts"][name]
-        lines += [f"## {name}\n", table([Row(**row) for row in part["rows"]])]
+        lines += [f"## {name}\n", table([Row(**row) for row in part["rows"]], results["before"])]
         if name == "wer":
             lines.append(f"![Spectrograms of the teacher and the voice, side by side]({arguments.name}.png)\n")
         lines.append("; ".join(f"{key}: {value}" for key, value in part["facts"].items()) + "\n")

@@ -21,6 +21,17 @@ def test_a_table_says_which_bars_were_met() -> None:
     assert lines[2:] == ["| STOI | 0.9 | 0.85 | pass |", "| RTF | 0.5 | 0.30 | **fail** |", "| PESQ | 2 |  |  |"]
 
 
+def test_a_table_shows_what_was_measured_before() -> None:
+    rows = [report.Row("speed", "2", "at most 3", True), report.Row("height", "1")]
+    assert report.table(rows, {"speed": "4", "width": "5"}).splitlines() == [
+        "| what | measured (95 % interval) | bar | | before |",
+        "|---|---|---|---|---|",
+        "| speed | 2 | at most 3 | pass | 4 |",
+        "| height | 1 |  |  |  |",
+    ]
+    assert report.table(rows, {}) == report.table(rows)
+
+
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("not a folder")
     with pytest.raises(LlasaError, match="cannot write"):

@@ -112,7 +112,7 @@ def _preset_rows(items: list[dict[str, Any]]) -> list[Row]:
         above = statistics.error_rate_difference(voice, teacher, total)
         held = ("at most 8 points", above.value <= 0.08) if chosen == names else ("", None)
         what = f"the voice above the teacher, paired, {', '.join(chosen)}, {len(part)} sentences"
-        rows.append(Row(f"{what} ({rates[0]:.1f} % and {rates[1]:.1f} %)", points(above), *held))
+        rows.append(Row(what, f"{points(above)}: {rates[0]:.1f} % and {rates[1]:.1f} %", *held))
     return rows
 
 
@@ -132,8 +132,8 @@ def _fault_rows(items: list[dict[str, Any]]) -> list[Row]:
     counts = {name: sum(item["faults"][name] for item in items) for name in items[0]["faults"]}
     detail = ", ".join(f"{count} {name}" for name, count in counts.items())
     faulty = statistics.share(sum(any(item["faults"].values()) for item in items), len(items))
-    what = f"{len(items)} utterances at fault, the best of say's takes: {detail}"
-    return [Row(what, percent(faulty), "at most 1 %", faulty.value <= 0.01)]
+    what = f"of {len(items)} utterances, the best of say's takes, those at fault"
+    return [Row(what, f"{percent(faulty)}: {detail}", "at most 1 %", faulty.value <= 0.01)]
 
 
 def _opinion_rows(items: list[dict[str, Any]]) -> list[Row]:
@@ -184,8 +184,8 @@ def measure_codec(codec: Codec, sentences: list[str]) -> Part:
         used = metrics.codebook_usage(streams[:count], codec.codebook_size)
         minutes = sum(item["seconds"] for item in items[:count]) / 60
         share, rest = f"{100 * used.share:.1f} %", used.perplexity / used.size
-        what = f"codes used of {used.size:,}, {label}, {minutes:.0f} min"
-        rows.append(Row(what, share, "at least 95 %", used.share >= 0.95))
+        what = f"codes used, {label}, {minutes:.0f} min"
+        rows.append(Row(what, f"{share} of {used.size:,}", "at least 95 %", used.share >= 0.95))
         figure = f"{used.perplexity:,.0f}, {rest:.3f} of the codebook"
         rows.append(Row(f"perplexity of the codes, {label}", figure, "at least a third", rest >= 1 / 3))
     return Part(rows, items)
@@ -253,11 +253,11 @@ def measure_speed(tts: Llasa, sentences: list[str]) -> Part:
     factor = statistics.median([item["say"] / item["seconds"] for item in items])
     waits = [1000 * item["first_audio"] for item in items]
     wait = statistics.median(waits)
-    what = f"first audio of a stream, warm, median (the longest: {max(waits):.0f} ms)"
+    first_audio = f"{show(wait, 0, ' ms')}, the longest {max(waits):.0f} ms"
     return Part(
         [
             Row("real-time factor of `say`, warm, median", show(factor), "at most 0.30", factor.value <= 0.3),
-            Row(what, show(wait, 0, " ms"), "at most 300 ms", wait.value <= 300),
+            Row("first audio of a stream, warm, median", first_audio, "at most 300 ms", wait.value <= 300),
         ],
         items,
     )

@@ -3,7 +3,7 @@
 Knows figures and how to write them down; knows nothing of how they were measured. Files appear whole or not at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,11 +62,18 @@ def points(interval: Interval) -> str:
     return show(interval.scaled(100), 1, " points")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A Markdown table; the last column says whether the figure itself (not its interval) meets its bar."""
+def table(rows: Sequence[Row], before: Mapping[str, str] | None = None) -> str:
+    """A Markdown table; the last column says whether the figure itself (not its interval) meets its bar.
+
+    Args:
+        before: earlier figures, by what they were measured of; they get a column if there are any.
+    """
     lines = ["| what | measured (95 % interval) | bar | |", "|---|---|---|---|"]
     verdicts = {None: "", True: "pass", False: "**fail**"}
     lines += [f"| {row.what} | {row.figure} | {row.bar} | {verdicts[row.passed]} |" for row in rows]
+    if before:
+        columns = [" before ", "---", *(f" {before.get(row.what, '')} " for row in rows)]
+        lines = [f"{line}{column}|" for line, column in zip(lines, columns, strict=True)]
     return "\n".join(lines) + "\n"
 
 
