@@ -196,7 +196,6 @@ def test_a_loss_that_is_no_number_stops_the_run(
         ("needs `semantic`", {"semantic": None}),
         ("`perceptual_at` needs `perceptual`", {"perceptual": None}),
         ("needs a codec whose levels end in [4, 3, 3], the pitch's: not [4, 4, 4]", {"levels": [4, 4, 4]}),
-        ("needs a codec whose levels end in [4, 3, 3], the pitch's: not", {"start": "tiny", "learn": "all"}),
         ("is not a first and a last layer", {"perceptual_layers": [2, 1]}),
         ("has 4 layers, and the recipe asks for 22", {"perceptual_layers": [10, 22]}),
         ("`shapes` holds pairs", {"shapes": [[20]]}),
@@ -215,6 +214,14 @@ def test_what_cannot_be_is_one_line(
 ) -> None:
     assert words in run(arguments(recipe | changes, tmp_path / "codec", "codec"), capsys)
     assert not (tmp_path / "codec/model").exists()
+
+
+def test_a_codec_without_room_for_pitch_is_not_taught_it(
+    recipe: dict[str, Any], codec_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"start": str(codec_folder), "learn": "all", "pitch_weight": 1.0}
+    error = run(arguments(recipe | changes, tmp_path / "codec", "codec"), capsys)
+    assert "needs a codec whose levels end in [4, 3, 3], the pitch's: not [4, 4, 4]" in error
 
 
 def test_a_checkpoint_of_another_recipe_says_so(

@@ -155,7 +155,7 @@ def test_an_init_of_other_sizes_than_the_recipe_says_is_refused(tmp_path: Path, 
 
 
 def test_another_codec_or_no_folder_is_one_line(tmp_path: Path, codec_folder: Path) -> None:
-    with pytest.raises(LlasaError, match="4096 codes"):
+    with pytest.raises(LlasaError, match="22500 codes"):
         make_model(settings("tiny", codec_folder))
     with pytest.raises(LlasaError, match="no model called"):
         make_model(settings(tmp_path / "nowhere", codec_folder))
