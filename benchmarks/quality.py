@@ -11,6 +11,7 @@ before stand beside those of new ones.
 - cloning  Resemblyzer similarity of clones to their references
 - real     real people: speakers through the codec and cloned (--speakers), the preset of a human reader (--reader)
 - speed    real-time factor, first audio, cold start, on two cores
+- size     of the folders of the language model and its codec
 
 Of a folder of recordings, only what `llasa data recordings` holds out is used, every twelfth, and of that no speaker of
 whom there is more in the folder; `--all-unseen` says that none of it was trained on.
@@ -30,7 +31,7 @@ from typing import Any
 
 from machine import describe, on_two_cores
 
-PARTS = ("wer", "codec", "cloning", "real", "speed")
+PARTS = ("wer", "codec", "cloning", "real", "speed", "size")
 
 
 def main() -> None:
@@ -93,6 +94,8 @@ def measure(name: str, arguments: argparse.Namespace, sentences: list[str]) -> A
     from llasa.eval import quality
     from llasa.tts import Llasa
 
+    if name == "size":
+        return measure_size(arguments.model)
     if name == "codec":
         return quality.measure_codec(Codec.load(arguments.model), sentences)
     tts = Llasa.load(arguments.model, device="cpu")
@@ -110,6 +113,18 @@ def measure(name: str, arguments: argparse.Namespace, sentences: list[str]) -> A
     figure = f"{middle:.1f} s ({min(cold):.1f} to {max(cold):.1f})"
     part.rows.append(quality.Row(what, figure, "at most 8 s", middle <= 8))
     return part
+
+
+def measure_size(model: str) -> Any:
+    """All files of the language model's folder and of the codec's."""
+    from llasa.eval.quality import Part
+    from llasa.eval.report import Row
+    from llasa.loading import find_codec, find_model
+
+    folder = find_model(model)
+    files = [path for part in (folder, find_codec(folder)) for path in part.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files) / 2**20
+    return Part([Row("both folders together", f"{size:.1f} MiB", "at most 64 MiB", size <= 64)], [{"mib": size}])
 
 
 def measure_real(tts: Any, arguments: argparse.Namespace, sentences: list[str]) -> Any:
