@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
     parser.add_argument("--only", type=lambda value: value.split(","), default=["overhead", "runaways"])
-    parser.add_argument("--words", type=Path, help="a study with --verify content in the voice rms")
+    parser.add_argument("--words", type=Path, help="a study with --verify content in voices of flite")
     parser.add_argument("--likeness", type=Path, help="a study with --verify speaker and beam:4x4 in several voices")
     parser.add_argument("--both", type=Path, help="with --verify content=1,speaker=1 and mixed:4x4@2s+16 in the same")
     parser.add_argument("--alone", type=Path, help="with --verify content in the same")
@@ -193,9 +193,10 @@ def word_rows(table: list[dict[str, str]], sentences: list[str]) -> list[Any]:
     from llasa.text import normalise
 
     one, many = paired(table, WORDS, ("best-of", 1), ("best-of", 16))
-    numbers = sorted({int(row["sentence"]) for row in table})
+    voices = {int(row["sentence"]): row["voice"] for row in table}
+    numbers = sorted(voices)
     codec = Codec.load("tiny")
-    teachers = [speak(normalise(sentences[i]), Speaker("rms", "rms"))[0] for i in numbers]
+    teachers = [speak(normalise(sentences[i]), Speaker(voices[i], voices[i]))[0] for i in numbers]
     copies = [codec.decode(codec.encode(teacher))[: len(teacher)] for teacher in teachers]
     heard = judges.spread(judges.transcribe, copies)
     copy = np.array([metrics.word_errors(sentences[i], words)[0] for i, words in zip(numbers, heard, strict=True)])
@@ -206,7 +207,7 @@ def word_rows(table: list[dict[str, str]], sentences: list[str]) -> list[Any]:
     gain = statistics.error_rate_difference(fewer, errors, weights)
     p = statistics.paired_p(many[:, 0] - one[:, 0], weights)
     return [
-        Row(f"word error rate, the codec's copy of the teacher, {len(numbers)} sentences", percent(rates[0])),
+        Row(f"word error rate, the codec's copies of the teachers, {len(numbers)} sentences", percent(rates[0])),
         Row("word error rate, one sample", percent(rates[1])),
         Row("word error rate, the best of 16 by `content`", percent(rates[2])),
         Row(f"the best of 16 less one sample, paired (p = {p:.4f})", points(gain), "p < 0.01", p < 0.01),

@@ -80,6 +80,13 @@ def test_teachers_get_their_share_and_every_text_a_speaker() -> None:
     assert len(set(names)) == 22
 
 
+def test_without_shifted_speakers_the_plain_voices_share_all_texts() -> None:
+    given = list(assign(["a text"] * 4000, speakers(0), {"rms": 0.3, "slt": 0.1}, seed=0))
+    names = [speaker.name for _, _, speaker in given]
+    assert set(names) == {"rms", "slt"}
+    assert names.count("rms") / 4000 == pytest.approx(0.75, abs=0.03)
+
+
 def test_a_killed_synthesis_goes_on(tmp_path: Path) -> None:
     texts = [TEXT, "Another one.", "And one more."]
     assert len(list(synthesise(texts, tmp_path, 2, shard_size=1, workers=1))) == 3

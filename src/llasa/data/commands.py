@@ -27,7 +27,7 @@ def _installed() -> None:
 def synth(
     text: Annotated[Path, typer.Argument(help="A text file, a sentence a line.")],
     out: Annotated[Path, typer.Argument(help="Folder for the shards; train/ and val/ are made in it.")],
-    speakers: Annotated[int, typer.Option(help="Shifted speakers beside the four plain voices.")] = 240,
+    speakers: Annotated[int, typer.Option(min=0, help="Shifted speakers beside the four plain voices.")] = 240,
     held_out: Annotated[
         int | None, typer.Option(help="Sentences kept for validation, the file's first; a thirtieth by default.")
     ] = None,

@@ -113,7 +113,7 @@ def assign(
     shifted = [v for v in voices if v.name not in TEACHERS]
     shares = [teacher_share.get(v.name, 0.0) for v in plain]
     rest = max(0.0, 1.0 - sum(shares)) if shifted else 0.0
-    weights = np.array(shares + [rest / len(shifted)] * len(shifted))
+    weights = np.array([*shares, *(rest / len(shifted) for _ in shifted)])
     chosen = rng.choice(len(weights), size=len(texts), p=weights / weights.sum())
     pool = plain + shifted
     for index, (text, pick) in enumerate(zip(texts, chosen, strict=True)):
