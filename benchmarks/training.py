@@ -145,10 +145,11 @@ def flops(model: LlamaForCausalLM, settings: Settings, row: Pack) -> float:
     return 6.0 * (matrices * len(row.ids) + logits + config.num_hidden_layers * width * pairs)
 
 
-def in_turns(settings: Settings, steps: int) -> tuple[list[float], list[float], float]:
-    """Seconds of each step of a training, those of the bare forward and backward pass after it, and a pass' FLOPs.
+def in_turns(settings: Settings, rows: int, steps: int) -> tuple[list[float], list[float], float]:
+    """Seconds of each step of a training, those of bare forward and backward passes after it, and a step's FLOPs.
 
-    Without the first three, and without checkpoints: a run makes one every few minutes.
+    A step is of so many rows, and as many passes follow it. Without the first three, and without checkpoints: a run
+    makes one every few minutes.
     """
     gpu = torch.accelerator.is_available()
     device = torch.accelerator.current_accelerator() if gpu else torch.device("cpu")
@@ -160,7 +161,7 @@ def in_turns(settings: Settings, steps: int) -> tuple[list[float], list[float], 
     source = samples(corpus, reader_of(vocabulary), 1, settings.longest, settings.joined, itertools.count())
     stream = packs(source, settings.tokens, rate, vocabulary.tokenizer.pad_token_id or 0)
     taken = [move(row, device) for row in itertools.islice(stream, 8)]
-    rows = itertools.cycle(taken)
+    again = itertools.cycle(taken)
     trained: list[float] = []
     alone: list[float] = []
 
@@ -172,28 +173,29 @@ def in_turns(settings: Settings, steps: int) -> tuple[list[float], list[float], 
     mark = 0.0
 
     def turn(*_: Any) -> None:
-        """After each step of the training, one of the bare loop."""
+        """After each step of the training, as much of the bare loop."""
         nonlocal mark
         begin = now()
         if alone:
             trained.append(begin - mark)
-        with torch.autocast(device.type, torch.bfloat16):
-            terms = bare(next(rows))
-        torch.stack(list(terms.values())).sum().backward()
+        for row in itertools.islice(again, rows):
+            with torch.autocast(device.type, torch.bfloat16):
+                terms = bare(row)
+            torch.stack(list(terms.values())).sum().backward()
         bare.zero_grad()
         mark = now()
         alone.append(mark - begin)
 
     with tempfile.TemporaryDirectory() as folder:
-        train(replace(settings, out=folder, steps=steps + 4, rows=1, checkpoint_minutes=1e9), turn)
-    return trained[3:], alone[4:], statistics.mean(flops(model, settings, row) for row in taken)
+        train(replace(settings, out=folder, steps=steps + 4, rows=rows, checkpoint_minutes=1e9), turn)
+    return trained[3:], alone[4:], rows * statistics.mean(flops(model, settings, row) for row in taken)
 
 
 def overhead(recipe: Settings, steps: int) -> str:
-    kinds = {"the recipe as it is": recipe}
+    kinds = {"the recipe as it is": (recipe, 1), "of two rows a step": (recipe, 2)}
     plain = replace(recipe, factored=False, output_groups=[], muon_lr=0.0, pointing_heads=[])
     if plain != recipe:
-        kinds["a plain Llama with AdamW"] = plain
+        kinds["a plain Llama with AdamW"] = (plain, 1)
     gpu = torch.cuda.is_available()
     name = torch.cuda.get_device_name() if gpu else "this CPU"
     peaks = [peak for card, peak in PEAKS.items() if gpu and card in name]
@@ -202,18 +204,18 @@ def overhead(recipe: Settings, steps: int) -> str:
     lines = [
         "# Training beside a bare loop\n",
         f"{make_plan(plain, config).parameters / 1e6:.1f} M parameters, rows of {recipe.tokens:,} tokens in bfloat16,",
-        f"{steps} steps. A step of the training makes its row, computes losses and their gradients, clips them, and",
-        "updates weights, average and log. The bare loop is a forward and a backward pass of the same model with the",
+        f"{steps} steps. A step of the training makes its rows, computes losses and their gradients, clips them, and",
+        "updates weights, average and log. The bare loop is forward and backward passes of the same model with the",
         "same losses over rows that are there. Both in turns; medians, with the middle half in brackets.\n",
         "| training | s a step | s of the bare loop | tokens/s | of the bare loop's | MFU | bar 0.9 |",
         "|---|---|---|---|---|---|---|",
     ]
-    for kind, settings in kinds.items():
-        trained, bare, work = in_turns(settings, steps)
+    for kind, (settings, rows) in kinds.items():
+        trained, bare, work = in_turns(settings, rows, steps)
         seconds, share = statistics.median(trained), statistics.median(bare) / statistics.median(trained)
         spread = [f"{times[1]:.3f} ({times[0]:.3f} to {times[2]:.3f})" for times in map(quarters, (trained, bare))]
         verdict = "pass" if share >= 0.9 else "**fail**"
-        figures = f"{recipe.tokens / seconds:,.0f} | {share:.2f} | {work / seconds / peak:.0%}"
+        figures = f"{rows * recipe.tokens / seconds:,.0f} | {share:.2f} | {work / seconds / peak:.0%}"
         lines.append(f"| {kind} | {' | '.join(spread)} | {figures} | {verdict} |")
     source = "by its data sheet" if peaks else "measured in one large matrix product"
     lines.append(f"\nMFU: the FLOPs that the model needs, of {peak / 1e12:.3g} TFLOP/s, {name}'s peak {source}.\n")

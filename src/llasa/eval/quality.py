@@ -125,6 +125,9 @@ def _own_rows(items: list[dict[str, Any]]) -> list[Row]:
         held = ("at most 8 %", rate.value <= 0.08) if name == "voice" else ("", None)
         figure = f"{percent(rate)}; of letters {percent(spelling)}"
         rows.append(Row(f"word error rate by the recipe's own recogniser, {label}", figure, *held))
+    voice, teacher = ([item[name]["own_errors"] for item in items] for name in ("voice", "teacher"))
+    above = points(statistics.error_rate_difference(voice, teacher, total))
+    rows.append(Row("the voice above the teacher by the recipe's own recogniser, paired", above))
     return rows
 
 
