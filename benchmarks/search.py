@@ -9,14 +9,15 @@
 - bars      from finished studies of the same sentences, what their candidates were chosen for: words, likeness, or both
 
 Writes search.md and search.json into benchmarks/results; a part that is not run keeps what was measured before. With
-bars come the studies' summaries, search-*.csv, and the curves of the one for words, search.png. What bars said of the
-voice before stays as the part "before".
+bars come the studies' summaries, search-*.csv, and the curves of those for words and likeness, search.png and
+search-likeness.png. What bars said of the voice before stays as the part "before".
 """
 
 import argparse
 import csv
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -159,12 +160,15 @@ def bars(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any]
     made = []
     for name in ("words", "likeness", "both", "alone"):
         if study := getattr(arguments, name):
+            if not (study / "summary.csv").exists():
+                sys.exit(f"error: {study} holds no finished study: run `llasa study inference` on it to its end")
             shutil.copyfile(study / "summary.csv", RESULTS / f"search-{name}.csv")
             made.append(f"[{name}](search-{name}.csv): `{command(study)}`")
     if arguments.words:
         shutil.copyfile(arguments.words / "plot.png", RESULTS / "search.png")
         rows += word_rows(read(arguments.words), sentences) + trend_rows(arguments.words)
     if arguments.likeness:
+        shutil.copyfile(arguments.likeness / "plot.png", RESULTS / "search-likeness.png")
         table = read(arguments.likeness)
         beam, best = paired(table, LIKENESS, ("beam:4x4", None), ("best-of at the tokens of beam:4x4", None))
         gain, p = difference(beam[:, 0] - best[:, 0])
