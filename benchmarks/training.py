@@ -192,7 +192,7 @@ def in_turns(settings: Settings, rows: int, steps: int) -> tuple[list[float], li
 
 
 def overhead(recipe: Settings, steps: int) -> str:
-    kinds = {"the recipe as it is": (recipe, 1), "of two rows a step": (recipe, 2)}
+    kinds = {"the recipe as it is": (recipe, 1), "the recipe with two rows a step": (recipe, 2)}
     plain = replace(recipe, factored=False, output_groups=[], muon_lr=0.0, pointing_heads=[])
     if plain != recipe:
         kinds["a plain Llama with AdamW"] = (plain, 1)
