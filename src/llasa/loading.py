@@ -224,7 +224,7 @@ def find_codec(folder: Path) -> Path:
         return folder
     named = str(config.get("codec", DEFAULT_CODEC))
     if (folder / named).is_dir():  # an absolute path stands for itself here
-        return (folder / named).resolve()
+        return find_model((folder / named).resolve())  # which tells its licence
     if named.startswith((".", "/")):
         raise LlasaError(f"the codec of {folder} is missing: there is no folder {folder / named}")
     return find_model(named)

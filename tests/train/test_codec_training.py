@@ -10,7 +10,7 @@ from models import make_codec
 from llasa.codec.features import acoustic_input, mel_features
 from llasa.train.codec import begin_as_shifts
 from llasa.train.judges import discriminator_loss, generator_losses, small_discriminators
-from llasa.train.quantising import code_statistics, codebook_entropy, project, quantise
+from llasa.train.quantising import codebook_entropy, project, quantise
 from llasa.train.spectral import log_mel, spectral_losses
 
 
@@ -47,12 +47,6 @@ def test_entropy_is_greatest_when_codes_are_spread_evenly() -> None:
     even, same = codebook_entropy(grid, levels), codebook_entropy(grid[:1].repeat(16, 1), levels)
     assert float(even) == pytest.approx(np.log(16), abs=0.01)
     assert float(same) < 0.1
-
-
-def test_code_statistics() -> None:
-    figures = code_statistics(torch.tensor([0, 1, 2, 3] * 5), 8)
-    assert figures["used"] == 0.5
-    assert figures["perplexity"] == pytest.approx(4.0)
 
 
 def test_log_mel_of_a_tone_peaks_in_its_band() -> None:

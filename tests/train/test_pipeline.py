@@ -165,6 +165,17 @@ def test_the_assembled_folders_load_in_plain_transformers(built: Path) -> None:
     assert Wav2Vec2BertForCTC.from_pretrained(built / "voice/recogniser").config.num_hidden_layers == 3
 
 
+def test_the_licence_of_a_codec_s_weights_goes_into_the_voice(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built / "runs", tmp_path / "runs")
+    card = "---\nlicense: cc-by-nc-4.0\n---\nTrained on from official weights.\n"
+    (tmp_path / "runs/decoder/model/README.md").write_text(card)
+    shutil.copy(RECIPES / "voice.yaml", tmp_path)
+    run(tmp_path, "train", "assemble", "voice.yaml", "voice")
+    assert (tmp_path / "voice/codec/README.md").read_text() == card
+    assert "no commercial use" in run(tmp_path, "info", "--model", "voice/lm")
+    assert not (built / "voice/codec/README.md").exists()
+
+
 def test_the_assembled_voice_speaks(built: Path) -> None:
     run(built, "say", "The old cat sat.", "--model", "voice/lm", "-o", "out.wav", "--seed", 1)
     samples, rate = soundfile.read(built / "out.wav")

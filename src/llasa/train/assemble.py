@@ -57,6 +57,8 @@ def assemble(settings: Settings, out: Path) -> None:
     codec = runs / "decoder" / "model"
     codec = codec if (codec / "config.json").exists() else runs / "codec" / "model"
     Xcodec2Model.from_pretrained(codec, dtype=torch.float32).half().save_pretrained(fresh / "codec")
+    if (card := codec / "README.md").exists():  # the licence of what it was trained on from
+        shutil.copyfile(card, fresh / "codec" / "README.md")
     model = LlamaForCausalLM.from_pretrained(runs / "lm" / "model", dtype=torch.float32).half()
     model.config.codec = "../codec"
     model.config.default_voice = TEACHERS[0]

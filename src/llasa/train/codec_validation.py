@@ -9,7 +9,7 @@ from transformers import Xcodec2Model
 
 from llasa.codec.features import acoustic_input, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
-from llasa.train.quantising import code_statistics
+from llasa.eval.metrics import codebook_usage
 from llasa.train.spectral import log_mel
 
 
@@ -33,14 +33,14 @@ def validate(model: Xcodec2Model, folders: list[Path], out: Path, step: int, cou
     model.eval()
     figures: dict[str, float] = {}
     shown: list[tuple[np.ndarray, np.ndarray]] = []
-    codes: list[torch.Tensor] = []
+    codes: list[np.ndarray] = []
     for folder in folders:
         rows = [row for file in shard_files(folder)[:1] for row in read_rows(file)][: 8 * count]
         scores: dict[str, list[float]] = {"stoi": [], "pesq": [], "mel": []}
         for index, row in enumerate(rows):
             real = row_audio(row)
             made, found = resynthesise(model, real)
-            codes.append(found.flatten())
+            codes.append(found.flatten().numpy())
             if index >= count:
                 continue
             scores["stoi"].append(float(pystoi.stoi(real, made, 16000)))
@@ -52,7 +52,8 @@ def validate(model: Xcodec2Model, folders: list[Path], out: Path, step: int, cou
                 shown.append((real, made))
         figures |= {f"{folder.name}/{key}": float(np.nanmean(values)) for key, values in scores.items()}
     size = int(model.quantizer.quantizer.codebook.shape[0])
-    figures |= code_statistics(torch.cat(codes), size)
+    usage = codebook_usage(codes, size)
+    figures |= {"used": usage.share, "perplexity": usage.perplexity}
     picture(shown[:3], out / "validation" / f"{step:06d}.png")
     model.train(was_training)
     return figures

@@ -63,12 +63,3 @@ def codebook_entropy(values: torch.Tensor, levels: torch.Tensor, temperature: fl
         tables[half] = (tables[half].to(values.device)[:, :, None] * soft[:, None]).flatten(1)
     mean = (tables[0].T @ tables[1] / len(values)).flatten()
     return -(mean * (mean + 1e-9).log()).sum()
-
-
-@torch.no_grad()
-def code_statistics(codes: torch.Tensor, size: int) -> dict[str, float]:
-    """Share of the codebook used, and perplexity, of a flat tensor of codes."""
-    counts = torch.bincount(codes.flatten().long(), minlength=size).double()
-    p = counts / counts.sum()
-    perplexity = float((-(p * (p + 1e-12).log()).sum()).exp())
-    return {"used": float((counts > 0).double().mean()), "perplexity": perplexity}
