@@ -100,7 +100,7 @@ def test_neither_silence_nor_speech_that_stopped_passes_for_a_beginning(
     clips = [spoken.rms[0][:32000], np.concatenate([spoken.rms[0][:8000], hiss[:24000]]), hiss]
     good, stopped, silent = verifier.score(spoken.texts[:1] * 3, clips, [None] * 3, ended=False)
     assert good > 10 * max(stopped, silent)
-    assert max(stopped, silent) < 0.05
+    assert max(stopped, silent) < 0.1
 
 
 def test_speech_that_goes_on_after_the_text_has_ended_is_no_beginning(
