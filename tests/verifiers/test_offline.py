@@ -12,7 +12,7 @@ from llasa.verifiers.likeness import Likeness
 from llasa.verifiers.utmos import Utmos
 from llasa.verifiers.whisper import Whisper
 
-OFFLINE = ("content", "pocketsphinx", "speaker", "naturalness", "sanity")
+OFFLINE = ("content", "pocketsphinx", "speaker", "campplus", "naturalness", "sanity")
 EMPTY = np.zeros(0, np.float32)
 
 

@@ -30,7 +30,8 @@ def inference(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="By commas: pocketsphinx, resemblyzer, dnsmos, distance; by default all that do not choose.",
+            help="By commas: pocketsphinx, resemblyzer, campplus, dnsmos, distance; by default all that do not choose, "
+            "without campplus.",
         ),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Use only so many sentences.")] = None,

@@ -5,11 +5,13 @@ Knows texts and 16 kHz waveforms; knows nothing of models or searches.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from llasa.eval import judges, metrics
-from llasa.verifiers import naturalness, sphinx
+from llasa.verifiers import campplus, naturalness, sphinx
+from llasa.verifiers.likeness import Likeness
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Figure:
 class Ear:
     """A judge: its figures by their keys, the verifier that it is, if any, and whether it needs a reference.
 
+    One `on_request` judges only where it is named: its package comes with no extra.
+
     `hear` takes a text, a sound and a reference (T,) at 16 kHz, and gives each figure's value and its weight in the
     corpus' figure.
     """
@@ -33,6 +37,7 @@ class Ear:
     hear: Callable[[str, np.ndarray, np.ndarray | None], dict[str, tuple[float, float]]]
     verifier: str | None = None
     needs_reference: bool = False
+    on_request: bool = False
 
 
 def _words(text: str, sound: np.ndarray, _: np.ndarray | None) -> dict[str, tuple[float, float]]:
@@ -43,6 +48,15 @@ def _words(text: str, sound: np.ndarray, _: np.ndarray | None) -> dict[str, tupl
 def _encoder(_: str, sound: np.ndarray, reference: np.ndarray | None) -> dict[str, tuple[float, float]]:
     assert reference is not None
     return {"resemblyzer": (judges.similarity(sound, reference), 1)}
+
+
+@cache
+def _second() -> Likeness:
+    return campplus.load()
+
+
+def _second_encoder(_: str, sound: np.ndarray, reference: np.ndarray | None) -> dict[str, tuple[float, float]]:
+    return {"campplus": (float(_second().score([""], [sound], [reference])[0]), 1)}
 
 
 def _rater(_: str, sound: np.ndarray, __: np.ndarray | None) -> dict[str, tuple[float, float]]:
@@ -58,6 +72,7 @@ def _formula(_: str, sound: np.ndarray, reference: np.ndarray | None) -> dict[st
 EARS = {
     "pocketsphinx": Ear({"pocketsphinx": Figure("word error rate, PocketSphinx", "", True)}, _words, "pocketsphinx"),
     "resemblyzer": Ear({"resemblyzer": Figure("similarity, Resemblyzer")}, _encoder, "speaker", True),
+    "campplus": Ear({"campplus": Figure("similarity, CAM++")}, _second_encoder, "campplus", True, on_request=True),
     "dnsmos": Ear({"dnsmos": Figure("DNSMOS")}, _rater, "naturalness"),
     "distance": Ear(
         {

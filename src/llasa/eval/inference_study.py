@@ -27,7 +27,7 @@ from llasa.search.account import Account, Candidate, best
 from llasa.search.strategy import parse as parse_strategy
 from llasa.speech import Speech, Utterance, join
 from llasa.tts import NO_SOUND, Llasa
-from llasa.verifiers import RATE, combine
+from llasa.verifiers import RATE, campplus, combine
 
 BEST_OF = "best-of"
 MATCHED = "best-of at the tokens of "  # and a strategy: the first candidates that cost as much as that did
@@ -78,10 +78,11 @@ def make_settings(
         verify: as `combine.parse` reads it.
         strategies: best-of, which is always there, and whatever else `search.parse` reads.
         most: candidates of the largest best-of-n.
-        wanted: names of judges; by default all that are not among the verifiers.
+        wanted: names of judges; by default all that are not among the verifiers and come with an extra.
 
     Raises:
-        LlasaError: an unknown name, a cascade, a judge that is also a verifier, or a number that finds nothing.
+        LlasaError: an unknown name, a cascade, a judge that is also a verifier, one whose package is missing, or a
+            number that finds nothing.
     """
     if most < 2:
         raise LlasaError(f"the best of {most} compares with nothing: pass --most 2 or more")
@@ -95,7 +96,13 @@ def make_settings(
             raise LlasaError(f"there is no judge called {name}: choose from {', '.join(EARS)}")
         if EARS[name].verifier in used:
             raise LlasaError(f"{name} is the verifier {EARS[name].verifier}, which chooses here: take another judge")
-    chosen = [name for name, ear in EARS.items() if (name in wanted if wanted else ear.verifier not in used)]
+    chosen = [
+        name
+        for name, ear in EARS.items()
+        if (name in wanted if wanted else ear.verifier not in used and not ear.on_request)
+    ]
+    if "campplus" in chosen:
+        campplus.find()  # before hours of sampling
     others = list(dict.fromkeys(name for name in strategies if name != BEST_OF))
     for name in others:
         if not parse_strategy(name).keep:

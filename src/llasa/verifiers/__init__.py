@@ -20,6 +20,7 @@ _KNOWN = {
     "speaker": ("speaker", ""),
     "wavlm": ("wavlm", "MODEL"),
     "ecapa": ("ecapa", "MODEL"),
+    "campplus": ("campplus", ""),
     "emotion": ("emotion", "LABEL"),
     "naturalness": ("naturalness", ""),
     "utmos": ("utmos", "MODEL"),
