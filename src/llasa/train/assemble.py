@@ -30,7 +30,7 @@ class Settings:
 
 
 SHORTEST, LONGEST = 3.0, 6.0  # seconds of a preset's reference
-# Presets made of shifted speakers get names of their own; which speaker each is, is in the voice's card.
+# Presets made of shifted speakers get names of their own; which speaker each is, is in the card of what ships.
 NAMES = ("alma", "bruno", "clara", "dario", "edith", "felix", "greta", "hugo")
 READER = "reader"
 
