@@ -238,7 +238,7 @@ def word_rows(table: list[dict[str, str]], sentences: list[str], where: str) -> 
     share, halved = "there is none", None
     if excess.value > 0:
         left = (rates[2].value - rates[0].value) / excess.value
-        share, halved = f"{100 * left:.0f} %", left <= 0.5
+        share, halved = f"{100 * left:.0f} %" if left > 0 else "none", left <= 0.5
     gain = statistics.error_rate_difference(fewer, errors, weights)
     p = statistics.paired_p(many[:, 0] - one[:, 0], weights)
     return [

@@ -281,6 +281,16 @@ def test_half_precision_decodes(codec_folder: Path) -> None:
     assert np.isfinite(samples).all()
 
 
+def test_matrices_rounded_beforehand_sound_as_autocast_makes_them(codec: Codec) -> None:
+    codes = np.arange(40) * 7 % codec.codebook_size
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, found = codec.decode(codes), codec.for_autocast.decode(codes)
+    np.testing.assert_array_equal(found, wanted)
+    assert codec.for_autocast is codec.for_autocast
+    assert codec.for_autocast.model.semantic_encoder is codec.model.semantic_encoder
+    assert np.abs(codec.decode(codes) - wanted).max() > 0  # it is itself as precise as it was
+
+
 def test_a_hub_codec_out_of_reach_is_one_line_and_its_licence_told_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,11 +3,14 @@
 Knows codes, sound and verdicts; knows nothing of rows and of what is kept.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
+from llasa.codec import Codec
 from llasa.codec.stream import LOOKAHEAD
 from llasa.planning import letters
 from llasa.search.account import Candidate
@@ -45,8 +48,8 @@ def _decode(tools: Tools, rows: list[np.ndarray]) -> list[np.ndarray]:
     """
 
     def one(codes: np.ndarray) -> np.ndarray:
-        with _as_fast_as_the_lm(tools):
-            return tools.codec.decode(codes)
+        with _as_fast_as_the_lm(tools) as codec:
+            return codec.decode(codes)
 
     threads = torch.get_num_threads() if tools.codec.model.device.type == "cpu" else 1
     if min(threads, len(rows)) < 2:
@@ -76,8 +79,8 @@ def listen(
     for length in sorted({len(row) for row in codes}):  # of one length but where one ends in the look-ahead
         places = [place for place, row in enumerate(codes) if len(row) == length]
         batch = np.stack([codes[place][first:] for place in places]).astype(np.int64)
-        with timed(tools, "codec"), _as_fast_as_the_lm(tools):
-            made = tools.codec.decode_window(batch)
+        with timed(tools, "codec"), _as_fast_as_the_lm(tools) as codec:
+            made = codec.decode_window(batch)
         for place, samples in zip(places, made, strict=True):
             new = samples[(known - first) * hop :]
             running[place].samples = np.concatenate([heard[place][: known * hop], new])
@@ -97,7 +100,9 @@ def assess(tools: Tools, task: Task, candidates: list[Candidate], judge: Judge, 
         candidate.stages, candidate.key = verdict.stages, verdict.key
 
 
-def _as_fast_as_the_lm(tools: Tools) -> torch.autocast:
+@contextmanager
+def _as_fast_as_the_lm(tools: Tools) -> Iterator[Codec]:
     """The codec in the language model's precision, for what verifiers alone hear."""
     fast = tools.engine.llama.weights == torch.bfloat16
-    return torch.autocast(tools.codec.model.device.type, torch.bfloat16, enabled=fast)
+    with torch.autocast(tools.codec.model.device.type, torch.bfloat16, enabled=fast):
+        yield tools.codec.for_autocast if fast else tools.codec
