@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 WORDS, LIKENESS, ENCODER = "pocketsphinx", "distance", "campplus"  # the studies' judges
 DISTANCE = "distance from the reference's voice"
 TEACHING, MOVED = "flite's voices", "shifted voices"
-ROWS, TIMED, ROUNDS = 16, 6, 3
+ROWS, TIMED, ROUNDS = 16, 6, 6
 SHIFTED = {  # the embedded voices' speakers, among those of `llasa data synth`, as the card names them
     "alma": "awb-002",
     "bruno": "awb-134",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llasa.errors import LlasaError
 
 CHUNK = 50  # codes, a second, between two looks at what a beam is to keep (Llasa, section 3.3)
-USUAL = 4  # samples where no number was asked for; from 16 on, pitch strays (benchmarks/results/search.md)
+USUAL = 4  # samples where no number was asked for: before over-optimisation begins (benchmarks/results/search.md)
 FORMS = "best-of:N, beam:KEEPxWIDTH (as beam:4x4) or mixed:KEEPxWIDTH@SECONDS+N (as mixed:4x4@2s+16)"
 
 _BEST = re.compile(r"best-of:(\d+)")
