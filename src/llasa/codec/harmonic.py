@@ -1,0 +1,357 @@
+"""A codec whose decoder shapes pulses and noise: 16 kHz sound to codes, 50 a second, and back.
+
+The encoder hears log-mel frames, four a code. The decoder predicts, four times a code, the fundamental, whether there
+is a voice, and two envelopes; a band-limited train of pulses and white noise are shaped by them (DDSP, Engel et al.
+2020; NSF, Wang et al. 2019). The phase of the pulses is the integral of the fundamental, so no code has to tell it.
+Codes are X-codec2's: finite scalar quantisation, one codebook (Mentzer et al. 2023; Llasa, section 3.1).
+
+Every frame of the decoder sees a fixed number of frames before and after it, so speech decoded in pieces equals speech
+decoded at once. This file needs torch and transformers alone, and travels with an exported codec.
+"""
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+FLOOR = 1e-4  # of magnitudes, about 80 dB below full scale
+LOWEST, HIGHEST, MIDDLE = 50.0, 600.0, 150.0  # Hz: of the fundamental, and where its logarithm is 0
+TOP = 7900.0  # Hz: harmonics end here
+NOISE = 1 << 18  # samples of noise before it repeats, 16 s
+
+
+class HarmonicCodecConfig(PreTrainedConfig):
+    """Sizes of a `HarmonicCodec`.
+
+    Attributes:
+        hop_length: samples a code.
+        fine: frames a code inside the decoder's last part, and of the mel frames.
+        quantization_levels: of each of the quantiser's dimensions.
+        bands: of the mel frames and of both envelopes.
+        encoder_hidden, encoder_layers: width and depth at the codes' rate.
+        decoder_hidden, decoder_layers: the same of the decoder.
+        fine_hidden, fine_layers: of the decoder's last part.
+        lookahead: frames at the codes' rate that each decoder layer looks ahead.
+        fft, window: samples, of the filters that shape pulses and noise.
+    """
+
+    model_type = "llasa_codec"
+
+    def __init__(
+        self,
+        sampling_rate: int = 16000,
+        hop_length: int = 320,
+        fine: int = 4,
+        quantization_levels: list[int] | None = None,
+        bands: int = 80,
+        encoder_hidden: int = 256,
+        encoder_layers: int = 6,
+        decoder_hidden: int = 352,
+        decoder_layers: int = 8,
+        fine_hidden: int = 176,
+        fine_layers: int = 4,
+        lookahead: int = 1,
+        fft: int = 512,
+        window: int = 320,
+        **kwargs: Any,
+    ) -> None:
+        self.sampling_rate, self.hop_length, self.fine = sampling_rate, hop_length, fine
+        self.quantization_levels = quantization_levels or [4] * 7
+        self.bands = bands
+        self.encoder_hidden, self.encoder_layers = encoder_hidden, encoder_layers
+        self.decoder_hidden, self.decoder_layers = decoder_hidden, decoder_layers
+        self.fine_hidden, self.fine_layers = fine_hidden, fine_layers
+        self.lookahead, self.fft, self.window = lookahead, fft, window
+        super().__init__(**kwargs)
+
+
+# Constants lie outside the modules: transformers makes models on no device first and would lose them.
+@cache
+@torch.inference_mode(False)
+def _filters(size: int, bands: int, rate: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Triangles on the mel scale (O'Shaughnessy's) with a peak of 1, (size // 2 + 1, bands); and the other way, from an
+    envelope's bands to bins on lines between neighbouring bands, (bands, size // 2 + 1)."""
+    hertz = torch.linspace(0, rate / 2, size // 2 + 1)
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (hertz[:, None] - low) / (middle - low), (high - hertz[:, None]) / (high - middle)
+    triangles = torch.minimum(rising, falling).clamp_min(0)
+    place = torch.searchsorted(middle, hertz).clamp(1, bands - 1)
+    share = ((hertz - middle[place - 1]) / (middle[place] - middle[place - 1])).clamp(0, 1)
+    spread = torch.zeros(bands, len(hertz))
+    spread[place, torch.arange(len(hertz))] = share
+    spread[place - 1, torch.arange(len(hertz))] = 1 - share
+    return triangles.to(device), spread.to(device)
+
+
+@cache
+@torch.inference_mode(False)
+def _noise(device: torch.device) -> torch.Tensor:
+    return torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+@cache
+@torch.inference_mode(False)
+def _levels(
+    levels: tuple[int, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of FSQ: how far values reach, by how much they lie lower, what that is before the tanh; (D,) each.
+
+    And (3, D) int64: the digit of the value 0, the number of digits, and what a digit counts for in a code."""
+    counts = torch.tensor(levels, dtype=torch.float32)
+    reach = (counts - 1) / 2 * 1.001
+    # Even numbers of levels have no middle one: values are bounded half a level lower.
+    offset = torch.where(counts % 2 == 0, 0.5, 0.0)
+    weights = [math.prod(levels[:i]) for i in range(len(levels))]
+    digits = torch.tensor([[level // 2 for level in levels], list(levels), weights])
+    return reach.to(device), offset.to(device), torch.atanh(offset / reach).to(device), digits.to(device)
+
+
+class Block(nn.Module):
+    """A ConvNeXt block (Liu et al. 2022, as in Vocos): each frame mixes with some before and some after, then channels.
+
+    Args of `forward`: x (B, T, width); returns the same shape.
+    """
+
+    def __init__(self, width: int, before: int, after: int) -> None:
+        super().__init__()
+        self.reach = (before, after)
+        self.depthwise = nn.Conv1d(width, width, before + 1 + after, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed = self.depthwise(F.pad(x.transpose(1, 2), self.reach)).transpose(1, 2)
+        return x + self.down(F.gelu(self.up(self.norm(mixed))))
+
+
+class Encoder(nn.Module):
+    """Log spectra to the quantiser's input. (B, fine * T, bands + LOW) to (B, T, dimensions)."""
+
+    LOW = 64  # bins of 15.6 Hz below 1 kHz, in which the fundamental is seen
+
+    def __init__(self, config: HarmonicCodecConfig) -> None:
+        super().__init__()
+        width, narrow = config.encoder_hidden, config.encoder_hidden // 2
+        self.fine = config.fine
+        self.embed = nn.Conv1d(config.bands + self.LOW, narrow, 5, padding=2)
+        self.frames = nn.Sequential(Block(narrow, 3, 3), Block(narrow, 3, 3))
+        self.join = nn.Linear(narrow * config.fine, width)
+        self.layers = nn.Sequential(*(Block(width, 3, 3) for _ in range(config.encoder_layers)))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, len(config.quantization_levels))
+
+    def forward(self, spectra: torch.Tensor) -> torch.Tensor:
+        x = self.frames(self.embed(spectra.transpose(1, 2)).transpose(1, 2))
+        x = self.join(x.reshape(len(x), x.shape[1] // self.fine, -1))
+        return self.out(self.norm(self.layers(x)))
+
+
+class Quantiser(nn.Module):
+    """Finite scalar quantisation (Mentzer et al. 2023). The first dimension is a code's lowest digit."""
+
+    def __init__(self, levels: list[int]) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def bound(self, z: torch.Tensor) -> torch.Tensor:
+        """Unbounded (..., D) to values in units of levels, which rounding makes levels."""
+        reach, offset, shift, _ = _levels(tuple(self.levels), z.device)
+        return torch.tanh(z + shift) * reach - offset
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Unbounded (..., D) to latents in -1 to 1, with the gradients of the values before rounding."""
+        bounded = self.bound(z)
+        return self.latents(bounded + (bounded.round() - bounded).detach())
+
+    def latents(self, rounded: torch.Tensor) -> torch.Tensor:
+        """Whole values in units of levels to -1 to 1."""
+        reach, offset, _, _ = _levels(tuple(self.levels), rounded.device)
+        return (rounded + offset) / reach
+
+    def codes(self, z: torch.Tensor) -> torch.Tensor:
+        """Unbounded (..., D) to codes (...) int64."""
+        *_, digits = _levels(tuple(self.levels), z.device)
+        return ((self.bound(z).round().long() + digits[0]) * digits[2]).sum(-1)
+
+    def from_codes(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (...) to latents (..., D) float32."""
+        *_, digits = _levels(tuple(self.levels), codes.device)
+        found = torch.div(codes[..., None], digits[2], rounding_mode="floor") % digits[1]
+        return self.latents((found - digits[0]).float())
+
+
+class Decoder(nn.Module):
+    """Latents (B, T, D) to what shapes the sound, (B, fine * T, 2 * bands + 2), and the features at the codes' rate."""
+
+    def __init__(self, config: HarmonicCodecConfig) -> None:
+        super().__init__()
+        width, narrow, ahead = config.decoder_hidden, config.fine_hidden, config.lookahead
+        self.fine = config.fine
+        self.embed = nn.Linear(len(config.quantization_levels), width)
+        self.layers = nn.Sequential(*(Block(width, 6 - ahead, ahead) for _ in range(config.decoder_layers)))
+        self.split = nn.Linear(width, config.fine * narrow)
+        self.frames = nn.Sequential(*(Block(narrow, 4, 2) for _ in range(config.fine_layers)))
+        self.norm = nn.LayerNorm(narrow)
+        self.out = nn.Linear(narrow, 2 * config.bands + 2)
+
+    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.layers(self.embed(latents))
+        x = self.split(features).unflatten(-1, (self.fine, -1)).flatten(1, 2)
+        x = self.norm(self.frames(x))
+        with torch.autocast(x.device.type, enabled=False):  # in half precision the fundamental would be out of tune
+            return self.out(x.to(self.out.weight.dtype)), features
+
+
+class HarmonicCodec(PreTrainedModel):
+    """The codec. `encode` and `decode` are for use; training calls their parts."""
+
+    config_class = HarmonicCodecConfig
+    main_input_name = "samples"
+
+    def __init__(self, config: HarmonicCodecConfig) -> None:
+        super().__init__(config)
+        self.encoder, self.quantizer, self.decoder = (
+            Encoder(config),
+            Quantiser(config.quantization_levels),
+            Decoder(config),
+        )
+        self.post_init()
+
+    @property
+    def frame(self) -> int:
+        """Samples between the decoder's fine frames."""
+        return self.config.hop_length // self.config.fine
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many codes before and after a code's own decide its sound, at most."""
+        config = self.config
+        before, after = (6 - config.lookahead) * config.decoder_layers, config.lookahead * config.decoder_layers
+        fine = (4 * config.fine_layers, 2 * config.fine_layers)
+        left = fine[0] + math.ceil((self.config.fft - self.config.window // 2) / self.frame)
+        right = fine[1] + math.ceil(self.config.window / 2 / self.frame) + 1
+        return before + math.ceil(left / self.config.fine), after + math.ceil(right / self.config.fine)
+
+    def spectra(self, samples: torch.Tensor) -> torch.Tensor:
+        """(B, N) samples, N a multiple of the hop, to what the encoder hears: (B, N / frame, bands + LOW)."""
+        hop = self.frame
+        with torch.autocast(samples.device.type, enabled=False):
+            parts = []
+            for size in (self.config.fft, 2 * self.config.fft):
+                padded = F.pad(samples.float(), (size // 2, size // 2 - hop))
+                window = torch.hann_window(size, device=samples.device)
+                found = torch.stft(padded, size, hop, window=window, center=False, return_complex=True)
+                parts.append(found.abs().transpose(1, 2))
+            mels, low = (
+                parts[0] @ _filters(self.config.fft, self.config.bands, self.config.sampling_rate, samples.device)[0],
+                parts[1][..., 1 : Encoder.LOW + 1],
+            )
+            return torch.cat([((mels + FLOOR).log() + 4) / 3, ((low + 1e-2).log() + 1) / 3], -1)
+
+    def encode(self, samples: torch.Tensor) -> torch.Tensor:
+        """(B, N) samples at 16 kHz, N a multiple of the hop, to codes (B, N / hop) int64."""
+        return self.quantizer.codes(self.encoder(self.spectra(samples)).float())
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (B, T) to samples (B, T * hop)."""
+        shapes, _ = self.decoder(self.quantizer.from_codes(codes).to(self.dtype))
+        return self.sound(shapes)[0]
+
+    def sound(
+        self, shapes: torch.Tensor, phase: torch.Tensor | float = 0.0, start: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the decoder predicts, as sound.
+
+        Args:
+            shapes: (B, frames, 2 * bands + 2).
+            phase: (B,) in cycles, where the pulses are at the first sample.
+            start: which sample of the whole the first one is; noise goes by it.
+
+        Returns:
+            samples (B, frames * frame), and the phase (B, frames) at the first sample of each frame.
+        """
+        f0, voiced = self.pitch(shapes)
+        pulses, phases = self.pulses(f0, (voiced > 0).float(), phase)
+        place = (start + torch.arange(pulses.shape[1], device=pulses.device)) % NOISE
+        return self.shape(shapes, pulses, _noise(pulses.device)[place].expand_as(pulses)), phases
+
+    def pitch(self, shapes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The fundamental in Hz, and how sure a voice is as a logit; (B, frames) each."""
+        octaves, voiced = shapes[..., -2].float(), shapes[..., -1].float()
+        return (MIDDLE * torch.exp2(octaves)).clamp(LOWEST, HIGHEST), voiced
+
+    def pulses(
+        self, f0: torch.Tensor, voiced: torch.Tensor, phase: torch.Tensor | float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A train of pulses of unit power that holds all harmonics below TOP, each by the closed form of their sum.
+
+        Args:
+            f0, voiced: (B, frames); Hz, and 1 where there is a voice. On lines between frames.
+            phase: (B,) in cycles at the first sample.
+
+        Returns:
+            (B, frames * frame), and the phase (B, frames) at the first sample of each frame, float64.
+        """
+        f, loud = self._between(f0), self._between(voiced)
+        steps = f.double() / self.config.sampling_rate
+        turned = steps.cumsum(1) - steps + (phase[:, None] if isinstance(phase, torch.Tensor) else phase)
+        angle = (2 * math.pi * (turned - turned.floor())).to(f.dtype)
+        count = TOP / f
+        whole = count.floor()
+        # The sum of cos(k x) for k from 1 to K is a Dirichlet kernel; the next harmonic fades in with what K lacks.
+        half = (angle / 2).sin()
+        half = torch.where(half.abs() < 1e-4, torch.full_like(half, 1e-4), half)
+        kernel = (((whole + 0.5) * angle).sin() / half - 1) / 2
+        near = (angle < 2e-4) | (angle > 2 * math.pi - 2e-4)
+        kernel = torch.where(near, whole, kernel) + (count - whole) * ((whole + 1) * angle).cos()
+        return kernel * (2 / count).sqrt() * loud, turned[:, :: self.frame]
+
+    def shape(self, shapes: torch.Tensor, pulses: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Pulses and noise, (B, frames * frame) each and so the sum, through filters that change from frame to frame.
+
+        Each filter has the minimum phase that its envelope implies, as a vocal tract has.
+        """
+        bands, fft, window, hop = self.config.bands, self.config.fft, self.config.window, self.frame
+        with torch.autocast(shapes.device.type, enabled=False):
+            envelopes = (
+                shapes[..., : 2 * bands].float().unflatten(-1, (2, bands)).clamp(-12, 6)
+                @ _filters(fft, bands, self.config.sampling_rate, shapes.device)[1]
+            )
+            filters = minimum_phase(envelopes, fft)
+            shape = torch.hann_window(window, device=shapes.device) * (2 * hop / window)
+            sources = torch.stack([pulses, noise], -2)  # (B, 2, N)
+            framed = F.pad(sources, (window // 2, window // 2 - hop)).unfold(-1, window, hop) * shape
+            spectra = torch.fft.rfft(framed, fft).transpose(1, 2) * filters  # (B, frames, 2, bins)
+            pieces = torch.fft.irfft(spectra.sum(2), fft)
+            return overlap_add(pieces, hop)[:, window // 2 :][:, : pulses.shape[1]]
+
+    def _between(self, frames: torch.Tensor) -> torch.Tensor:
+        """(B, frames) to (B, frames * frame), on lines from one frame to the next."""
+        following = torch.cat([frames[:, 1:], frames[:, -1:]], 1)
+        way = torch.arange(self.frame, device=frames.device, dtype=frames.dtype) / self.frame
+        return (frames[..., None] + (following - frames)[..., None] * way).flatten(1)
+
+
+def minimum_phase(envelope: torch.Tensor, fft: int) -> torch.Tensor:
+    """Log magnitudes (..., fft // 2 + 1) to the spectrum of the filter that answers soonest, through its cepstrum."""
+    cepstrum = torch.fft.irfft(envelope, fft)
+    once, twice = cepstrum[..., :1], 2 * cepstrum[..., 1 : fft // 2]
+    folded = torch.cat([once, twice, cepstrum[..., fft // 2 : fft // 2 + 1]], -1)
+    return torch.fft.rfft(folded, fft).exp()
+
+
+def overlap_add(pieces: torch.Tensor, hop: int) -> torch.Tensor:
+    """(B, count, size) pieces, hop apart, to (B, at least (count - 1) * hop + size) of their sum."""
+    batch, count, size = pieces.shape
+    parts = -(-size // hop)
+    rows = F.pad(pieces, (0, parts * hop - size)).view(batch, count, parts, hop)
+    total = pieces.new_zeros(batch, count + parts - 1, hop)
+    for part in range(parts):
+        total[:, part : part + count] += rows[:, :, part]
+    return total.flatten(1)
