@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from llasa.cli import main
 from llasa.errors import LlasaError
@@ -74,3 +75,22 @@ def test_every_key_of_a_recipe_is_explained(capsys: pytest.CaptureFixture[str]) 
     page = (Path(__file__).parents[2] / "docs/train.md").read_text(encoding="utf-8")
     table = page.partition("## The recipe of the language model")[2].partition("\n## ")[0]
     assert [each.name for each in fields(lm.Settings) if f"`{each.name}`" not in table] == []
+
+
+class Trap:
+    """Unpickled without care, it makes the file that it names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_no_code_in_a_checkpoint_runs(tmp_path: Path) -> None:
+    torch.save({"model": {}, "step": Trap(tmp_path / "ran")}, tmp_path / loop.CHECKPOINT)
+    with pytest.raises(LlasaError, match="is damaged"):
+        loop.load_checkpoint(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / loop.CHECKPOINT, weights_only=False)  # the trap does work
+    assert (tmp_path / "ran").exists()

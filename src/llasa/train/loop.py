@@ -232,7 +232,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise LlasaError(f"{path} is damaged ({type(error).__name__}): delete it to start this stage over") from error
 
