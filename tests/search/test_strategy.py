@@ -58,5 +58,5 @@ def test_what_the_arguments_of_say_ask_for() -> None:
     with pytest.raises(LlasaError, match="two searches"):
         choose(4, "beam:2x2", False, None)
     for budget in (0.0, float("inf"), float("nan")):
-        with pytest.raises(LlasaError, match=f"budget of {budget:g} seconds is no time"):
+        with pytest.raises(LlasaError, match=f"a budget of {budget:g} seconds"):
             choose(4, None, False, budget)

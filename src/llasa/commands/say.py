@@ -201,7 +201,7 @@ def _seconds(budget: str) -> float:
     try:
         return float(budget.removesuffix("s"))
     except ValueError:
-        raise LlasaError(f"{budget} is no time: write seconds, as 10s") from None
+        raise LlasaError(f"the budget is {budget!r}, not a number of seconds: write 10s") from None
 
 
 def _check_search(

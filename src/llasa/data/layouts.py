@@ -140,7 +140,7 @@ def manifest(source: Path) -> list[Item]:
     """A JSONL or CSV file with a row an utterance and the columns of COLUMNS; paths from the file's folder on.
 
     Raises:
-        LlasaError: a line is no row, has no audio, two have one id, or none of the first hundred files exists.
+        LlasaError: a line is not a row or lacks audio, two rows share an id, or none of the first hundred files exists.
     """
     source = source if source.is_file() else next(source / n for n in MANIFESTS if (source / n).is_file())
     items: list[Item] = []

@@ -88,7 +88,7 @@ def choose(
     if best_of is not None and best_of < 1:
         raise LlasaError(f"the best of {best_of} is nothing: ask for 1 or more")
     if budget is not None and not 0 < budget < math.inf:
-        raise LlasaError(f"a budget of {budget:g} seconds is no time to search: give a number above 0")
+        raise LlasaError(f"a search cannot run in a budget of {budget:g} seconds: give a number above 0")
     strategy = None
     if written is not None:
         strategy = parse(written)
