@@ -44,11 +44,13 @@ from torch import nn
 from llasa.codec.features import HOP, RATE, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
 from llasa.errors import LlasaError
+from llasa.loading import hush_transformers
 from llasa.train import loop, semantic
 from llasa.verifiers.wording import words
 
 BEGUN = time.monotonic()
 UNIT = 1 << 16  # a pace of 1, in fixed point
+GRID = 32  # a batch's frames are a multiple: a GPU is fastest at round numbers, and a CPU plans for each new one
 CHUNK = 32  # recordings that a process decodes at once
 EVERY = 20  # steps between looks at the losses: a look waits for the device
 
@@ -60,7 +62,7 @@ def arguments() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder for recogniser/ and log.jsonl")
     add("--minutes", type=float, required=True, help="from start to end, reading included")
     add("--start", default="", metavar="FOLDER", help="a recogniser to go on from, in its size")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", help="cuda where there is one, else cpu")
     add("--batch-seconds", type=float, help="of speech in a step (600; on a CPU 60)")
     add("--lr", type=float, default=2e-3, help="its peak (%(default)s)")
     add("--muon-lr", type=float, default=0.0, help="peak for the layers' matrices by Muon; 0: AdamW has all")
@@ -129,6 +131,19 @@ def decode(chunk: list[tuple[int, bytes, str]]) -> tuple[list[int], list[int], n
     return kept, sizes, np.concatenate(sounds or [np.zeros(0, np.int16)]), spoken
 
 
+def collected(parts: Any, clock: loop.Clock, until: float) -> Iterator[Any]:
+    """What the processes decode, until all is there; or, if one of them is lost or slow, until that time."""
+    while not clock.stop:
+        try:
+            yield parts.next(timeout=1)
+        except StopIteration:
+            return
+        except multiprocessing.TimeoutError:
+            if time.monotonic() > until:
+                print("decoding takes too long: going on with what is there", flush=True)
+                return
+
+
 class Speech:
     """All recordings one after another on the device, and what is said in each."""
 
@@ -177,9 +192,10 @@ class Batch:
     paces: list[int]
     lengths: list[int]  # samples at that pace
 
-    @property
-    def width(self) -> int:
-        return math.ceil(max(self.lengths) / RATE) * RATE  # few widths, for a CPU plans for each
+
+def frames_of(length: int) -> int:
+    """Feature frames of the batch in which a recording of so many samples is the longest."""
+    return math.ceil((length // HOP + 1) / GRID) * GRID
 
 
 def plan(speech: Speech, rows: list[int], paces: list[int], seconds: float) -> list[Batch]:
@@ -188,8 +204,8 @@ def plan(speech: Speech, rows: list[int], paces: list[int], seconds: float) -> l
     order = sorted(range(len(rows)), key=lambda k: -lengths[k])
     batches, begin = [], 0
     while begin < len(order):
-        width = math.ceil(lengths[order[begin]] / RATE)
-        chosen = order[begin : begin + max(1, int(seconds / width))]
+        width = frames_of(lengths[order[begin]]) * HOP
+        chosen = order[begin : begin + max(1, int(seconds * RATE / width))]
         batches.append(Batch(*([values[k] for k in chosen] for values in (rows, paces, lengths))))
         begin += len(chosen)
     return batches
@@ -212,7 +228,7 @@ def hear(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """A batch as the model wants it: features, their mask and labels on the device, frames and letters on the host."""
     rows, paces = (torch.tensor(values).to(speech.device) for values in (batch.rows, batch.paces))
-    wave, lengths = speech.wave(rows, paces, batch.width)
+    wave, lengths = speech.wave(rows, paces, frames_of(max(batch.lengths)) * HOP - 1)
     if noise:
         wave = wave + hiss(wave, lengths, noise)
     features, mask = mel_features(wave, lengths)
@@ -220,7 +236,7 @@ def hear(
         features = features * kept(features.shape, mask.sum(1), masks, speech.device)
     frames = torch.tensor([length // HOP + 1 for length in batch.lengths])
     counts = torch.tensor([speech.counts[row] for row in batch.rows])
-    return features, mask, speech.symbols[rows][:, : int(counts.max())], frames, counts
+    return features, mask, speech.symbols[rows][:, : int(counts.max())].contiguous(), frames, counts
 
 
 def hiss(wave: torch.Tensor, lengths: torch.Tensor, share: float) -> torch.Tensor:
@@ -245,9 +261,9 @@ def kept(shape: torch.Size, frames: torch.Tensor, amount: float, device: torch.d
         at = torch.arange(size, device=device)
         return ((at >= start) & (at < start + width)).any(1)
 
-    rows, time_, bands = shape
-    over_time = stripes(5, 0.04 * amount, frames[:, None, None], time_)
-    over_pitch = stripes(2, 0.25 * min(1.0, amount), bands // 2, bands // 2)
+    bands = shape[2] // 2
+    over_time = stripes(5, 0.04 * amount, frames[:, None, None], shape[1])
+    over_pitch = stripes(2, 0.25 * min(1.0, amount), bands, bands)
     return ~over_time[:, :, None] * ~over_pitch.repeat(1, 2)[:, None, :]
 
 
@@ -264,7 +280,8 @@ def validate(model: Any, speech: Speech, seconds: float) -> dict[str, float]:
     model.eval()
     for batch in plan(speech, rows, [UNIT] * len(rows), seconds):
         features, mask, labels, frames, counts = hear(speech, batch)
-        logits = model.lm_head(model.wav2vec2_bert(features, mask).last_hidden_state)
+        with torch.autocast(speech.device.type, torch.bfloat16):
+            logits = model.lm_head(model.wav2vec2_bert(features, mask).last_hidden_state)
         texts = semantic.greedy(logits.float().cpu(), frames)
         for row, text, label, count in zip(batch.rows, texts, labels.tolist(), counts.tolist(), strict=True):
             wanted = "".join(semantic.SYMBOLS[i] for i in label[:count]).replace("|", " ")
@@ -399,14 +416,14 @@ def train(run: Run, speech: Speech, clock: loop.Clock) -> None:
         if clock.due():
             run.write()
             mark = time.monotonic()
+    if losses and not torch.stack(losses).isfinite().all():
+        run.restore()
 
 
 def main() -> None:
     options = arguments()
-    device = torch.device(options.device)
-    options.batch_seconds = options.batch_seconds or (60.0 if device.type == "cpu" else 600.0)
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(options.seed)
+    hush_transformers()
     # The processes that decode are forked before anything opens the device.
     quiet = (signal.SIGINT, signal.SIG_IGN)
     with multiprocessing.get_context("fork").Pool(options.processes, signal.signal, quiet) as pool:
@@ -414,8 +431,11 @@ def main() -> None:
         clips = read(options.corpus, options.longest, options.held_out)
         tasks = [(number, clip.audio, clip.text) for number, clip in enumerate(clips)]
         parts = pool.imap_unordered(decode, [tasks[k : k + CHUNK] for k in range(0, len(tasks), CHUNK)])
+        device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        options.batch_seconds = options.batch_seconds or (60.0 if device.type == "cpu" else 600.0)
+        torch.manual_seed(options.seed)
         run = Run(options, device)
-        speech = Speech(clips, parts, device)
+        speech = Speech(clips, collected(parts, clock, BEGUN + 25 * options.minutes), device)
     hours: dict[str, float] = defaultdict(float)
     for clip in speech.clips:
         hours[clip.source + " held out" * clip.held_out] += clip.size / RATE / 3600
@@ -425,9 +445,14 @@ def main() -> None:
     except Exception:
         traceback.print_exc()
         run.restore()
+    if not run.step:
+        raise LlasaError("stopped before the first step: nothing is written")
     run.write()
     run.validate(speech)
-    print(f"{options.out / 'recogniser'} is written, {time.monotonic() - BEGUN:.0f} s after the start", flush=True)
+    memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most" if device.type == "cuda" else ""
+    print(
+        f"{options.out / 'recogniser'} is written, {time.monotonic() - BEGUN:.0f} s after the start{memory}", flush=True
+    )
 
 
 if __name__ == "__main__":
