@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -100,7 +99,12 @@ def read(corpora: list[str], longest: float, held_out: float) -> list[Clip]:
     clips = []
     for named in corpora:
         folder, _, weight = named.partition("=")
-        for file in shard_files(Path(folder)):
+        try:
+            files = shard_files(Path(folder))
+        except LlasaError as error:
+            print(f"going on without: {error}", flush=True)
+            continue
+        for file in files:
             for row in read_rows(file, ["text", "audio", "speaker", "seconds"]):
                 if not row.get("text") or not 0.5 <= row["seconds"] <= longest:
                     continue
@@ -120,8 +124,8 @@ def decode(chunk: list[tuple[int, bytes, str]]) -> tuple[list[int], list[int], n
         try:
             sound = row_audio({"audio": audio})
             symbols = semantic.letters(" ".join(words(text)))
-        except (RuntimeError, ValueError, soundfile.SoundFileError) as error:
-            print(f"recording {number} left out: {error}", file=sys.stderr)
+        except Exception as error:  # of whatever in it is damaged: the others are worth more
+            print(f"recording {number} left out: {error!r}", file=sys.stderr, flush=True)
             continue
         if sound.ndim == 1 and len(sound) >= RATE // 4 and 0 < len(symbols) <= len(sound) // HOP:
             kept.append(number)
@@ -139,9 +143,10 @@ def collected(parts: Any, clock: loop.Clock, until: float) -> Iterator[Any]:
         except StopIteration:
             return
         except multiprocessing.TimeoutError:
-            if time.monotonic() > until:
-                print("decoding takes too long: going on with what is there", flush=True)
-                return
+            pass
+        if time.monotonic() > until:
+            print("decoding takes too long: going on with what is there", flush=True)
+            return
 
 
 class Speech:
