@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Trains the recogniser by which `say` judges its own takes, for N minutes on whatever is there: CTC over letters.
+r"""Trains the recogniser by which `say` judges its own takes, for N minutes on whatever is there: CTC over letters.
 
     python recipes/tiny/gpu/recogniser.py --corpus shards/kokoro --corpus shards/real=2 --corpus shards/copies=0.5 \
-        --out runs/recogniser --minutes 1.5
+        --start src/llasa/assets/tiny/recogniser --out runs/recogniser --minutes 1.5
 
 A corpus is a folder of audio shards (Parquet, 16 kHz; `llasa data` makes them). `=2` behind it: its rows come twice an
 epoch; `=0.5`: each comes in every other; `=0`: they only validate, for speakers that are to stay unheard. Rows without
 a text are left out, and of the others one in a hundred is held out, by its words, so that no two readings of a sentence
 part. To hear the codec's copies, make audio shards of them and name these too.
+
+From fresh weights the first some hundred steps pass before it writes any letter; `--start` with an older recogniser, of
+other speakers even, saves them.
 
 The sound is decoded once, by all cores, and stays on the device; so does all else that is done with it. The minutes
 count from the start of the program to its end. The learning rate follows them: up in their first twentieth, then down a
@@ -63,8 +66,8 @@ def arguments() -> argparse.Namespace:
     add("--start", default="", metavar="FOLDER", help="a recogniser to go on from, in its size")
     add("--device", help="cuda where there is one, else cpu")
     add("--batch-seconds", type=float, help="of speech in a step (600; on a CPU 60)")
-    add("--lr", type=float, default=2e-3, help="its peak (%(default)s)")
-    add("--muon-lr", type=float, default=0.0, help="peak for the layers' matrices by Muon; 0: AdamW has all")
+    add("--lr", type=float, default=1.5e-3, help="its peak (%(default)s)")
+    add("--muon-lr", type=float, default=2e-3, help="that of the layers' matrices, by Muon (%(default)s); 0: AdamW")
     add("--hidden", type=int, default=192)
     add("--layers", type=int, default=6)
     add("--positions", default="", help="relative_key or rotary; by default attention knows no order")

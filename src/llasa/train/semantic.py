@@ -88,6 +88,7 @@ def make_model(settings: Settings) -> Wav2Vec2BertForCTC:
         if model.config.vocab_size != len(SYMBOLS):
             raise LlasaError(f"{settings.start} recognises {model.config.vocab_size} symbols and not {len(SYMBOLS)}")
         return model
+    positions: Any = settings.positions or None
     return Wav2Vec2BertForCTC(
         Wav2Vec2BertConfig(
             vocab_size=len(SYMBOLS),
@@ -98,7 +99,7 @@ def make_model(settings: Settings) -> Wav2Vec2BertForCTC:
             output_hidden_size=settings.hidden,
             feature_projection_input_dim=160,
             conv_depthwise_kernel_size=settings.kernel,
-            position_embeddings_type=settings.positions or None,
+            position_embeddings_type=positions,
             hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0,
             final_dropout=0.0, conformer_conv_dropout=0.0, layerdrop=0.0, apply_spec_augment=False,
             mask_time_prob=0.0, ctc_loss_reduction="mean", ctc_zero_infinity=True, pad_token_id=0,
