@@ -19,6 +19,7 @@ FRAME, SHIFT, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 STACK = 2
 EMPHASIS = 0.97
 BLOCK = 512  # frames at once, so that what they need stays in the processor's cache
+BLOCK_ELSEWHERE = 1 << 17  # on a GPU, which would rather be asked seldom
 HOP = SHIFT * STACK  # samples a feature frame, and therefore samples a code
 FLOOR = torch.finfo(torch.float32).eps  # Kaldi's least mel energy, on the 16-bit scale
 
@@ -55,7 +56,8 @@ def log_mel(padded: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, (T - FRAME) // SHIFT + 1, MELS) natural logarithms of energies on the 16-bit integer scale.
     """
-    frames, step = (padded.shape[-1] - FRAME) // SHIFT + 1, max(1, BLOCK // padded.shape[0])
+    block = BLOCK if padded.device.type == "cpu" else BLOCK_ELSEWHERE
+    frames, step = (padded.shape[-1] - FRAME) // SHIFT + 1, max(1, block // padded.shape[0])
     blocks = [
         _log_mel(padded[..., first * SHIFT : (min(first + step, frames) - 1) * SHIFT + FRAME])
         for first in range(0, frames, step)

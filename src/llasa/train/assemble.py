@@ -1,6 +1,5 @@
 """Puts trained stages together as the folders that ship: half-precision weights, preset voices."""
 
-import json
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from llasa.data.synthesis import TEACHERS
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon, save_lexicon
 from llasa.loading import fingerprint
-from llasa.train.semantic import SYMBOLS
+from llasa.train.semantic import save_recogniser
 from llasa.voice import Voice
 
 
@@ -50,9 +49,7 @@ def assemble(settings: Settings, out: Path) -> None:
     # The recogniser that was trained on through the codec, where there was one.
     recogniser = runs / "recogniser" / "model"
     recogniser = recogniser if (recogniser / "config.json").exists() else runs / "semantic" / "model"
-    Wav2Vec2BertForCTC.from_pretrained(recogniser, dtype=torch.float32).half().save_pretrained(fresh / "recogniser")
-    vocabulary = {symbol: index for index, symbol in enumerate(SYMBOLS)}
-    (fresh / "recogniser" / "vocab.json").write_text(json.dumps(vocabulary))
+    save_recogniser(Wav2Vec2BertForCTC.from_pretrained(recogniser, dtype=torch.float32), fresh / "recogniser")
     # The decoder's own run, where there was one, has the same codes and the better sound.
     codec = runs / "decoder" / "model"
     codec = codec if (codec / "config.json").exists() else runs / "codec" / "model"

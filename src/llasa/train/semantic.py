@@ -9,9 +9,11 @@ A recogniser that is to judge speech made of codes is trained further on what th
 codes stand in the corpus beside those of audio, and are heard through the codec.
 """
 
+import copy
+import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,8 @@ class Settings:
     Attributes:
         start: a recogniser's folder to go on from, in whose size; a fresh one where empty.
         codec: through which shards of codes are heard; a corpus of audio needs none.
+        positions: how attention tells order, a `position_embeddings_type` of transformers' Wav2Vec2BertConfig; where
+            empty it does not, and the convolutions alone do.
     """
 
     corpus: list[str]
@@ -57,6 +61,7 @@ class Settings:
     heads: int = 4
     intermediate: int = 768
     kernel: int = 15
+    positions: str = ""
     steps: int = 2000
     batch_seconds: float = 60.0
     longest: float = 14.0
@@ -71,7 +76,7 @@ class Settings:
 
 
 def make_model(settings: Settings) -> Wav2Vec2BertForCTC:
-    """The recogniser to start from. No position embeddings: convolutions tell order, and far frames don't matter.
+    """The recogniser to start from.
 
     Raises:
         LlasaError: `start` is no recogniser of this alphabet.
@@ -83,6 +88,7 @@ def make_model(settings: Settings) -> Wav2Vec2BertForCTC:
         if model.config.vocab_size != len(SYMBOLS):
             raise LlasaError(f"{settings.start} recognises {model.config.vocab_size} symbols and not {len(SYMBOLS)}")
         return model
+    positions: Any = settings.positions or None
     return Wav2Vec2BertForCTC(
         Wav2Vec2BertConfig(
             vocab_size=len(SYMBOLS),
@@ -93,7 +99,7 @@ def make_model(settings: Settings) -> Wav2Vec2BertForCTC:
             output_hidden_size=settings.hidden,
             feature_projection_input_dim=160,
             conv_depthwise_kernel_size=settings.kernel,
-            position_embeddings_type=None,
+            position_embeddings_type=positions,
             hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0,
             final_dropout=0.0, conformer_conv_dropout=0.0, layerdrop=0.0, apply_spec_augment=False,
             mask_time_prob=0.0, ctc_loss_reduction="mean", ctc_zero_infinity=True, pad_token_id=0,
@@ -236,15 +242,24 @@ def validate(
     return {"letter_errors": errors / max(1, total), "phone_frames": right / max(1, named)}
 
 
-def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance of two strings."""
-    previous = list(range(len(b) + 1))
+def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Levenshtein distance of two strings, or of two lists of words."""
+    numbers = {x: i for i, x in enumerate({*a, *b})}
+    along = np.array([numbers[x] for x in b], dtype=np.int64)
+    columns = np.arange(len(b) + 1)
+    row = columns
     for i, x in enumerate(a, 1):
-        current = [i]
-        for j, y in enumerate(b, 1):
-            current.append(min(previous[j] + 1, current[-1] + 1, previous[j - 1] + (x != y)))
-        previous = current
-    return previous[-1]
+        # The least of a deletion and a substitution; then insertions, each one more than what lies before it.
+        best = np.minimum(row[1:] + 1, row[:-1] + (along != numbers[x]))
+        row = np.minimum.accumulate(np.append(i, best) - columns) + columns
+    return int(row[-1])
+
+
+def save_recogniser(model: Wav2Vec2BertForCTC, folder: Path) -> None:
+    """Writes the folder that a voice brings as `recogniser`: the weights in half precision, and the alphabet."""
+    copy.deepcopy(model).cpu().half().save_pretrained(folder)
+    vocabulary = {symbol: index for index, symbol in enumerate(SYMBOLS)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
 
 
 def train(settings: Settings) -> None:
