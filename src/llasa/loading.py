@@ -230,6 +230,26 @@ def find_codec(folder: Path) -> Path:
     return find_model(named)
 
 
+def codec_sizes(name: str | Path) -> tuple[list[int], float]:
+    """A codec's quantisation levels and codes a second; of its code and its weights nothing is loaded.
+
+    Raises:
+        LlasaError: there is no such codec, or its config does not tell.
+    """
+    folder = find_model(name)
+    found = read_json(folder / "config.json")
+    if not {"quantization_levels", "sampling_rate", "hop_length"} <= set(found):
+        from transformers import AutoConfig
+
+        try:
+            found = vars(AutoConfig.from_pretrained(folder)) | found
+        except ValueError as error:
+            raise LlasaError(f"{folder} is no codec ({first_line(error)})") from error
+    if not (levels := found.get("quantization_levels")):
+        raise LlasaError(f"{folder} is no codec: its config.json has no quantization_levels")
+    return [int(level) for level in levels], found["sampling_rate"] / found["hop_length"]
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder.
 

@@ -60,6 +60,8 @@ class Pack:
             `labels[t]` is what position t predicts; pointers are indices into the row.
         chat: (T,) bool: whether the label is of a conversation in text.
         bounds: where each sample starts, and where the last ends: (n + 1,) ints. Attention must not cross them.
+        starts: the same as an int32 tensor, for kernels on a GPU.
+        taught: the samples that have pointers.
         waiting: indices of the samples that were made and are in no pack yet, in order.
         last: index of the last sample made; with `waiting`, all that is needed to go on with the next pack.
     """
@@ -70,6 +72,8 @@ class Pack:
     pointers: torch.Tensor
     chat: torch.Tensor
     bounds: list[int]
+    starts: torch.Tensor
+    taught: list[int]
     seconds: float
     waiting: list[int]
     last: int
@@ -352,4 +356,6 @@ def pack(chosen: list[Sample], tokens: int, rate: float, pad: int) -> Pack:
     if bounds[-1] < tokens:
         positions[bounds[-1] :] = torch.arange(tokens - bounds[-1])
         bounds.append(tokens)
-    return Pack(ids, labels, positions, pointers, chat, bounds, speech / rate, [], 0)
+    starts = torch.tensor(bounds, dtype=torch.int32)
+    taught = [i for i, sample in enumerate(chosen) if (sample.pointers >= 0).any()]
+    return Pack(ids, labels, positions, pointers, chat, bounds, starts, taught, speech / rate, [], 0)
