@@ -42,6 +42,7 @@ _KNOWN = frozenset(ALPHABET)
 _WORD = re.compile(r"[a-z']+")
 # An "A" beside another single capital is spelled, as in "A P I"; any other is the article.
 _SPELLED_A = re.compile(r"(?<=\b[A-Z] )A\b|\bA(?= [A-Z]\b)")
+_LETTER_A = "ˈE"
 _VOICELESS = set("PTKFθ")
 _SIBILANT = set("SZʃʒCJ")
 
@@ -119,5 +120,5 @@ def pronounce(text: str, lexicon: dict[str, str], spell: Callable[[str], bool] =
         return word.replace("'", "")
 
     marked = _SPELLED_A.sub("\0", text).lower()
-    spoken = _WORD.sub(replace, marked).replace("\0", PHONES["eɪ"])
+    spoken = _WORD.sub(replace, marked).replace("\0", _LETTER_A)
     return " ".join("".join(c if c in _KNOWN else " " if c.isspace() else "" for c in spoken).split())

@@ -12,8 +12,7 @@ OUT/log.jsonl has the losses. Training needs torch, transformers, numpy, pyarrow
 --codes takes folders of codes shards (`llasa data encode`), `:2` behind one counts its utterances twice. Of all
 sentences one in a hundred is held out, whoever says it; its loss is told for each folder. Where the shards say when each
 phone ends, two attention heads are taught to look at the phone that is spoken next. --codec is any folder whose
-config.json has `quantization_levels`, `sampling_rate` and `hop_length`; --lexicon one with a lexicon.txt.gz
-(`llasa data lexicon`).
+config.json has `quantization_levels`; --lexicon one with a lexicon.txt.gz (`llasa data lexicon`).
 
 A step is one row of --tokens tokens, packed from whole samples: 65,536 on a GPU, 4,096 without. Samples are made by
 --workers processes ahead of the training. --pieces also writes the weights in pieces of 16 MiB (OUT/pieces, with their
@@ -40,7 +39,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 sys.path.insert(0, str(Path(__file__).parents[3] / "src"))
 from llasa.data.shards import shard_files
 from llasa.lexicon import load_lexicon
-from llasa.loading import codec_sizes
+from llasa.loading import codec_sizes, hush_transformers
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model, save_model
 from llasa.train.lm_data import Pack, Reader, pack, packs, sample_indices, samples
@@ -219,6 +218,7 @@ def main() -> None:
         log.flush()
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    hush_transformers()
     torch.manual_seed(a.seed)
     torch.set_float32_matmul_precision("high")
     model, vocabulary = make_model(settings)

@@ -13,7 +13,6 @@ none sees another and nothing is spent on padding. Three aids that leave a plain
 """
 
 import functools
-import inspect
 import itertools
 import math
 import shutil
@@ -113,7 +112,7 @@ def packed_attention(
     if query.is_cuda and value.dtype is torch.bfloat16:
         if is_flash_attn_2_available():
             return flash_attention(query, key, value, starts, longest, scaling), None
-        if has_varlen_attention():
+        if has_varlen_attention(query.device):
             return varlen_attention(query, key, value, starts, longest, scaling), None
     grouped = query.shape[1] != key.shape[1]
     parts = [
@@ -159,13 +158,21 @@ def varlen_attention(
 
 
 @functools.cache
-def has_varlen_attention() -> bool:
-    """Whether this torch has attention over samples of various lengths, with a window and a scale: from 2.11 on."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return False
-    return {"scale", "window_size"} <= set(inspect.signature(varlen_attn).parameters)
+def has_varlen_attention(device: torch.device) -> bool:
+    """Whether torch's own kernel works here, tried on two small samples: it needs torch 2.11 and a GPU that has it."""
+    query, key, value = (torch.randn(1, 2, 40, 64, device=device, dtype=torch.bfloat16) for _ in range(3))
+    starts = torch.tensor([0, 24, 40], dtype=torch.int32, device=device)
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        try:
+            found = varlen_attention(query.requires_grad_(), key, value, starts, 24, 0.1)
+            found.float().sum().backward()
+        except (ImportError, TypeError, RuntimeError):
+            return False
+        parts = [
+            F.scaled_dot_product_attention(*(t[:, :, a:b] for t in (query, key, value)), is_causal=True, scale=0.1)
+            for a, b in ((0, 24), (24, 40))
+        ]
+    return torch.allclose(found, torch.cat(parts, 2).transpose(1, 2), atol=0.05)
 
 
 ALL_ATTENTION_FUNCTIONS["packed"] = packed_attention
