@@ -81,6 +81,21 @@ def test_the_pause_at_the_end_points_behind_the_text() -> None:
     assert spoken("ðə KæT", one["phones"], one["ends"], 35).endswith("TTTTT$$$$$")
 
 
+def test_a_neural_teachers_phones_are_merged_and_its_spaces_and_marks_are_pauses() -> None:
+    """One entry a character of espeak-ng's IPA, as Kokoro tells how long each lasts: here 20 ms, a frame, each."""
+    phones = ["pau", *"ðə tʃˈeɪndʒ, lˈɔː.", "pau"]
+    ends = [0.02 * (i + 1) for i in range(len(phones))]
+    line = spoken("ðə CˈENJ, Lˈɔ.", phones, ends, len(phones))
+    assert line == "ð" + "ðə " + "CCˈEENJJ" + ",," + "Lˈɔɔ" + ".."
+    assert spoken("ðə change, Lˈɔ.", phones, ends, len(phones)) == "ð" + "ðə " + "cchaagee" + ",," + "Lˈɔɔ" + ".."
+
+
+def test_british_vowels_find_the_american_ones() -> None:
+    phones = ["pau", *"ɡˈəʊ weə", "pau"]
+    ends = [0.02 * (i + 1) for i in range(len(phones))]
+    assert spoken("GˈO WɛR", phones, ends, len(phones)) == "GGˈOO WɛɛR"  # the pause takes the R that it did not say
+
+
 def test_a_sample_has_the_loss_from_the_start_token_on() -> None:
     sample = READER.sample([row("the cat")], random.Random(0))
     assert sample.ids[sample.first_target] == VOCABULARY.start

@@ -166,7 +166,7 @@ def has_varlen_attention(device: torch.device) -> bool:
         try:
             found = varlen_attention(query.requires_grad_(), key, value, starts, 24, 0.1)
             found.float().sum().backward()
-        except (ImportError, TypeError, RuntimeError):
+        except (AttributeError, ImportError, TypeError, RuntimeError):
             return False
         parts = [
             F.scaled_dot_product_attention(*(t[:, :, a:b] for t in (query, key, value)), is_causal=True, scale=0.1)
