@@ -15,8 +15,9 @@ from llasa.errors import LlasaError
 from llasa.writing import whole
 
 FILE = "lexicon.txt.gz"
-# espeak-ng's phones, one character each; a length mark and both halves of a diphthong or an affricate are in it. British
-# vowels are written as the American ones that they stand for. Lower-case Latin letters stay free for words in letters.
+# espeak-ng's phones, one character each; a length mark and both halves of a diphthong or an affricate are in it.
+# British vowels are written as the American ones that they stand for. Lower-case Latin letters stay free for words in
+# letters.
 PHONES = {
     "ɑː": "ɑ", "ɑ": "ɑ", "ɒ": "ɑ", "ɒː": "ɑ", "æ": "æ", "a": "æ", "aː": "ɑ", "ʌ": "ʌ", "ɔː": "ɔ", "ɔ": "ɔ", "oː": "ɔ",
     "aʊ": "Q", "ə": "ə", "ɐ": "ɐ", "aɪ": "I", "ɛ": "ɛ", "ɛː": "ɛ", "e": "ɛ", "eː": "ɛ", "eə": "ɛ", "ɚ": "ɚ", "ɜː": "ɝ",

@@ -24,7 +24,8 @@ SCRIPT = Path(__file__).parents[2] / "recipes" / "tiny" / "gpu" / "lm.py"
 @pytest.fixture(scope="module")
 def script() -> Any:
     spec = spec_from_file_location("gpu_lm", SCRIPT)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

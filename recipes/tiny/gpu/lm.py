@@ -1,22 +1,22 @@
 #!/usr/bin/env python3
 """Trains the embedded voice's language model for so many minutes, on a GPU or without one.
 
-    python recipes/tiny/gpu/lm.py --codes runs/codes/train real/codes:2 --codec runs/codec/model --lexicon runs \\
-        --out runs/lm --minutes 1.6
+    python recipes/tiny/gpu/lm.py --codes runs/codes/train runs/real:2 --codec runs/codec/model \\
+        --lexicon runs --out runs/lm --minutes 1.6
 
-It is `llasa train lm` by the clock instead of by steps: the learning rate warms up, then falls on a cosine that ends when
-the time does, however fast the machine is. Out comes the same model folder, OUT/model, its weights in half precision and
-averaged over the last part of the run; it is replaced every --save seconds, so a run that is cut short leaves one too.
-OUT/log.jsonl has the losses. Training needs torch, transformers, numpy, pyarrow and soundfile and no more.
+It is `llasa train lm` by the clock instead of by steps: the learning rate warms up, then falls on a cosine that ends
+when the time does, however fast the machine is. Out comes the same model folder, OUT/model, its weights in half
+precision and averaged over the last part of the run; it is replaced every --save seconds, so a run that is cut short
+leaves one too. OUT/log.jsonl has the losses. It needs torch, transformers, numpy, pyarrow and soundfile, and no more.
 
---codes takes folders of codes shards (`llasa data encode`), `:2` behind one counts its utterances twice. Of all
-sentences one in a hundred is held out, whoever says it; its loss is told for each folder. Where the shards say when each
-phone ends, two attention heads are taught to look at the phone that is spoken next. --codec is any folder whose
+--codes takes folders of codes shards (`llasa data encode`); `:2` behind one counts its utterances twice. Of all
+sentences one in a hundred is held out, whoever says it; its loss is told for each folder. Where the shards say when
+each phone ends, two attention heads are taught to look at the phone that is spoken next. --codec is any folder whose
 config.json has `quantization_levels`; --lexicon one with a lexicon.txt.gz (`llasa data lexicon`).
 
 A step is one row of --tokens tokens, packed from whole samples: 65,536 on a GPU, 4,096 without. Samples are made by
 --workers processes ahead of the training. --pieces also writes the weights in pieces of 16 MiB (OUT/pieces, with their
-sha256), for carrying them over what takes no large files; `cat model.safetensors.part-*` puts them together.
+sha256), to carry them over what takes no large files; `cat model.safetensors.part-*` puts them together.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from llasa.lexicon import load_lexicon
 from llasa.loading import codec_sizes, hush_transformers
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model, save_model
-from llasa.train.lm_data import Pack, Reader, pack, packs, sample_indices, samples
+from llasa.train.lm_data import Pack, Reader, Sample, pack, packs, sample_indices, samples
 from llasa.train.lm_run import move
 from llasa.train.lm_validation import measure
 
@@ -76,7 +76,7 @@ def read(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a shard, their codes and ends as arrays."""
     table = pq.read_table(file).combine_chunks()
     columns = {name: table.column(name).to_pylist() for name in ("text", "speaker")}
-    lists = {}
+    lists = dict[str, Any]()
     for name, kind in (("codes", np.uint16), ("ends", np.float32), ("phones", None)):
         if name not in table.column_names:
             lists[name] = [()] * len(table)
@@ -95,7 +95,7 @@ def is_held_out(text: str) -> bool:
     return int.from_bytes(hashlib.sha256(text.lower().encode()).digest()[:4]) % HELD_OUT == 0
 
 
-class Packs(IterableDataset):  # type: ignore[type-arg]
+class Packs(IterableDataset):
     """Endless packs; each worker makes its own share of the samples."""
 
     def __init__(self, corpus: Utterances, reader: Reader, settings: Settings, pad: int) -> None:
@@ -104,7 +104,7 @@ class Packs(IterableDataset):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[Pack]:
         info, its = get_worker_info(), self.settings
         indices = sample_indices([], *(info.id, info.num_workers) if info else (0, 1))
-        source = samples(self.corpus, self.reader, its.seed, its.longest, its.joined, indices)  # type: ignore[arg-type]
+        source = samples(self.corpus, self.reader, its.seed, its.longest, its.joined, indices)
         for made in packs(source, its.tokens, self.reader.rate, self.pad):
             # As arrays they come through a pipe; tensors would need shared memory, of which a container has little.
             yield replace(made, **{name: getattr(made, name).numpy() for name in TENSORS})
@@ -127,7 +127,9 @@ def arguments() -> argparse.Namespace:
     size.add_argument("--intermediate", type=int, help="default: 3 x hidden")
     size.add_argument("--layers", type=int, default=8)
     size.add_argument("--heads", type=int, help="default: hidden / 64")
-    size.add_argument("--groups", type=int, nargs="*", default=[], help="output groups; default: one softmax over all codes")
+    size.add_argument(
+        "--groups", type=int, nargs="*", default=[], help="levels of each output group; default: one softmax"
+    )
     size.add_argument("--pointing", default="2.0,4.0", help="LAYER.HEAD of the taught heads; empty: none")
     size.add_argument("--pointing-weight", type=float, default=0.2)
     step = p.add_argument_group("the steps")
@@ -138,7 +140,7 @@ def arguments() -> argparse.Namespace:
     step.add_argument("--warmup", type=float, default=0.04, help="share of the time")
     step.add_argument("--ema", type=float, default=0.999)
     data = p.add_argument_group("the samples")
-    data.add_argument("--joined", type=float, default=0.5, help="how often another utterance of the speaker goes before")
+    data.add_argument("--joined", type=float, default=0.5, help="how often another of the speaker's goes before")
     data.add_argument("--longest", type=int, default=1024, help="tokens of a sample")
     data.add_argument("--spell", type=float, default=0.08, help="share of words in letters instead of phones")
     data.add_argument("--workers", type=int, help="default: all processors but two, at least one")
@@ -182,20 +184,17 @@ def settings_of(a: argparse.Namespace, folders: dict[Path, int], device: torch.d
 
 def held_out(folders: dict[Path, int], reader: Reader, settings: Settings, pad: int) -> dict[str, list[Pack]]:
     """Of each folder that has any, its held-out utterances, each alone: at most four rows of 16,384 tokens."""
-    found, tokens = {}, min(settings.tokens, 16_384)
+    found, tokens = dict[str, list[Pack]](), min(settings.tokens, 16_384)
     for folder in folders:
         kept = Utterances({folder: 1}, held_out=True)
-        made = list(samples(kept, reader, 0, settings.longest, 0.0, range(len(kept.order)))) if kept.order else []  # type: ignore[arg-type]
-        rows, row, size = [], [], 0
-        for sample in made:
-            if row and size + len(sample.ids) > tokens:
-                rows.append(pack(row, tokens, reader.rate, pad))
-                row, size = [], 0
-            row.append(sample)
-            size += len(sample.ids)
-        rows += [pack(row, tokens, reader.rate, pad)] if row else []
-        if rows:
-            found[folder.name if folder.name not in found else str(folder)] = rows[:4]
+        rows: list[list[Sample]] = [[]]
+        for sample in samples(kept, reader, 0, settings.longest, 0.0, range(len(kept.order))):
+            if sum(len(other.ids) for other in [*rows[-1], sample]) > tokens:
+                rows.append([])
+            rows[-1].append(sample)
+        if rows[0]:
+            name = folder.name if folder.name not in found else str(folder)
+            found[name] = [pack(row, tokens, reader.rate, pad) for row in rows[:4]]
     return found
 
 
@@ -203,7 +202,7 @@ def main() -> None:
     a = arguments()
     began = time.perf_counter()
     device = torch.device(a.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    folders = {}
+    folders = dict[Path, int]()
     for name in a.codes:
         path, _, weight = name.rpartition(":")
         folders |= {Path(path): int(weight)} if path and weight.isdigit() else {Path(name): 1}
@@ -267,7 +266,8 @@ def main() -> None:
     start = mark = time.perf_counter()
     validated = saved = start
     while (now := time.perf_counter()) - start < total:
-        loop.set_learning_rate(groups, int(SCALE * (now - start) / total), int(SCALE * a.warmup), SCALE, settings.lr_floor)
+        progress = int(SCALE * (now - start) / total)
+        loop.set_learning_rate(groups, progress, int(SCALE * a.warmup), SCALE, settings.lr_floor)
         with torch.autocast(device.type, torch.bfloat16):
             found = trainer(batch)
             loss = found["speech"] + settings.pointing_weight * found.get("pointing", 0.0)
@@ -306,7 +306,7 @@ def main() -> None:
     save()
     validate(step, seconds)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-    tell(step=step, seconds=seconds, tokens=step * settings.tokens, rounds=step * settings.tokens / max(1, frames), peak_gb=peak)
+    tell(step=step, seconds=seconds, tokens=step * settings.tokens, peak_gb=peak)
     if a.pieces:
         write_pieces(a.out / "model" / "model.safetensors", a.out / "pieces")
     print(f"{a.out / 'model'} is done", flush=True)

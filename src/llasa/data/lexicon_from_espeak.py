@@ -1,7 +1,7 @@
 """Builds a model's lexicon by asking espeak-ng how it says every word: what the neural teacher reads, stress included.
 
 A word that sentences often hold gets the form that it has inside them, which for "the", "of" or "to" is a weaker one
-than when it is said alone. espeak-ng comes with the packages `phonemizer` and `espeakng-loader`, the front end of Kokoro.
+than when it is said alone. espeak-ng comes with the packages `phonemizer` and `espeakng-loader`, Kokoro's front end.
 """
 
 import re
@@ -51,7 +51,7 @@ def espeak_lexicon(words: Iterable[str], sentences: Sequence[str] = ()) -> dict[
 
 
 def _phones(spoken: str) -> str | None:
-    """espeak-ng's IPA for one word in the lexicon's characters; None of several words or of another language's sounds."""
+    """espeak-ng's IPA for one word in the lexicon's characters; None of several words, or of another language's."""
     symbols = _DROPPED.sub("", spoken.strip())
     return fold(symbols)[0] or None if set(symbols) <= _PARTS else None
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-
 from llasa.data.shards import CODES_SCHEMA, read_codes, shard_files, write_shard
 from llasa.errors import LlasaError
 from llasa.eval.report import write_text

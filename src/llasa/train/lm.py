@@ -154,7 +154,8 @@ def varlen_attention(
     shared = query.shape[1] // key.shape[1]
     key, value = (tensor.repeat_interleave(shared, 1) if shared > 1 else tensor for tensor in (key, value))
     rows = [tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)]
-    return varlen.varlen_attn(*rows, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0))[None]
+    attend: Any = varlen.varlen_attn
+    return attend(*rows, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0))[None]
 
 
 @functools.cache
@@ -168,11 +169,9 @@ def has_varlen_attention(device: torch.device) -> bool:
             found.float().sum().backward()
         except (AttributeError, ImportError, TypeError, RuntimeError):
             return False
-        parts = [
-            F.scaled_dot_product_attention(*(t[:, :, a:b] for t in (query, key, value)), is_causal=True, scale=0.1)
-            for a, b in ((0, 24), (24, 40))
-        ]
-    return torch.allclose(found, torch.cat(parts, 2).transpose(1, 2), atol=0.05)
+        parts = [[tensor[:, :, a:b] for tensor in (query, key, value)] for a, b in ((0, 24), (24, 40))]
+        wanted = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.1) for q, k, v in parts]
+    return torch.allclose(found, torch.cat(wanted, 2).transpose(1, 2), atol=0.05)
 
 
 ALL_ATTENTION_FUNCTIONS["packed"] = packed_attention
@@ -299,9 +298,9 @@ class Trainer(nn.Module):
         return torch.cat([checkpoint(part, *both, use_reentrant=False) for both in parts])  # type: ignore[misc]
 
     def scores(self, layer: int, head: int, where: torch.Tensor) -> torch.Tensor:
-        """One head's causal attention logits inside samples of L tokens, at (n, L) places in the row: (n, L, L) float32.
+        """One head's causal attention logits inside samples that are at (n, L) places in the row: (n, L, L) float32.
 
-        A sample that is shorter has its own in front; what stands behind means nothing.
+        A sample of fewer tokens than L has its own in front; what stands behind means nothing.
         """
         attention: Any = self.model.model.layers[layer].self_attn
         hidden, (cos, sin) = self.seen[layer]
