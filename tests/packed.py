@@ -15,4 +15,6 @@ def union(left: Pack, right: Pack) -> Pack:
         name: torch.cat([getattr(left, name), getattr(right, name)]) for name in ("ids", "labels", "positions", "chat")
     }
     bounds = [*left.bounds, *(bound + size for bound in right.bounds[1:])]
-    return replace(left, **joined, pointers=torch.cat([left.pointers, shifted]), bounds=bounds)
+    joined["pointers"], joined["starts"] = torch.cat([left.pointers, shifted]), torch.tensor(bounds, dtype=torch.int32)
+    taught = [*left.taught, *(index + len(left.bounds) - 1 for index in right.taught)]
+    return replace(left, **joined, bounds=bounds, taught=taught)

@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 import numpy as np
 import soundfile
-import soxr
 
 from llasa.errors import LlasaError, reason, shown
 from llasa.writing import whole
@@ -86,6 +85,8 @@ def _read(sound: soundfile.SoundFile, name: str, rate: int, max_seconds: float) 
     for claimed, present in re.findall(r": (\d+) \(should be (\d+)\)", sound.extra_info):
         if int(present) + 64 < int(claimed) < STREAMED:
             raise LlasaError(f"{name} is truncated: {present} bytes where its header says {claimed}")
+    import soxr
+
     stream = soxr.ResampleStream(sound.samplerate, rate, 1, dtype="float32") if sound.samplerate != rate else None
     pieces = []
     count = 0
@@ -174,6 +175,8 @@ def pcm16(samples: np.ndarray) -> bytes:
 def resample(samples: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:
     """Samples (N,) at `rate_in` Hz to about N * rate_out / rate_in samples at `rate_out` Hz (soxr, high quality)."""
     samples = np.asarray(samples, dtype=np.float32)
+    import soxr
+
     return samples if rate_in == rate_out else soxr.resample(samples, rate_in, rate_out)
 
 

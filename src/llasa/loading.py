@@ -230,6 +230,25 @@ def find_codec(folder: Path) -> Path:
     return find_model(named)
 
 
+def codec_sizes(name: str | Path) -> tuple[list[int], float]:
+    """A codec's quantisation levels and codes a second; of its code and its weights nothing is loaded.
+
+    Raises:
+        LlasaError: there is no such codec, or its config does not tell.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    folder = find_model(name)
+    found = read_json(folder / "config.json")
+    if found.get("model_type") in CONFIG_MAPPING:  # it knows what the file leaves out
+        config = AutoConfig.from_pretrained(folder)
+        found = {key: getattr(config, key, None) for key in ("quantization_levels", "sampling_rate", "hop_length")}
+    if not (levels := found.get("quantization_levels")):
+        raise LlasaError(f"{folder} is no codec: its config.json has no quantization_levels")
+    # Those of X-codec2, where a codec of another kind does not say.
+    return [int(level) for level in levels], found.get("sampling_rate", 16000) / found.get("hop_length", 320)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder.
 

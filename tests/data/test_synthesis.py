@@ -3,11 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llasa.data.lexicon_from_flite import flite_lexicon, word_list, words_of
 from llasa.data.shards import AUDIO_SCHEMA, read_rows, row_audio, shard_files, write_shard
 from llasa.data.synthesis import RATE, RMS_LEVEL, TEACHERS, Speaker, assign, flac, speak, speakers, synthesise
 from llasa.errors import LlasaError
-from llasa.lexicon import PHONES
+from llasa.lexicon import ARPABET
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -37,7 +36,7 @@ def centroid(samples: np.ndarray) -> float:
 def test_speech_comes_with_the_end_of_every_phone() -> None:
     samples, phones, ends = speak(TEXT, Speaker("slt", "slt"))
     assert phones[0] == phones[-1] == "pau"
-    assert {p for p in phones if p != "pau"} <= set(PHONES)
+    assert {p for p in phones if p != "pau"} <= set(ARPABET)
     assert ends == sorted(ends)
     assert len(samples) / RATE == pytest.approx(ends[-1], abs=0.05)
     # The pause before the first phone is the lead alone, and quiet beside what follows.
@@ -116,16 +115,3 @@ def test_a_shard_truncated_by_a_crash_is_named(tmp_path: Path) -> None:
         list(read_rows(path))
     with pytest.raises(LlasaError, match=r"no \.parquet shards"):
         shard_files(tmp_path / "nothing")
-
-
-def test_lexicon_has_flites_phones_one_character_each() -> None:
-    found = flite_lexicon(["hello", "world", "the", "zyxgh"])
-    assert found["hello"] == "".join(PHONES[p] for p in ("hh", "ax", "l", "ow"))
-    assert found["world"] == "".join(PHONES[p] for p in ("w", "er", "l", "d"))
-    assert found["the"] == "ðə"
-
-
-def test_words_are_counted_and_dictionaries_read(tmp_path: Path) -> None:
-    assert words_of(["The cat, the 'dog's'."]) == {"the": 2, "cat": 1, "dog's": 1}
-    (tmp_path / "dict").write_text("cat K AE T\ncat(2) K AA T\n'bout B AW T\n")
-    assert word_list(tmp_path / "dict") == ["cat"]

@@ -6,6 +6,7 @@ import random
 import sys
 import tracemalloc
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from models import make_lm
@@ -22,7 +24,15 @@ from transformers import LlamaForCausalLM
 from llasa.data.shards import AUDIO_SCHEMA, CODES_SCHEMA, write_shard
 from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET
-from llasa.train.lm import Settings, Trainer, flash_attention, packed_attention
+from llasa.train.lm import (
+    Settings,
+    Trainer,
+    alike,
+    flash_attention,
+    has_varlen_attention,
+    packed_attention,
+    varlen_attention,
+)
 from llasa.train.lm_data import UNKNOWN, Corpus, Reader, align, pack, packs, sample_indices, samples
 from llasa.vocabulary import character_tokenizer, read_vocabulary
 
@@ -69,6 +79,21 @@ def test_words_in_letters_share_their_frames() -> None:
 def test_the_pause_at_the_end_points_behind_the_text() -> None:
     one = row("the cat")
     assert spoken("ðə KæT", one["phones"], one["ends"], 35).endswith("TTTTT$$$$$")
+
+
+def test_a_neural_teachers_phones_are_merged_and_its_spaces_and_marks_are_pauses() -> None:
+    """One entry a character of espeak-ng's IPA, as Kokoro tells how long each lasts: here 20 ms, a frame, each."""
+    phones = ["pau", *"ðə tʃˈeɪndʒ, lˈɔː.", "pau"]
+    ends = [0.02 * (i + 1) for i in range(len(phones))]
+    line = spoken("ðə CˈENJ, Lˈɔ.", phones, ends, len(phones))
+    assert line == "ð" + "ðə " + "CCˈEENJJ" + ",," + "Lˈɔɔ" + ".."
+    assert spoken("ðə change, Lˈɔ.", phones, ends, len(phones)) == "ð" + "ðə " + "cchaagee" + ",," + "Lˈɔɔ" + ".."
+
+
+def test_british_vowels_find_the_american_ones() -> None:
+    phones = ["pau", *"ɡˈəʊ weə", "pau"]
+    ends = [0.02 * (i + 1) for i in range(len(phones))]
+    assert spoken("GˈO WɛR", phones, ends, len(phones)) == "GGˈOO WɛɛR"  # the pause takes the R that it did not say
 
 
 def test_a_sample_has_the_loss_from_the_start_token_on() -> None:
@@ -240,31 +265,64 @@ def test_a_packed_row_computes_what_its_samples_compute_alone(corpus: Corpus) ->
     assert packed == pytest.approx(total / count, abs=1e-5)
 
 
-def test_flash_attention_is_asked_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plain function with flash-attn's documented arguments: tensors (T, heads, D), and where each sample starts."""
+def attended(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, causal: bool, scale: float
+) -> torch.Tensor:
+    """Attention inside samples of tensors (T, heads, D), for which the kernels on a GPU are."""
+    assert q.dtype == k.dtype == v.dtype == torch.bfloat16
+    assert starts.dtype == torch.int32
+    sample = torch.bucketize(torch.arange(len(q)), starts, right=True)
+    seen = (sample[:, None] == sample) & torch.ones(len(q), len(q), dtype=torch.bool).tril(0 if causal else len(q))
+    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1).float() for t in (k, v))
+    logits = torch.einsum("qhd,khd->hqk", q.float(), k) * scale
+    weights = logits.masked_fill(~seen, float("-inf")).softmax(-1)
+    return torch.einsum("hqk,khd->qhd", weights, v).bfloat16()
 
-    def varlen(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens_q: torch.Tensor, cu_seqlens_k: torch.Tensor,
-        max_seqlen_q: int, max_seqlen_k: int, softmax_scale: float | None = None, causal: bool = False,
-    ) -> torch.Tensor:  # fmt: skip
-        assert q.dtype == k.dtype == v.dtype == torch.bfloat16
-        assert cu_seqlens_q.dtype == torch.int32
-        assert torch.equal(cu_seqlens_q, cu_seqlens_k)
-        assert max_seqlen_q == max_seqlen_k == int(cu_seqlens_q.diff().max())
-        sample = torch.bucketize(torch.arange(len(q)), cu_seqlens_q, right=True)
-        seen = (sample[:, None] == sample) & torch.ones(len(q), len(q), dtype=torch.bool).tril(0 if causal else len(q))
-        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1).float() for t in (k, v))
-        logits = torch.einsum("qhd,khd->hqk", q.float(), k) * (softmax_scale or q.shape[-1] ** -0.5)
-        weights = logits.masked_fill(~seen, float("-inf")).softmax(-1)
-        return torch.einsum("hqk,khd->qhd", weights, v).bfloat16()
 
-    monkeypatch.setitem(sys.modules, "flash_attn", types.SimpleNamespace(flash_attn_varlen_func=varlen))
+def flash_attn_varlen_func(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens_q: torch.Tensor, cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int, max_seqlen_k: int, softmax_scale: float | None = None, causal: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """With flash-attn's documented arguments."""
+    assert torch.equal(cu_seqlens_q, cu_seqlens_k)
+    assert max_seqlen_q == max_seqlen_k == int(cu_seqlens_q.diff().max())
+    return attended(q, k, v, cu_seqlens_q, causal, softmax_scale or q.shape[-1] ** -0.5)
+
+
+def varlen_attn(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seq_q: torch.Tensor, cu_seq_k: torch.Tensor,
+    max_q: int, max_k: int, *, scale: float | None = None, window_size: tuple[int, int] = (-1, -1),
+) -> torch.Tensor:  # fmt: skip
+    """With those of torch's own that are used here; without `enable_gqa`, which 2.11 has not, heads must be as many."""
+    assert query.shape[1] == key.shape[1] == value.shape[1]
+    assert torch.equal(cu_seq_q, cu_seq_k)
+    assert max_q == max_k == int(cu_seq_q.diff().max())
+    assert window_size in ((-1, 0), (-1, -1))
+    return attended(query, key, value, cu_seq_q, window_size == (-1, 0), scale or query.shape[-1] ** -0.5)
+
+
+@pytest.mark.parametrize("kernel", [flash_attention, varlen_attention])
+def test_a_kernel_is_asked_for_the_same(kernel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = types.SimpleNamespace(flash_attn_varlen_func=flash_attn_varlen_func)
+    monkeypatch.setitem(sys.modules, "flash_attn", fake)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     query, key, value = (torch.randn(1, heads, 40, 8) for heads in (4, 2, 2))
     value, bounds = value.bfloat16(), [0, 7, 30, 40]
-    expected, _ = packed_attention(torch.nn.Module(), query, key, value.float(), None, bounds, scaling=0.3)
-    got = flash_attention(query, key, value, bounds, 0.3)
+    starts = torch.tensor(bounds, dtype=torch.int32)
+    expected, _ = packed_attention(torch.nn.Module(), query, key, value.float(), None, bounds, starts, scaling=0.3)
+    got = kernel(query, key, value, starts, 23, 0.3)
     assert got.shape == expected.shape
     assert torch.allclose(got.float(), expected, atol=0.03)
+
+
+def test_torchs_kernel_is_used_where_it_works_and_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    with torch.no_grad():
+        assert has_varlen_attention.__wrapped__(torch.device("cpu"))
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", lambda *a, **k: varlen_attn(*a, scale=0.1))
+    assert not has_varlen_attention.__wrapped__(torch.device("cpu"))  # looks ahead
+    monkeypatch.undo()
+    assert not has_varlen_attention.__wrapped__(torch.device("cpu"))
 
 
 def test_pointing_scores_are_the_heads_own_attention(corpus: Corpus) -> None:
@@ -276,7 +334,37 @@ def test_pointing_scores_are_the_heads_own_attention(corpus: Corpus) -> None:
     eager.load_state_dict(model.state_dict())
     trainer = Trainer(model, Settings({}, "", "", "", pointing_heads=[[1, 2]])).eval()
     with torch.no_grad():
-        model.model(input_ids=row_.ids[None], position_ids=row_.positions[None], bounds=row_.bounds, use_cache=False)
-        ours = trainer.scores(row_, 1, 2, 0, len(sample.ids)).softmax(-1)
+        trainer.hidden(row_)
+        ours = trainer.scores(1, 2, torch.arange(len(sample.ids))[None]).softmax(-1)[0]
         theirs = eager(row_.ids[None], output_attentions=True).attentions[1][0, 2]
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_pointing_is_the_mean_over_all_frames_of_all_samples(corpus: Corpus) -> None:
+    """Batched, padded and in groups it is what one sample after another gives."""
+    stream = samples(corpus, READER, 0, 300, 0.5, itertools.count())
+    chosen = [next(stream) for _ in range(6)]
+    chosen[2] = replace(chosen[2], pointers=np.full(len(chosen[2].ids), UNKNOWN))  # real speech
+    row_ = pack(chosen, sum(len(s.ids) for s in chosen) + 9, 50.0, pad=1)
+    trainer = Trainer(make_lm(len(VOCABULARY.tokenizer)), Settings({}, "", "", "", pointing_heads=[[0, 1], [1, 2]]))
+    losses, frames = [], 0
+    with torch.no_grad():
+        found = trainer(row_)["pointing"]
+        trainer.hidden(row_)
+        for a, sample in zip(row_.bounds, chosen, strict=False):
+            known = sample.pointers >= 0
+            where = torch.arange(a, a + len(sample.ids))[None]
+            for layer, head in trainer.settings.pointing_heads:
+                scores = trainer.scores(layer, head, where)[0][known]
+                losses.append(F.cross_entropy(scores, torch.from_numpy(sample.pointers[known]), reduction="sum"))
+            frames += int(known.sum())
+    assert row_.taught == [0, 1, 3, 4, 5]
+    assert float(found) == pytest.approx(float(sum(losses)) / frames / 2, abs=1e-5)
+    assert 1 < len(list(alike(row_))) < 5
+
+
+def test_a_pack_without_pointers_has_no_pointing(corpus: Corpus) -> None:
+    sample = next(samples(corpus, READER, 0, 300, 0.0, itertools.count()))
+    row_ = pack([replace(sample, pointers=np.full(len(sample.ids), UNKNOWN))], 100, 50.0, pad=1)
+    trainer = Trainer(make_lm(len(VOCABULARY.tokenizer)), Settings({}, "", "", "", pointing_heads=[[0, 1]]))
+    assert set(trainer(row_)) == {"speech"}

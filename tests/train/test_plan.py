@@ -44,7 +44,8 @@ def full_pack(wanted: Settings, rows: int) -> Pack:
     bounds = list(range(0, count + 1, wanted.longest))
     positions = torch.arange(count) % wanted.longest
     none = torch.full((count,), -1)
-    return Pack(ids, ids.roll(-1), positions, none, torch.zeros(count, dtype=torch.bool), bounds, 1.0, [], 0)
+    chat, starts = torch.zeros(count, dtype=torch.bool), torch.tensor(bounds, dtype=torch.int32)
+    return Pack(ids, ids.roll(-1), positions, none, chat, bounds, starts, [], 1.0, [], 0)
 
 
 class Allocated(TorchDispatchMode):

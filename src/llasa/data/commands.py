@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from llasa.vocabulary import Vocabulary
 
 app = typer.Typer(help="Make a corpus: synthetic speech, recordings, a lexicon, codes.", no_args_is_help=True)
+
+
+class LexiconSource(StrEnum):
+    """Whose pronunciations a lexicon holds."""
+
+    ESPEAK = "espeak"
+    FLITE = "flite"
 
 
 @app.callback()
@@ -92,12 +100,17 @@ def lexicon(
     text: Annotated[Path, typer.Argument(help="A text file whose words it must hold.")],
     out: Annotated[Path, typer.Argument(help="Folder for lexicon.txt.gz.")],
     words: Annotated[Path | None, typer.Option(help="A CMU-style dictionary whose words it holds as well.")] = None,
+    source: Annotated[
+        LexiconSource, typer.Option(help="Who says the words: espeak, as Kokoro reads them, or flite.")
+    ] = LexiconSource.ESPEAK,
 ) -> None:
-    """Ask flite how it says every word. A small model's text goes in as these phones.
+    """Ask the teacher's front end how it says every word. A small model's text goes in as these phones.
 
     Example: llasa data lexicon sentences.txt runs
     """
-    from llasa.data.lexicon_from_flite import flite_lexicon, word_list, words_of
+    from llasa.data.lexicon_from_espeak import espeak_lexicon
+    from llasa.data.lexicon_from_flite import flite_lexicon
+    from llasa.data.words import word_list, words_of
     from llasa.lexicon import FILE, save_lexicon
     from llasa.text import normalise
 
@@ -106,11 +119,12 @@ def lexicon(
         return
     if not text.is_file():
         raise LlasaError(f"no text file {text}")
-    wanted = set(words_of(normalise(line) for line in text.read_text(encoding="utf-8").splitlines()))
+    sentences = text.read_text(encoding="utf-8").splitlines()
+    wanted = set(words_of(map(normalise, sentences)))
     if words:
         wanted |= set(word_list(words))
     out.mkdir(parents=True, exist_ok=True)
-    found = flite_lexicon(wanted)
+    found = flite_lexicon(wanted) if source is LexiconSource.FLITE else espeak_lexicon(wanted, sentences)
     save_lexicon(found, out)
     typer.echo(f"{len(found)} of {len(wanted)} words", err=True)
 

@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from llasa.data.shards import CODES_SCHEMA, read_codes, shard_files, write_shard
 from llasa.errors import LlasaError
 from llasa.eval.report import write_text
 from llasa.lexicon import ALPHABET, load_lexicon
-from llasa.loading import find_model, load_tokenizer
+from llasa.loading import codec_sizes, find_model, load_tokenizer
 from llasa.train.lm import Settings
 from llasa.train.lm_data import Pack, Reader, Sample, pack
 from llasa.verifiers.wording import words
@@ -48,15 +46,15 @@ def make_reader(lm: Settings) -> Reader:
     Raises:
         LlasaError: there is no such codec or pretrained model.
     """
-    codec = AutoConfig.from_pretrained(find_model(lm.codec))
-    size = math.prod(codec.quantization_levels)
+    levels, rate = codec_sizes(lm.codec)
+    size = math.prod(levels)
     if lm.init:
         tokenizer = load_tokenizer(find_model(lm.init))
         extend_tokenizer(tokenizer, size)
     else:
         tokenizer = character_tokenizer(ALPHABET, size, context=lm.model.get("max_position_embeddings", 2048))
     lexicon = load_lexicon(Path(lm.lexicon)) if lm.lexicon else None
-    return Reader(read_vocabulary(tokenizer), lexicon, codec.sampling_rate / codec.hop_length)
+    return Reader(read_vocabulary(tokenizer), lexicon, rate)
 
 
 def cut(corpus: Path, hours: Sequence[float], out: Path, lm: Settings) -> dict[float, Amount]:

@@ -12,9 +12,11 @@ none sees another and nothing is spent on padding. Three aids that leave a plain
   speech, which is otherwise found late, is there from the first hundreds of steps.
 """
 
+import functools
 import itertools
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.utils import is_flash_attn_2_available
 
 from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET, load_lexicon, save_lexicon
-from llasa.loading import find_model
-from llasa.train.lm_data import Pack
+from llasa.loading import codec_sizes, find_model
+from llasa.train.lm_data import UNKNOWN, Pack
 from llasa.train.loop import saving
 from llasa.vocabulary import Vocabulary, character_tokenizer, extend_tokenizer, read_vocabulary
 
@@ -95,15 +97,23 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     bounds: list[int],
+    starts: torch.Tensor,
     scaling: float | None = None,
     **ignored: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each sample of a packed row; (1, heads, T, D) to (1, T, heads, D).
 
-    On a GPU with flash-attn, all samples in one call; else one after another, which on a GPU is flash attention too.
+    On a GPU all samples in one call, else one after another.
+
+    Args:
+        bounds, starts: as in a `Pack`.
     """
-    if query.is_cuda and value.dtype is torch.bfloat16 and is_flash_attn_2_available():
-        return flash_attention(query, key, value, bounds, scaling), None
+    longest = max(b - a for a, b in itertools.pairwise(bounds))
+    if query.is_cuda and value.dtype is torch.bfloat16:
+        if is_flash_attn_2_available():
+            return flash_attention(query, key, value, starts, longest, scaling), None
+        if has_varlen_attention(query.device):
+            return varlen_attention(query, key, value, starts, longest, scaling), None
     grouped = query.shape[1] != key.shape[1]
     parts = [
         F.scaled_dot_product_attention(
@@ -115,16 +125,53 @@ def packed_attention(
 
 
 def flash_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: list[int], scaling: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts: torch.Tensor,
+    longest: int,
+    scaling: float | None,
 ) -> torch.Tensor:
     """`packed_attention` by flash-attn's kernel for samples of various lengths (Dao 2023)."""
     from flash_attn import flash_attn_varlen_func
 
-    starts = torch.tensor(bounds, dtype=torch.int32, device=query.device)
-    longest = max(b - a for a, b in itertools.pairwise(bounds))
     # The rotation has left queries and keys in float32.
     rows = [tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)]
     return flash_attn_varlen_func(*rows, starts, starts, longest, longest, softmax_scale=scaling, causal=True)[None]
+
+
+def varlen_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+) -> torch.Tensor:
+    """`packed_attention` by the same kernel as torch brings it."""
+    from torch.nn.attention import varlen
+
+    shared = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(shared, 1) if shared > 1 else tensor for tensor in (key, value))
+    rows = [tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)]
+    attend: Any = varlen.varlen_attn
+    return attend(*rows, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0))[None]
+
+
+@functools.cache
+def has_varlen_attention(device: torch.device) -> bool:
+    """Whether torch's own kernel works here, tried on two small samples: it needs torch 2.11 and a GPU that has it."""
+    query, key, value = (torch.randn(1, 2, 40, 64, device=device, dtype=torch.bfloat16) for _ in range(3))
+    starts = torch.tensor([0, 24, 40], dtype=torch.int32, device=device)
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        try:
+            found = varlen_attention(query.requires_grad_(), key, value, starts, 24, 0.1)
+            found.float().sum().backward()
+        except (AttributeError, ImportError, TypeError, RuntimeError):
+            return False
+        parts = [[tensor[:, :, a:b] for tensor in (query, key, value)] for a, b in ((0, 24), (24, 40))]
+        wanted = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.1) for q, k, v in parts]
+    return torch.allclose(found, torch.cat(wanted, 2).transpose(1, 2), atol=0.05)
 
 
 ALL_ATTENTION_FUNCTIONS["packed"] = packed_attention
@@ -214,20 +261,27 @@ class Trainer(nn.Module):
         return hook
 
     def forward(self, pack: Pack) -> dict[str, torch.Tensor]:
-        hidden = self.model.model(
-            input_ids=pack.ids[None], position_ids=pack.positions[None], bounds=pack.bounds, use_cache=False
-        ).last_hidden_state[0]
+        hidden = self.hidden(pack)
         wanted = pack.labels >= 0
         losses, chat = self.entropies(hidden[wanted], pack.labels[wanted]), pack.chat[wanted]
         # A pack may be all chat: then the sum over no speech is 0.
         terms = {"speech": losses[~chat].sum() / (~chat).sum().clamp(min=1)}
         if chat.any():
             terms["text"] = losses[chat].mean()
-        if self.settings.pointing_heads and bool((pack.pointers >= 0).any()):
-            heads = [self.pointing(pack, layer, head) for layer, head in self.settings.pointing_heads]
-            terms["pointing"] = torch.stack(heads).mean()
+        if self.settings.pointing_heads and pack.taught:
+            terms["pointing"] = self.pointing(pack)
         self.seen.clear()
         return terms
+
+    def hidden(self, pack: Pack) -> torch.Tensor:
+        """What the last layer makes of each token, (T, hidden)."""
+        return self.model.model(
+            input_ids=pack.ids[None],
+            position_ids=pack.positions[None],
+            bounds=pack.bounds,
+            starts=pack.starts,
+            use_cache=False,
+        ).last_hidden_state[0]
 
     def entropies(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of each label, (n,) float32; with gradient checkpointing, logits of a few at a time."""
@@ -243,28 +297,48 @@ class Trainer(nn.Module):
         parts = zip(hidden.split(LOGITS), labels.split(LOGITS), strict=True)
         return torch.cat([checkpoint(part, *both, use_reentrant=False) for both in parts])  # type: ignore[misc]
 
-    def scores(self, pack: Pack, layer: int, head: int, a: int, b: int) -> torch.Tensor:
-        """One head's causal attention logits inside the sample from a to b: (b - a, b - a) float32."""
+    def scores(self, layer: int, head: int, where: torch.Tensor) -> torch.Tensor:
+        """One head's causal attention logits inside samples that are at (n, L) places in the row: (n, L, L) float32.
+
+        A sample of fewer tokens than L has its own in front; what stands behind means nothing.
+        """
         attention: Any = self.model.model.layers[layer].self_attn
         hidden, (cos, sin) = self.seen[layer]
         width = attention.head_dim
         shared = head // attention.num_key_value_groups
-        q = F.linear(hidden[:, a:b], attention.q_proj.weight[head * width : (head + 1) * width])[:, None]
-        k = F.linear(hidden[:, a:b], attention.k_proj.weight[shared * width : (shared + 1) * width])[:, None]
-        q, k = apply_rotary_pos_emb(q, k, cos[:, a:b], sin[:, a:b])
-        logits = (q[0, 0] @ k[0, 0].T).float() * attention.scaling
-        return logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), float("-inf"))
+        tokens = hidden[0, where]
+        q = F.linear(tokens, attention.q_proj.weight[head * width : (head + 1) * width])[:, None]
+        k = F.linear(tokens, attention.k_proj.weight[shared * width : (shared + 1) * width])[:, None]
+        q, k = apply_rotary_pos_emb(q, k, cos[0, where], sin[0, where])
+        logits = (q[:, 0] @ k[:, 0].transpose(1, 2)).float() * attention.scaling
+        return logits.masked_fill(torch.ones_like(logits[0], dtype=torch.bool).triu(1), float("-inf"))
 
-    def pointing(self, pack: Pack, layer: int, head: int) -> torch.Tensor:
-        """Mean cross-entropy of the head's attention against the text token that is spoken next."""
-        losses = []
-        for a, b in zip(pack.bounds, pack.bounds[1:], strict=False):
-            pointers = pack.pointers[a:b]
-            known = pointers >= 0
-            if known.any():
-                scores = self.scores(pack, layer, head, a, b)[known]
-                losses.append(F.cross_entropy(scores, pointers[known] - a, reduction="sum"))
-        return torch.stack(losses).sum() / (pack.pointers >= 0).sum()
+    def pointing(self, pack: Pack) -> torch.Tensor:
+        """Mean cross-entropy of the heads' attention against the text token that is spoken next."""
+        heads, losses = self.settings.pointing_heads, []
+        for where, targets in alike(pack):
+            for layer, head in heads:
+                scores = self.scores(layer, head, where).flatten(0, 1)
+                losses.append(F.cross_entropy(scores, targets.flatten(), ignore_index=UNKNOWN, reduction="sum"))
+        return torch.stack(losses).sum() / (pack.pointers >= 0).sum() / len(heads)
+
+
+def alike(pack: Pack, ratio: float = 1.25) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The samples with pointers in groups of about the same length, so that a group is one call and little is padded.
+
+    Returns:
+        Of each group the places of its tokens in the row, (n, L), and the places in the sample that they are to look
+        at, UNKNOWN where there is none.
+    """
+    spans = sorted((pack.bounds[i + 1] - pack.bounds[i], pack.bounds[i]) for i in pack.taught)
+    while spans:
+        group = [span for span in spans if span[0] <= ratio * spans[0][0]]
+        spans = spans[len(group) :]
+        sizes, starts = torch.tensor(group, device=pack.ids.device)[:, :, None].unbind(1)
+        within = torch.arange(group[-1][0], device=pack.ids.device)
+        where = (starts + within).clamp(max=len(pack.ids) - 1)
+        pointers = pack.pointers[where]
+        yield where, torch.where((within < sizes) & (pointers >= 0), pointers - starts, UNKNOWN)
 
 
 def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
@@ -278,7 +352,7 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
         LlasaError: the pretrained model has another number of speech tokens than the codec has codes, or is not the one
             that `model` describes.
     """
-    levels = AutoConfig.from_pretrained(find_model(settings.codec)).quantization_levels
+    levels, _ = codec_sizes(settings.codec)
     size = math.prod(levels)
     if settings.init:
         folder = find_model(settings.init)
@@ -308,7 +382,7 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
         raise LlasaError(f"{settings.init} speaks {vocabulary.size} codes, {settings.codec} has {size}: not a pair")
     model.config.eos_token_id = model.generation_config.eos_token_id = vocabulary.end
     if settings.factored or settings.output_groups:
-        parametrise(model, settings, list(levels), vocabulary.first)
+        parametrise(model, settings, levels, vocabulary.first)
     return model, vocabulary
 
 
@@ -343,11 +417,18 @@ def group_sizes(groups: list[int], levels: list[int]) -> list[int]:
 
 
 def save_model(
-    model: LlamaForCausalLM, vocabulary: Vocabulary, settings: Settings, out: Path, write: bool = True
+    model: LlamaForCausalLM,
+    vocabulary: Vocabulary,
+    settings: Settings,
+    out: Path,
+    write: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """A model folder, whole before it replaces an older one: plain Llama weights, tokenizer, lexicon, codec's name.
 
-    Of a model in parts, one process writes and the others lend it theirs.
+    Args:
+        write: of a model in parts, one process writes and the others lend it theirs.
+        dtype: of the weights that are written.
 
     Raises:
         LlasaError: the disk is full.
@@ -362,7 +443,7 @@ def save_model(
         tensor = tensor.detach()
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if write:
-            state[name] = whole.cpu()
+            state[name] = whole.cpu().to(dtype)
     if not write:
         return
     with torch.device("meta"):  # nothing to draw at random

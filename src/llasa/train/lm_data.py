@@ -22,7 +22,7 @@ import torch
 from llasa.data import upstream
 from llasa.data.shards import open_codes, read_rows, shard_files
 from llasa.errors import LlasaError
-from llasa.lexicon import PHONES, PUNCTUATION, pronounce
+from llasa.lexicon import ARPABET, LONG, PHONES, PUNCTUATION, fold, pronounce
 from llasa.train.chat import conversation, open_chat
 from llasa.vocabulary import Vocabulary
 
@@ -60,6 +60,8 @@ class Pack:
             `labels[t]` is what position t predicts; pointers are indices into the row.
         chat: (T,) bool: whether the label is of a conversation in text.
         bounds: where each sample starts, and where the last ends: (n + 1,) ints. Attention must not cross them.
+        starts: the same as an int32 tensor, for kernels on a GPU.
+        taught: the samples that have pointers.
         waiting: indices of the samples that were made and are in no pack yet, in order.
         last: index of the last sample made; with `waiting`, all that is needed to go on with the next pack.
     """
@@ -70,6 +72,8 @@ class Pack:
     pointers: torch.Tensor
     chat: torch.Tensor
     bounds: list[int]
+    starts: torch.Tensor
+    taught: list[int]
     seconds: float
     waiting: list[int]
     last: int
@@ -216,30 +220,31 @@ def align(text: str, phones: list[str], ends: np.ndarray, frames: int, rate: flo
     Characters that are the teacher's own phones are matched first; between matches (words in letters, other
     pronunciations) frames spread evenly over the characters. A pause belongs to the character after the last sound,
     which is a space, a mark, or the token behind the text.
+
+    Args:
+        phones: in the teacher's symbols; what is no phone, such as `pau`, a space or a mark, is a pause. A phone that
+            `llasa.lexicon` writes as one may be two of them (`t`, `ʃ`).
+        ends: (phones,) the second at which each ends.
     """
     sounds = [i for i, c in enumerate(text) if c not in PUNCTUATION]
-    spoken = [i for i, phone in enumerate(phones) if phone in PHONES]
-    if not sounds or not spoken:
+    heard, last = fold(phones)
+    if not sounds or not heard:
         return np.full(frames, 0)
     wanted = "".join(text[i] for i in sounds)
-    heard = "".join(PHONES[phones[i]] for i in spoken)
     matches = difflib.SequenceMatcher(None, heard, wanted, autojunk=False).get_matching_blocks()
     anchors = [(m.a + k, m.b + k) for m in matches for k in range(m.size)]
     # Beyond the last match the ends of both strings belong together.
     at = [-1, *(a for a, _ in anchors), len(heard)]
     to = [-1, *(b for _, b in anchors), len(wanted)]
     index = np.clip(np.rint(np.interp(np.arange(len(heard)), at, to)).astype(int), 0, len(wanted) - 1)
-    character = np.zeros(len(phones) + 1, dtype=int)
-    order = 0
-    for i in range(len(phones)):
-        if order < len(spoken) and spoken[order] == i:
-            character[i] = sounds[index[order]]
-            order += 1
-        else:
-            character[i] = sounds[index[order - 1]] + 1 if order else 0
-    character[-1] = len(text)
+    spoken = np.asarray(sounds)[index]
+    symbols = np.arange(len(phones))
+    order = np.searchsorted(last, symbols)  # which phone a symbol is part of, or comes before
+    part = np.array([phone in PHONES or phone in ARPABET or phone == LONG for phone in phones])
+    before = np.concatenate([[0], spoken + 1])
+    character = np.where(part, spoken[np.minimum(order, len(heard) - 1)], before[order])
     segment = np.searchsorted(ends, (np.arange(frames) + 0.5) / rate)
-    return character[np.minimum(segment, len(phones))]
+    return np.append(character, len(text))[np.minimum(segment, len(phones))]
 
 
 def sample_indices(saved: list[tuple[list[int], int]], row: int, rows: int) -> Iterator[int]:
@@ -351,4 +356,6 @@ def pack(chosen: list[Sample], tokens: int, rate: float, pad: int) -> Pack:
     if bounds[-1] < tokens:
         positions[bounds[-1] :] = torch.arange(tokens - bounds[-1])
         bounds.append(tokens)
-    return Pack(ids, labels, positions, pointers, chat, bounds, speech / rate, [], 0)
+    starts = torch.tensor(bounds, dtype=torch.int32)
+    taught = [i for i, sample in enumerate(chosen) if (sample.pointers >= 0).any()]
+    return Pack(ids, labels, positions, pointers, chat, bounds, starts, taught, speech / rate, [], 0)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from llasa.data.origin import require_codes_of
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon
-from llasa.loading import find_model
+from llasa.loading import codec_sizes
 from llasa.locks import claimed
 from llasa.train import loop
 from llasa.train.lm import Settings, Trainer, make_model, save_model
@@ -83,8 +82,7 @@ def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
     if main and rows < processes:
         print(f"{processes - rows} of {processes} processes have nothing to do: a step has {rows} rows", flush=True)
 
-    codec = AutoConfig.from_pretrained(find_model(settings.codec))
-    rate, pad = codec.sampling_rate / codec.hop_length, vocabulary.tokenizer.pad_token_id or 0
+    rate, pad = codec_sizes(settings.codec)[1], vocabulary.tokenizer.pad_token_id or 0
     lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
     reader = Reader(vocabulary, lexicon, rate, settings.spell)
     corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()}, chat=settings.chat)
@@ -184,5 +182,8 @@ def backward(settings: Settings, accelerator: Any, wrapped: Any, batch: list[Pac
 
 def move(pack: Pack, device: torch.device) -> Pack:
     """The pack with its tensors on a device."""
-    names = ("ids", "labels", "positions", "pointers", "chat")
-    return replace(pack, **{name: getattr(pack, name).to(device) for name in names})
+    names = ("ids", "labels", "positions", "pointers", "chat", "starts")
+    tensors = {name: getattr(pack, name) for name in names}
+    if device.type == "cuda":  # from pinned memory the copy is made while the GPU computes
+        tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+    return replace(pack, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})

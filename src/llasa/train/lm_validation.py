@@ -1,16 +1,29 @@
 """How good a language model is while it trains: its loss on held-out speech, and where its pointing heads look."""
 
+import itertools
 from pathlib import Path
 
 import torch
 
-from llasa.train.lm import Trainer
+from llasa.train.lm import Trainer, alike
 from llasa.train.lm_data import Pack
 
 
-@torch.no_grad()
 def validate(trainer: Trainer, held_out: list[Pack], out: Path, step: int) -> dict[str, float]:
-    """Loss a token of speech, and of text if there is any; how often pointing heads look next to the right place."""
+    """What `measure` finds, and a picture of where the last pointing head looks."""
+    figures, pictures = measure(trainer, held_out)
+    if trainer.settings.pointing_heads:
+        picture(pictures, out / "validation" / f"{step:06d}.png")
+    return figures
+
+
+@torch.no_grad()
+def measure(trainer: Trainer, held_out: list[Pack]) -> tuple[dict[str, float], list[torch.Tensor]]:
+    """Loss a token of speech, and of text if there is any; how often pointing heads look next to the right place.
+
+    Returns:
+        Those, and the attention of the last pointing head in the first three samples that say where it should be.
+    """
     trainer.eval()
     near = known = 0.0
     sums = {"speech": [0.0, 0.0], "text": [0.0, 0.0]}
@@ -25,22 +38,19 @@ def validate(trainer: Trainer, held_out: list[Pack], out: Path, step: int) -> di
     if trainer.settings.pointing_heads:
         layer, head = trainer.settings.pointing_heads[-1]
         for pack in held_out[:2]:
-            trainer.model.model(
-                input_ids=pack.ids[None], position_ids=pack.positions[None], bounds=pack.bounds, use_cache=False
-            )
-            for a, b in zip(pack.bounds, pack.bounds[1:], strict=False):
-                pointers = pack.pointers[a:b]
-                mask = pointers >= 0
-                if mask.any():
-                    attention = trainer.scores(pack, layer, head, a, b).softmax(-1)[mask]
-                    near += float(((attention.argmax(-1) - (pointers[mask] - a)).abs() <= 1).sum())
-                    known += float(mask.sum())
-                    pictures.append(attention[:, : int((pointers.max() - a) + 2)])
+            trainer.hidden(pack)
+            for where, targets in alike(pack):
+                attention = trainer.scores(layer, head, where).softmax(-1)
+                mask = targets >= 0
+                near += float(((attention.argmax(-1) - targets).abs() <= 1)[mask].sum())
+                known += float(mask.sum())
+                shown = itertools.islice(zip(attention, targets, mask, strict=True), 3 - len(pictures))
+                pictures += [one[own, : int(to.max()) + 2].cpu() for one, to, own in shown]
         trainer.seen.clear()
-        picture(pictures[:3], out / "validation" / f"{step:06d}.png")
     trainer.train()
     text = {"text": sums["text"][0] / sums["text"][1]} if sums["text"][1] else {}
-    return {"loss": sums["speech"][0] / max(1, sums["speech"][1])} | text | {"pointing_right": near / max(1, known)}
+    speech = {"loss": sums["speech"][0] / max(1, sums["speech"][1])}
+    return speech | text | {"pointing_right": near / max(1, known)}, pictures
 
 
 def picture(attentions: list[torch.Tensor], path: Path) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 
 from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET
-from llasa.loading import HUB_ID, fetch, find_model
+from llasa.loading import HUB_ID, codec_sizes, fetch, find_model
 from llasa.train import loop
 from llasa.train.lm import LOGITS, Settings, group_sizes
 from llasa.vocabulary import character_tokenizer, extend_tokenizer
@@ -55,8 +55,8 @@ def read_config(settings: Settings) -> LlamaConfig:
     try:
         if settings.init and settings.model:
             return LlamaConfig(**settings.model)
-        codec = fetch(settings.codec, ["*.json"]) if _on_hub(settings.codec) else find_model(settings.codec)
-        size = math.prod(AutoConfig.from_pretrained(codec).quantization_levels)
+        codec = fetch(settings.codec, ["*.json"]) if _on_hub(settings.codec) else settings.codec
+        size = math.prod(codec_sizes(codec)[0])
         if not settings.init:
             rows = len(character_tokenizer(ALPHABET, size, context=2048))
             return LlamaConfig(vocab_size=rows, **({"tie_word_embeddings": False} | settings.model))
@@ -149,7 +149,7 @@ def rows_each(settings: Settings, processes: int) -> int:
 
 
 def _levels(settings: Settings) -> list[int]:
-    return list(AutoConfig.from_pretrained(find_model(settings.codec)).quantization_levels)
+    return codec_sizes(settings.codec)[0]
 
 
 def room(device: torch.device, processes: int = 1) -> int:

@@ -28,14 +28,14 @@ from llasa.codec import Codec
 from llasa.codec.features import HOP, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
 from llasa.errors import LlasaError
-from llasa.lexicon import LETTERS, PHONES
+from llasa.lexicon import ARPABET, LETTERS
 from llasa.loading import check_weights, hush_transformers
 from llasa.locks import claimed
 from llasa.train import loop
 
 # The CTC alphabet, blank first: the layout of transformers' Wav2Vec2CTCTokenizer, "|" for the space.
 SYMBOLS = ["<pad>", "|", "'", *LETTERS]
-PHONE_NAMES = [*PHONES, "pau"]
+PHONE_NAMES = [*ARPABET, "pau"]
 GRID = 2  # seconds
 
 
