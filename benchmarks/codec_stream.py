@@ -21,7 +21,7 @@ from llasa import audio
 from llasa.codec import Codec, StreamDecoder
 from llasa.codec import codec as codec_module
 from llasa.codec.stream import CONTEXT, LOOKAHEAD
-from llasa.data.synthesis import TEACHERS, Speaker, speak
+from llasa.data.teachers.flite import TEACHERS, Speaker, speak
 from llasa.eval import statistics
 from llasa.eval.metrics import mel_distance, stoi
 from llasa.eval.report import show, write_text

@@ -24,7 +24,8 @@ machine.on_two_cores()
 import soundfile  # noqa: E402
 
 from llasa import audio  # noqa: E402
-from llasa.data.synthesis import RATE, TEACHERS, Speaker, speak  # noqa: E402
+from llasa.data.synthesis import RATE  # noqa: E402
+from llasa.data.teachers.flite import TEACHERS, Speaker, speak  # noqa: E402
 from llasa.eval.report import Row, table, write_text  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "encode.md"

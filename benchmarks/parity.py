@@ -22,7 +22,7 @@ import parity_lm
 from parity_rows import Options, Row, table
 
 from llasa import audio
-from llasa.data.synthesis import TEACHERS, Speaker, speak
+from llasa.data.teachers.flite import TEACHERS, Speaker, speak
 from llasa.eval.report import write_text
 
 RESULTS = Path(__file__).parent / "results" / "parity.md"

@@ -18,7 +18,8 @@ machine.on_two_cores()
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
-from llasa.data.synthesis import RATE, TEACHERS, Speaker, speak  # noqa: E402
+from llasa.data.synthesis import RATE  # noqa: E402
+from llasa.data.teachers.flite import TEACHERS, Speaker, speak  # noqa: E402
 from llasa.errors import LlasaError  # noqa: E402
 from llasa.eval.report import STYLE, draw_spectrograms, write_text  # noqa: E402
 from llasa.text import normalise  # noqa: E402

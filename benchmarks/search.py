@@ -132,7 +132,8 @@ def overhead(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[
 
 def runaways(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any], str]:
     """Faults of the best of 4 against the teachers' lengths, and of one sample for comparison."""
-    from llasa.data.synthesis import RATE, Speaker, speak
+    from llasa.data.synthesis import RATE
+    from llasa.data.teachers.flite import Speaker, speak
     from llasa.eval import statistics
     from llasa.eval.quality import LONG, SHORT
     from llasa.eval.report import Row, percent
@@ -217,7 +218,7 @@ def command(study: Path) -> str:
 def word_rows(table: list[dict[str, str]], sentences: list[str], where: str) -> list[Any]:
     """How much of the excess of word errors over the codec's copies of the teachers the best of 16 takes away."""
     from llasa.codec import Codec
-    from llasa.data.synthesis import speak, speakers
+    from llasa.data.teachers.flite import speak, speakers
     from llasa.eval import judges, metrics, statistics
     from llasa.eval.report import Row, percent, points
     from llasa.text import normalise

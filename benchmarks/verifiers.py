@@ -16,7 +16,7 @@ machine.on_two_cores()
 
 import numpy as np  # noqa: E402
 
-from llasa.data.synthesis import TEACHERS, Speaker, speak  # noqa: E402
+from llasa.data.teachers.flite import TEACHERS, Speaker, speak  # noqa: E402
 from llasa.eval.report import write_text  # noqa: E402
 from llasa.verifiers import RATE, Verifier, load_verifier  # noqa: E402
 

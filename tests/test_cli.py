@@ -20,7 +20,9 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
         assert verb in done.stdout
 
 
-@pytest.mark.parametrize("verb", [["say"], ["voices"], ["voices", "add"], ["encode"], ["decode"], ["convert"]])
+@pytest.mark.parametrize(
+    "verb", [["say"], ["voices"], ["voices", "add"], ["encode"], ["decode"], ["convert"], ["data", "synth"]]
+)
 def test_every_verb_teaches_by_example(capsys: pytest.CaptureFixture[str], verb: list[str]):
     with pytest.raises(SystemExit) as stop:
         main([*verb, "--help"])

@@ -18,7 +18,8 @@ from hub import of_folder, serve
 from official import make_official_folder, make_official_lora
 from train.codec_recipes import small_recipe
 
-from llasa.data.synthesis import RATE, Speaker, speak
+from llasa.data.synthesis import RATE
+from llasa.data.teachers.flite import Speaker, speak
 
 ROOT = Path(__file__).parents[1]
 # train.md's commands run at toy size in tests/train; make's are run by .ci/run.

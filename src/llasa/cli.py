@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import llasa
-from llasa.commands import codes, convert, export, finetune, info, merge, say, study, voices
+from llasa.commands import codes, convert, export, finetune, info, merge, say, study, synth, voices
 from llasa.data import commands as data
 from llasa.errors import LlasaError
 from llasa.train import commands as train
@@ -36,6 +36,7 @@ app.command()(info.info)
 app.command()(finetune.finetune)
 app.command()(merge.merge)
 app.command()(export.export)
+data.app.command()(synth.synth)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.add_typer(study.app, name="study")

@@ -12,7 +12,7 @@ from models import make_codec, make_lm_folder
 from llasa.codec import Codec
 from llasa.codec import codec as codec_module
 from llasa.codec.features import acoustic_input, mel_features
-from llasa.data.synthesis import Speaker, speak
+from llasa.data.teachers.flite import Speaker, speak
 from llasa.errors import LlasaError
 from llasa.eval.metrics import log_mel
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from models import make_lm_folder
 
-from llasa.data.synthesis import Speaker, speak
+from llasa.data.teachers.flite import Speaker, speak
 from llasa.errors import LlasaError
 from llasa.eval import finetuning
 from llasa.tts import Llasa

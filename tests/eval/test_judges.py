@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llasa.data.synthesis import Speaker, speak
+from llasa.data.teachers.flite import Speaker, speak
 from llasa.eval import judges, metrics, statistics
 from llasa.eval.independent import EARS
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from models import make_lm_folder
 
-from llasa.data.synthesis import Speaker, speak
+from llasa.data.teachers.flite import Speaker, speak
 from llasa.eval import quality
 from llasa.eval.report import Row
 from llasa.tts import Llasa

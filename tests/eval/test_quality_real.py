@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from models import make_lm_folder
 
-from llasa.data.synthesis import Speaker, speak, speakers
+from llasa.data.teachers.flite import Speaker, speak, speakers
 from llasa.errors import LlasaError
 from llasa.eval import quality_real
 from llasa.eval.report import Row

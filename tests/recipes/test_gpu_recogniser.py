@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from llasa.data.shards import AUDIO_SCHEMA, write_shard
-from llasa.data.synthesis import Speaker, flac, speak
+from llasa.data.synthesis import flac
+from llasa.data.teachers.flite import Speaker, speak
 from llasa.train.semantic import edit_distance
 from llasa.verifiers import content
 

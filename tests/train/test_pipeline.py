@@ -79,7 +79,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, voices_of_two: Path) -> Path
 @pytest.fixture(scope="module")
 def voices_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An LJSpeech-layout folder of recordings, at another rate and in stereo."""
-    from llasa.data.synthesis import Speaker, speak
+    from llasa.data.teachers.flite import Speaker, speak
 
     folder = tmp_path_factory.mktemp("recordings")
     lines = []

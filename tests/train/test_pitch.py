@@ -11,7 +11,7 @@ from transformers import Xcodec2Config
 from transformers.models.xcodec2.modeling_xcodec2 import Xcodec2ISTFTHead
 
 from llasa.codec.features import HOP, RATE
-from llasa.data.synthesis import Speaker, speak
+from llasa.data.teachers.flite import Speaker, speak
 from llasa.train.pitch import MIDDLE, frame_loss, pitch_loss, track
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from llasa.data.synthesis import Speaker, speak
+from llasa.data.teachers.flite import Speaker, speak
 
 SENTENCES = (
     "The old man walked slowly down to the river.",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llasa.codec import Codec
-from llasa.data.synthesis import TEACHERS, Speaker, speak
+from llasa.data.teachers.flite import TEACHERS, Speaker, speak
 from llasa.verifiers.sanity import Sanity, judge_sound, repeats
 
 ODD = ("Yes.", "No, no, no, no, no.", "It was very, very, very, very good.", "In 1984 he paid $1,234,567 for it.")

@@ -32,38 +32,6 @@ def _installed() -> None:
 
 
 @app.command()
-def synth(
-    text: Annotated[Path, typer.Argument(help="A text file, a sentence a line.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards; train/ and val/ are made in it.")],
-    speakers: Annotated[int, typer.Option(min=0, help="Shifted speakers beside the four plain voices.")] = 240,
-    held_out: Annotated[
-        int | None, typer.Option(help="Sentences kept for validation, the file's first; a thirtieth by default.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only so many sentences.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
-) -> None:
-    """Have flite read a text file in many voices. Shards that exist are kept, so a killed run goes on.
-
-    Example: llasa data synth sentences.txt runs/corpus
-    """
-    from llasa.data.synthesis import synthesise
-    from llasa.text import is_speakable, normalise
-
-    if not text.is_file():
-        raise LlasaError(f"no text file {text}")
-    lines = [normalise(line) for line in text.read_text(encoding="utf-8").splitlines()]
-    sentences = [line for line in lines if 4 <= len(line) <= 170 and is_speakable(line)][:limit]
-    kept = len(sentences) // 30 if held_out is None else held_out
-    if not 0 < kept < len(sentences):
-        raise LlasaError(f"{text} has {len(sentences)} usable sentences, too few to hold out {kept} of them")
-    for seed, (name, part) in enumerate((("val", sentences[:kept]), ("train", sentences[kept:]))):
-        count = hours = 0.0
-        for utterances, seconds in synthesise(part, out / name, shifted=speakers, workers=workers, seed=seed):
-            count, hours = count + utterances, hours + seconds / 3600
-            typer.echo(f"{name}: {count:.0f} of {len(part)} utterances, {hours:.2f} hours", err=True)
-
-
-@app.command()
 def recordings(
     folder: Annotated[
         Path, typer.Argument(help="An LJSpeech-layout folder (with metadata.csv) or any folder of audio.")

@@ -1,181 +1,346 @@
-"""A synthetic multi-speaker corpus: Debian's flite voices read a text file in hundreds of shifted voices.
+"""A synthetic corpus: a teacher reads a text file in many voices, into shards, by several processes.
 
-A speaker is a flite voice, a formant ratio and a mean pitch. Raising the sample rate by the ratio and resampling back
-moves every formant by that ratio; flite's own `duration_stretch` and `int_f0_target_mean` undo what this does to tempo
-and pitch, so each is set on its own and no vocoder touches the sound. flite also prints where every phone ends: the
-alignment that the LM's training uses (`train/lm.py`) comes with the audio for nothing.
+What all teachers have in common: who reads which text and how fast, how much silence stays around it and how loud it
+is, and shards that are made once whatever happens. What a teacher says comes with the end of every phone, if it knows:
+the alignment that the LM's training uses (`train/lm_data.py`).
 
-Shards are Parquet: `id, text, audio (FLAC bytes), speaker, language, seconds, phones, ends`.
+Shards are Parquet: `id, text, audio (FLAC or Ogg Opus bytes), speaker, language, seconds, phones, ends`.
 """
 
 import io
-import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-import soxr
 
-from llasa.data.shards import AUDIO_SCHEMA, write_shard
+from llasa.data.report import write_json
+from llasa.data.shards import AUDIO_SCHEMA, read_rows, write_shard
+from llasa.data.teachers.teacher import PAUSE, RATE, Reading, Teacher, Unreadable, sounding
 from llasa.errors import LlasaError
+from llasa.text import is_speakable, normalise
 
-TEACHERS = ("rms", "slt", "awb", "kal16")
-RATE = 16000
 # Loudness of everything written, so that no voice teaches the models its own gain.
 RMS_LEVEL = 0.06
 LEAD, TAIL = 0.06, 0.12  # seconds of silence kept around an utterance
+SHORTEST, LONGEST = 4, 170  # characters of a sentence
+SHARD = 100  # utterances: what a process that is stopped loses is minutes
+PACE = 15.0  # characters a second, roughly, by which hours are planned
 
 
-@dataclass(frozen=True)
-class Speaker:
-    """One synthetic speaker. `pitch` is the mean F0 in Hz, or None for the voice's own."""
+class Sentence(NamedTuple):
+    """A sentence of the corpus, and the words in which the teacher is given it."""
 
-    name: str
+    text: str
+    spoken: str
+
+
+class Task(NamedTuple):
+    """One utterance to be made."""
+
+    id: str
+    sentence: Sentence
     voice: str
-    formants: float = 1.0
-    pitch: float | None = None
-    tempo: float = 1.0
+    speed: float
 
 
-def speakers(shifted: int, seed: int = 0) -> list[Speaker]:
-    """The plain teachers, then `shifted` speakers drawn over formant ratio, pitch and tempo.
+class Part(NamedTuple):
+    """Sentences that make one folder of shards.
 
-    The rms voice ignores flite's pitch setting, so its shifts move pitch and formants together.
+    Attributes:
+        seed: who reads what follows from it, and names begin with it.
+        hours: enough of them; all sentences are read if it is None.
     """
-    rng = np.random.default_rng(seed)
-    result = [Speaker(name, name) for name in TEACHERS]
-    for index in range(shifted):
-        voice = TEACHERS[index % len(TEACHERS)]
-        formants = float(np.exp(rng.uniform(np.log(0.84), np.log(1.22))))
-        # Longer vocal tracts go with lower voices: keep the two loosely tied, as in people.
-        centre = 130 * formants**2.5
-        pitch = float(np.clip(centre * np.exp(rng.normal(0, 0.22)), 75, 280))
-        tempo = float(rng.uniform(0.85, 1.12))
-        result.append(Speaker(f"{voice}-{index:03d}", voice, formants, None if voice == "rms" else pitch, tempo))
+
+    folder: Path
+    seed: int
+    sentences: list[Sentence]
+    hours: float | None
+
+
+@dataclass
+class Progress:
+    """How far a part is.
+
+    Attributes:
+        utterances, seconds: there are in its folder, by shards that are finished.
+        running: seconds of audio in shards that are not.
+        total: seconds that there will be, roughly.
+        made: seconds of audio made by this run.
+        wall: seconds this run has taken.
+        unread: sentences that the teacher could not read, in this run.
+    """
+
+    utterances: int = 0
+    seconds: float = 0.0
+    running: float = 0.0
+    total: float = 0.0
+    made: float = 0.0
+    wall: float = 0.0
+    unread: int = 0
+
+
+def sentences(lines: Iterable[str]) -> list[Sentence]:
+    """The lines that make a sentence to be read: of fitting length, with a word in them.
+
+    The teacher is given a line as it is written, whose marks tell it how to read; but where normalising changes words
+    (numbers, abbreviations), as it is normalised: else it would say other words than the text that goes with it.
+    """
+    result = []
+    for line in lines:
+        text, written = normalise(line), " ".join(line.split())
+        if SHORTEST <= len(text) <= LONGEST and is_speakable(text):
+            result.append(Sentence(text, written if _letters(written) == _letters(text) else text))
     return result
 
 
-def speak(text: str, speaker: Speaker) -> tuple[np.ndarray, list[str], list[float]]:
-    """Reads one text with flite in the speaker's voice.
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]", "", text).lower()
 
-    Returns:
-        samples (float32, 16 kHz mono, at the corpus' loudness), phones, and the second at which each phone ends.
+
+def finish(reading: Reading) -> Reading:
+    """Cuts the silences at the ends to LEAD and TAIL, and sets the loudness.
 
     Raises:
-        LlasaError: flite is not installed.
-        RuntimeError: it failed on this text.
+        Unreadable: there is nothing but silence.
     """
-    with tempfile.NamedTemporaryFile(suffix=".wav", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
-        command = ["flite", "-voice", speaker.voice, "-psdur", "-o", file.name]
-        command += ["--setf", f"duration_stretch={speaker.formants * speaker.tempo:.4f}"]
-        if speaker.pitch is not None:
-            command += ["--setf", f"int_f0_target_mean={speaker.pitch / speaker.formants:.1f}"]
-        try:
-            # A text with no space would be taken for a file name, hence -t.
-            printed = subprocess.run([*command, "-t", text], capture_output=True, text=True, timeout=60, check=True)
-        except FileNotFoundError as error:
-            raise LlasaError("flite is not installed: apt-get install flite") from error
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            raise RuntimeError(f"flite failed on {text[:60]!r}: {error}") from error
-        samples, rate = soundfile.read(file.name, dtype="float32")
-    segments = [item.rsplit(":", 1) for item in printed.stdout.split()]
-    phones = [phone for phone, _ in segments]
-    ends = np.array([float(end) for _, end in segments]) / speaker.formants
-    if rate * speaker.formants != RATE:
-        samples = soxr.resample(samples, rate * speaker.formants, RATE)
-    return _trim(samples, phones, ends)
-
-
-def _trim(samples: np.ndarray, phones: list[str], ends: np.ndarray) -> tuple[np.ndarray, list[str], list[float]]:
-    """Cuts the outer silences to LEAD and TAIL, and sets the loudness."""
-    if not phones or all(phone == "pau" for phone in phones):
-        raise RuntimeError("flite said nothing")
-    start = max(0.0, ends[0] - LEAD) if phones[0] == "pau" else 0.0
-    last = max(i for i, phone in enumerate(phones) if phone != "pau")
-    stop = min(len(samples) / RATE, ends[last] + TAIL)
+    samples, phones, ends = reading.samples, reading.phones, np.array(reading.ends)
+    spoken = [i for i, phone in enumerate(phones) if phone != PAUSE and any(map(str.isalpha, phone))]
+    if spoken:
+        begin, end = ends[0] if phones[0] == PAUSE else LEAD, ends[spoken[-1]]
+    else:
+        begin, end = sounding(samples)
+    start, stop = max(0.0, begin - LEAD), min(len(samples) / RATE, end + TAIL)
     samples = samples[int(start * RATE) : int(stop * RATE)]
     samples = samples * (RMS_LEVEL / max(float(np.sqrt(np.mean(samples**2))), 1e-6))
     peak = float(np.abs(samples).max())
     if peak > 0.99:
         samples = samples * (0.99 / peak)
-    return samples.astype(np.float32), phones, np.clip(ends - start, 0, stop - start).tolist()
+    return Reading(samples.astype(np.float32), phones, np.clip(ends - start, 0, stop - start).tolist())
 
 
-def assign(
-    texts: list[str], voices: list[Speaker], teacher_share: dict[str, float], seed: int
-) -> Iterator[tuple[str, str, Speaker]]:
-    """Gives each text a speaker: teachers by their share, the rest spread evenly over the shifted ones."""
-    rng = np.random.default_rng(seed)
-    plain = [v for v in voices if v.name in TEACHERS]
-    shifted = [v for v in voices if v.name not in TEACHERS]
-    shares = [teacher_share.get(v.name, 0.0) for v in plain]
-    rest = max(0.0, 1.0 - sum(shares)) if shifted else 0.0
-    weights = np.array([*shares, *(rest / len(shifted) for _ in shifted)])
-    chosen = rng.choice(len(weights), size=len(texts), p=weights / weights.sum())
-    pool = plain + shifted
-    for index, (text, pick) in enumerate(zip(texts, chosen, strict=True)):
-        yield f"{seed:02d}-{index:06d}", text, pool[pick]
+def assign(sentences: list[Sentence], teacher: Teacher, shares: Mapping[str, float], seed: int) -> list[Task]:
+    """Gives each sentence a voice and a speed: voices by their share, the rest spread evenly over the invented ones.
+
+    Where there is nobody to take the rest, the shares count for as much of all as they are of their sum.
+
+    Args:
+        shares: by voice; if it is empty, the teacher's own.
+    """
+    shares = shares or {name: share for name, share in teacher.shares.items() if name in teacher.voices}
+    others = [name for name in teacher.invented if name not in shares]
+    if not shares and not others:
+        others = list(teacher.voices)
+    pool = [name for name in (*teacher.voices, *teacher.invented) if name in shares]
+    rest = max(0.0, 1.0 - sum(shares.values()))
+    weights = np.array([*(shares[name] for name in pool), *(rest / len(others) for _ in others)])
+    chosen = np.random.default_rng(seed).choice(len(weights), size=len(sentences), p=weights / weights.sum())
+    # Drawn apart, so that a longer text begins with what a shorter one is.
+    speeds = np.random.default_rng([seed, 1]).uniform(*teacher.speeds, size=len(sentences)).round(2)
+    pool += others
+    return [
+        Task(f"{teacher.name}-{seed:02d}-{index:06d}", sentence, pool[pick], float(speed))
+        for index, (sentence, pick, speed) in enumerate(zip(sentences, chosen, speeds, strict=True))
+    ]
 
 
-def make_shard(job: tuple[Path, list[tuple[str, str, Speaker]]]) -> tuple[int, float]:
-    """Speaks one shard's utterances and writes it. A text that flite can't read is left out.
+def flac(samples: np.ndarray) -> bytes:
+    """16-bit FLAC of mono float samples at the corpus rate."""
+    return _file(samples, "FLAC", "PCM_16")
+
+
+def opus(samples: np.ndarray) -> bytes:
+    """Ogg Opus of mono float samples at the corpus rate: about a fifth of FLAC's bytes, 30 kbit/s."""
+    return _file(samples, "OGG", "OPUS")
+
+
+FORMATS: dict[str, Callable[[np.ndarray], bytes]] = {"flac": flac, "opus": opus}
+
+
+def _file(samples: np.ndarray, container: str, coding: str) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, RATE, format=container, subtype=coding)
+    return buffer.getvalue()
+
+
+def record(path: Path, teacher: Teacher, shares: Mapping[str, float], parts: list[Part], form: str) -> None:
+    """Writes down what a corpus is made of, or compares it with what was written down when it was begun.
+
+    Hours are no part of it: a corpus may grow.
+
+    Raises:
+        LlasaError: they differ.
+    """
+    told = [text for part in parts for sentence in part.sentences for text in sentence] + [str(len(parts[0].sentences))]
+    wanted = {
+        "sentences": sha256("\n".join(told).encode()).hexdigest()[:16],
+        "shares": dict(shares or teacher.shares),
+        "invented voices": len(teacher.invented),
+        "format": form,
+        **teacher.identity(),
+    }
+    if not path.exists():
+        write_json(path, wanted)
+        return
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        differs = [name for name in wanted if begun.get(name) != wanted[name]]
+    except (ValueError, AttributeError) as error:
+        raise LlasaError(f"{path} is damaged: choose another folder, or delete this one") from error
+    if differs:
+        raise LlasaError(
+            f"{path.parent} was begun with another {' and '.join(differs)}: choose another folder, or delete this one"
+        )
+
+
+def synthesise(
+    part: Part,
+    teacher: Teacher,
+    shares: Mapping[str, float],
+    form: str = "flac",
+    shard: int = SHARD,
+    workers: int = 2,
+) -> Iterator[Progress]:
+    """Writes a part shard by shard, those that exist left as they are; says how far it is twice a second.
+
+    Args:
+        shares: see `assign`.
+        form: one of FORMATS.
+
+    Raises:
+        LlasaError: what the teacher raised; it could read nothing of a shard; or a shard cannot be written or read.
+    """
+    tasks = assign(part.sentences, teacher, shares, part.seed)
+    jobs = [
+        (part.folder / f"{teacher.name}-{part.seed:02d}-{start // shard:05d}.parquet", tasks[start : start + shard])
+        for start in range(0, len(tasks), shard)
+    ]
+    part.folder.mkdir(parents=True, exist_ok=True)
+    found = Progress()
+    for path, _ in jobs:
+        if path.exists():
+            lengths = [row["seconds"] for row in read_rows(path, ["seconds"])]
+            found.utterances, found.seconds = found.utterances + len(lengths), found.seconds + sum(lengths)
+    todo = [job for job in jobs if not job[0].exists()]
+    enough = np.inf if part.hours is None else 3600 * part.hours
+    found.total = min(enough, found.seconds + sum(map(_planned, todo)))
+    yield replace(found)
+    if found.seconds >= enough or not todo:
+        return
+    began = time.perf_counter()
+    with _processes(teacher, form, workers) as (pool, made):
+        pending: dict[Future[tuple[int, float, int]], float] = {}
+        while True:
+            while todo and len(pending) < workers and found.seconds + sum(pending.values()) < enough:
+                pending[pool.submit(make_shard, *todo[0])] = _planned(todo[0])
+                del todo[0]
+            if not pending:
+                return
+            for future in wait(pending, timeout=0.5, return_when=FIRST_COMPLETED).done:
+                try:
+                    utterances, seconds, unread = future.result()
+                except BrokenProcessPool as error:
+                    raise LlasaError(
+                        "a process of the teacher died, for want of memory perhaps: try --workers 1"
+                    ) from error
+                del pending[future]
+                found.utterances, found.seconds = found.utterances + utterances, found.seconds + seconds
+                found.unread += unread
+                found.running -= seconds
+            found.wall, grown = time.perf_counter() - began, made.value - found.made
+            found.made, found.running = found.made + grown, found.running + grown
+            yield replace(found)
+
+
+def _planned(job: tuple[Path, list[Task]]) -> float:
+    """The seconds that a shard will have, roughly."""
+    return sum(len(task.sentence.text) / task.speed for task in job[1]) / PACE
+
+
+# What a process of the pool works with: set in it when it starts.
+_worker: dict[str, Any] = {}
+
+
+@contextmanager
+def _processes(teacher: Teacher, form: str, workers: int) -> Iterator[tuple[ProcessPoolExecutor, Any]]:
+    """A pool that makes shards, and how many seconds of audio it has made so far.
+
+    Left by an error or by Ctrl-C, it stops after the utterances that it is at.
+    """
+    # Not forked: the libraries that teachers are made of have threads and locks.
+    context = multiprocessing.get_context("spawn")
+    made, stop = context.Value("d", 0.0), context.Event()
+    pool = ProcessPoolExecutor(workers, context, _begin, (teacher, form, made, stop))
+    try:
+        yield pool, made
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(teacher: Teacher, form: str, made: Any, stop: Any) -> None:
+    """Makes a process ready: Ctrl-C is for its parent to hear, and it does not outlive that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _worker.update(teacher=teacher, encode=FORMATS[form], made=made, stop=stop)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            wait_for_end([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def make_shard(path: Path, tasks: list[Task]) -> tuple[int, float, int]:
+    """Speaks one shard's utterances and writes it. A text that the teacher cannot read is left out.
 
     Returns:
-        the number of utterances written and their seconds.
+        the number of utterances written, their seconds, and how many were left out.
+
+    Raises:
+        LlasaError: the teacher cannot speak, or none of these; the run was stopped; the shard cannot be written.
     """
-    path, items = job
-    rows, seconds = [], 0.0
-    for identity, text, speaker in items:
+    teacher: Teacher = _worker["teacher"]
+    rows: list[dict[str, Any]] = []
+    told = ""
+    for task in tasks:
+        if _worker["stop"].is_set():
+            raise LlasaError("stopped; the same command goes on")
         try:
-            samples, phones, ends = speak(text, speaker)
-        except RuntimeError:
+            samples, phones, ends = finish(teacher.speak(task.sentence.spoken, task.voice, task.speed))
+        except Unreadable as error:
+            told = told or str(error)
             continue
-        seconds += len(samples) / RATE
+        with _worker["made"].get_lock():
+            _worker["made"].value += len(samples) / RATE
         rows.append(
             {
-                "id": identity,
-                "text": text,
-                "audio": flac(samples),
-                "speaker": speaker.name,
+                "id": task.id,
+                "text": task.sentence.text,
+                "audio": _worker["encode"](samples),
+                "speaker": teacher.prefix + task.voice,
                 "language": "en",
                 "seconds": len(samples) / RATE,
                 "phones": phones,
                 "ends": ends,
             }
         )
+    if not rows:
+        raise LlasaError(f"{teacher.name} could read none of {len(tasks)} sentences: {told}")
     write_shard(path, rows, AUDIO_SCHEMA)
-    return len(rows), seconds
-
-
-def flac(samples: np.ndarray) -> bytes:
-    """16-bit FLAC of mono float samples at the corpus rate."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, RATE, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
-
-
-def synthesise(
-    texts: Iterable[str],
-    out: Path,
-    shifted: int = 240,
-    teacher_share: dict[str, float] | None = None,
-    shard_size: int = 400,
-    workers: int = 2,
-    seed: int = 0,
-) -> Iterator[tuple[int, float]]:
-    """Writes the corpus shard by shard, skipping shards that exist; yields (utterances, seconds) for each new shard."""
-    from concurrent.futures import ProcessPoolExecutor
-
-    share = {"rms": 0.3, "slt": 0.1, "awb": 0.12, "kal16": 0.08} if teacher_share is None else teacher_share
-    items = list(assign(list(texts), speakers(shifted), share, seed))
-    jobs = [
-        (out / f"{seed:02d}-{start // shard_size:05d}.parquet", items[start : start + shard_size])
-        for start in range(0, len(items), shard_size)
-    ]
-    jobs = [job for job in jobs if not job[0].exists()]
-    out.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(make_shard, jobs)
+    return len(rows), sum(row["seconds"] for row in rows), len(tasks) - len(rows)

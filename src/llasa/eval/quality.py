@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from llasa.codec import Codec
-from llasa.data.synthesis import RATE, TEACHERS, Speaker, speak, speakers
+from llasa.data.synthesis import RATE
+from llasa.data.teachers.flite import TEACHERS, Speaker, speak, speakers
 from llasa.errors import LlasaError
 from llasa.eval import judges, metrics, statistics
 from llasa.eval.report import Row, percent, points, show

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, Wav2Vec2BertForCTC, Xc
 
 from llasa.codec import Codec
 from llasa.data.shards import read_rows, row_audio, shard_files
-from llasa.data.synthesis import TEACHERS
+from llasa.data.teachers.flite import TEACHERS
 from llasa.errors import LlasaError
 from llasa.lexicon import load_lexicon, save_lexicon
 from llasa.loading import fingerprint
@@ -98,5 +98,5 @@ def make_voices(folder: Path, corpus: Path) -> None:
 
 def _candidates(*folders: Path) -> list[dict[str, Any]]:
     """Rows of each folder's first shards fit to be a reference: neither short nor long, and a plain sentence."""
-    rows = [row for folder in folders for file in shard_files(folder)[:4] for row in read_rows(file)]
+    rows = [row for folder in folders for file in shard_files(folder)[:16] for row in read_rows(file)]
     return [r for r in rows if SHORTEST <= r["seconds"] <= LONGEST and not re.search(r"[^A-Za-z ,.'?!-]", r["text"])]
