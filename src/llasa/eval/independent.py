@@ -27,7 +27,7 @@ class Figure:
 class Ear:
     """A judge: its figures by their keys, the verifier that it is, if any, and whether it needs a reference.
 
-    One `on_request` judges only where it is named: studies begun before it was there go on without it.
+    One `on_request` judges only where it is named: it takes longer, or its package comes with no extra.
 
     `hear` takes a text, a sound and a reference (T,) at 16 kHz, and gives each figure's value and its weight in the
     corpus' figure.
