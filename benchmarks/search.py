@@ -132,10 +132,11 @@ def overhead(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[
 
 def runaways(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any], str]:
     """Faults of the best of 4 against the teachers' lengths, and of one sample for comparison."""
+    from bars.voice import LONG, SHORT
+
     from llasa.data.synthesis import RATE
     from llasa.data.teachers.flite import Speaker, speak
     from llasa.eval import statistics
-    from llasa.eval.quality import LONG, SHORT
     from llasa.eval.report import Row, percent
     from llasa.text import normalise
     from llasa.tts import Llasa
@@ -219,7 +220,7 @@ def word_rows(table: list[dict[str, str]], sentences: list[str], where: str) -> 
     """How much of the excess of word errors over the codec's copies of the teachers the best of 16 takes away."""
     from llasa.codec import Codec
     from llasa.data.teachers.flite import speak, speakers
-    from llasa.eval import judges, metrics, statistics
+    from llasa.eval import listeners, metrics, statistics
     from llasa.eval.report import Row, percent, points
     from llasa.text import normalise
 
@@ -230,7 +231,7 @@ def word_rows(table: list[dict[str, str]], sentences: list[str], where: str) -> 
     known = {speaker.name: speaker for speaker in speakers(240)}
     teachers = [speak(normalise(sentences[i]), known[SHIFTED.get(voices[i], voices[i])])[0] for i in numbers]
     copies = [codec.decode(codec.encode(teacher))[: len(teacher)] for teacher in teachers]
-    heard = judges.spread(judges.transcribe, copies)
+    heard = listeners.spread(listeners.pocketsphinx, copies)
     copy = np.array([metrics.word_errors(sentences[i], words)[0] for i, words in zip(numbers, heard, strict=True)])
     weights = one[:, 1]
     errors, fewer = one[:, 0] * weights, many[:, 0] * weights

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Xcodec2Model
 
 from llasa.codec import convert
 from llasa.errors import LlasaError
-from llasa.eval.judges import transcribe
+from llasa.eval.listeners import pocketsphinx as transcribe
 from llasa.eval.metrics import word_errors
 from llasa.export import check_hub, export, push
 from llasa.loading import fingerprint

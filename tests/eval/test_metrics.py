@@ -169,3 +169,34 @@ def test_what_has_no_voice_has_no_distance(spoken: np.ndarray) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     for other in (np.empty(0, np.float32), np.zeros(16000, np.float32), noise):
         assert np.isnan(metrics.voice_distance(spoken, other).combined)
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("The neighbours' grey colours, honoured in the theatre.", "the neighbors' gray colors honored in the theater"),
+        ("He travelled to-day; any one can realise that.", "he traveled today anyone can realize that"),
+        ("OK, Doctor, towards the defence.", "okay dr. toward the defense"),
+    ],
+)
+def test_another_spelling_is_no_error(said: str, heard: str) -> None:
+    assert metrics.word_errors(said, heard)[0] == 0
+    assert metrics.word_errors(heard, said)[0] == 0
+
+
+def test_other_words_are_errors_however_alike() -> None:
+    assert metrics.word_errors("the four hours of rice", "the for ours of rise") == (3, 5)
+    # "the rein" is no "therein" where both stand in a text.
+    assert metrics.word_errors("the rein therein", "therein") == (2, 3)
+
+
+def test_pitch_of_a_gliding_tone_and_of_none() -> None:
+    time = np.arange(3 * 16000) / 16000
+    semitones = 4 * np.sin(2 * np.pi * time)
+    phase = 2 * np.pi * np.cumsum(200 * 2 ** (semitones / 12)) / 16000
+    tone = sum(np.sin(k * phase) / k for k in range(1, 10)).astype(np.float32)
+    found = metrics.pitch(tone)
+    assert found.mean == pytest.approx(200, rel=0.02)
+    assert found.deviation == pytest.approx(4 / np.sqrt(2), rel=0.05)
+    assert found.span == pytest.approx(8, rel=0.05)
+    assert np.isnan(metrics.pitch(np.zeros(16000, np.float32)).mean)

@@ -122,3 +122,11 @@ def test_empty_or_uneven_columns_are_refused() -> None:
         statistics.mean([])
     with pytest.raises(ValueError, match="equal length"):
         statistics.error_rate([1, 2], [3])
+
+
+def test_groups_weigh_the_same_and_are_drawn_apart() -> None:
+    found = statistics.mean_of_groups([([1.0] * 90, [10.0] * 90), ([3.0] * 10, [10.0] * 10)])
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == (pytest.approx(0.2), pytest.approx(0.2))
+    wide = statistics.mean_of_groups([([0.0, 1.0], [1.0, 1.0]), ([0.5] * 50, [1.0] * 50)])
+    assert (wide.low, wide.high) == (0.25, 0.75)

@@ -30,8 +30,8 @@ def inference(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="By commas: pocketsphinx, resemblyzer, campplus, dnsmos, distance; by default all that do not choose, "
-            "without campplus.",
+            help="By commas: pocketsphinx, whisper-tiny, resemblyzer, campplus, dnsmos, distillmos, distance; "
+            "by default all that do not choose, without whisper-tiny, campplus and distillmos.",
         ),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Use only so many sentences.")] = None,

@@ -12,9 +12,9 @@ import numpy as np
 
 from llasa import audio
 from llasa.errors import LlasaError
-from llasa.eval import judges, metrics, statistics
-from llasa.eval.quality import Part, say
-from llasa.eval.report import Row, percent, points, show
+from llasa.eval import listeners, metrics, statistics
+from llasa.eval.report import Part, Row, percent, points, show
+from llasa.eval.saying import say, sound
 from llasa.speech import LEVEL
 from llasa.tts import Llasa
 from llasa.voice import Voice
@@ -42,10 +42,10 @@ def measure(
     Raises:
         LlasaError: fewer than two clips with words in their transcripts.
     """
-    clips = [(audio.set_loudness(sound, RATE, LEVEL), said) for sound, said in clips if metrics.words(said)]
+    clips = [(audio.set_loudness(clip, RATE, LEVEL), said) for clip, said in clips if metrics.words(said)]
     if len(clips) < 2:
         raise LlasaError("a voice is judged over clips with words in their transcripts: give two or more")
-    real, said = [sound for sound, _ in clips], [words for _, words in clips]
+    real, said = [clip for clip, _ in clips], [words for _, words in clips]
     texts = [*said, *sentences]
     sounds = {"reader": real, "copy": [before.codec.decode(before.codec.encode(s))[: s.size] for s in real]}
     sounds["before"] = _spoken(before, texts, voice)
@@ -55,14 +55,14 @@ def measure(
 
     own = {"reader": 1}  # a clip is not compared with itself
     pairs = [(s, real[(i + own.get(who, 0)) % len(real)]) for who, some in sounds.items() for i, s in enumerate(some)]
-    judged = iter(judges.spread(_judge, *map(list, zip(*pairs, strict=True))))
-    known = np.stack([judges.speaker_embedding(sound) for sound in real])
+    judged = iter(listeners.spread(_judge, *map(list, zip(*pairs, strict=True))))
+    known = np.stack([listeners.resemblyzer(clip) for clip in real])
     items: list[dict[str, Any]] = []
     for who, some in sounds.items():
-        for index, sound in enumerate(some):
+        for index, clip in enumerate(some):
             heard, distance = next(judged)
             errors, words = metrics.word_errors(texts[index], heard)
-            embedding = known[index] if who == "reader" else judges.speaker_embedding(sound)
+            embedding = known[index] if who == "reader" else listeners.resemblyzer(clip)
             others = known.sum(0) - (embedding if who == "reader" else 0)
             alike = float(others @ embedding / max(float(np.linalg.norm(others)), 1e-9))
             items.append(
@@ -72,16 +72,13 @@ def measure(
     return Part(_rows(items), items)
 
 
-def _judge(sound: np.ndarray, other: np.ndarray) -> tuple[str, float]:
+def _judge(clip: np.ndarray, other: np.ndarray) -> tuple[str, float]:
     """What is heard in a sound, and its voice's distance from another's."""
-    return judges.transcribe(sound), metrics.voice_distance(sound, other).combined
+    return listeners.pocketsphinx(clip), metrics.voice_distance(clip, other).combined
 
 
 def _spoken(tts: Llasa, texts: Sequence[str], voice: Voice | str) -> list[np.ndarray]:
-    speeches = [say(tts, text, voice, index) for index, text in enumerate(texts)]
-    return [
-        audio.resample(speech.samples, speech.rate, RATE) if speech else np.zeros(0, np.float32) for speech in speeches
-    ]
+    return [sound(say(tts, text, voice, index)) for index, text in enumerate(texts)]
 
 
 def _rows(items: list[dict[str, Any]]) -> list[Row]:

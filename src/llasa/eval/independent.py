@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from llasa.eval import judges, metrics
-from llasa.verifiers import campplus, naturalness, sphinx
+from llasa.eval import listeners, metrics
+from llasa.verifiers import campplus
 from llasa.verifiers.likeness import Likeness
 
 
@@ -27,7 +27,7 @@ class Figure:
 class Ear:
     """A judge: its figures by their keys, the verifier that it is, if any, and whether it needs a reference.
 
-    One `on_request` judges only where it is named: its package comes with no extra.
+    One `on_request` judges only where it is named: it takes longer, or its package comes with no extra.
 
     `hear` takes a text, a sound and a reference (T,) at 16 kHz, and gives each figure's value and its weight in the
     corpus' figure.
@@ -41,13 +41,18 @@ class Ear:
 
 
 def _words(text: str, sound: np.ndarray, _: np.ndarray | None) -> dict[str, tuple[float, float]]:
-    errors, total = metrics.word_errors(text, sphinx.transcribe(sound))
+    errors, total = metrics.word_errors(text, listeners.pocketsphinx(sound))
     return {"pocketsphinx": (errors / total, total)}
+
+
+def _whisper(text: str, sound: np.ndarray, _: np.ndarray | None) -> dict[str, tuple[float, float]]:
+    errors, total = metrics.word_errors(text, listeners.whisper(sound))
+    return {"whisper-tiny": (errors / total, total)}
 
 
 def _encoder(_: str, sound: np.ndarray, reference: np.ndarray | None) -> dict[str, tuple[float, float]]:
     assert reference is not None
-    return {"resemblyzer": (judges.similarity(sound, reference), 1)}
+    return {"resemblyzer": (listeners.similarity(sound, reference), 1)}
 
 
 @cache
@@ -60,7 +65,11 @@ def _second_encoder(_: str, sound: np.ndarray, reference: np.ndarray | None) -> 
 
 
 def _rater(_: str, sound: np.ndarray, __: np.ndarray | None) -> dict[str, tuple[float, float]]:
-    return {"dnsmos": (naturalness.dnsmos(sound), 1)}
+    return {"dnsmos": (listeners.dnsmos(sound), 1)}
+
+
+def _second_rater(_: str, sound: np.ndarray, __: np.ndarray | None) -> dict[str, tuple[float, float]]:
+    return {"distillmos": (listeners.distillmos(sound), 1)}
 
 
 def _formula(_: str, sound: np.ndarray, reference: np.ndarray | None) -> dict[str, tuple[float, float]]:
@@ -71,9 +80,13 @@ def _formula(_: str, sound: np.ndarray, reference: np.ndarray | None) -> dict[st
 
 EARS = {
     "pocketsphinx": Ear({"pocketsphinx": Figure("word error rate, PocketSphinx", "", True)}, _words, "pocketsphinx"),
+    "whisper-tiny": Ear(
+        {"whisper-tiny": Figure("word error rate, Whisper tiny", "", True)}, _whisper, "whisper", on_request=True
+    ),
     "resemblyzer": Ear({"resemblyzer": Figure("similarity, Resemblyzer")}, _encoder, "speaker", True),
     "campplus": Ear({"campplus": Figure("similarity, CAM++")}, _second_encoder, "campplus", True, on_request=True),
     "dnsmos": Ear({"dnsmos": Figure("DNSMOS")}, _rater, "naturalness"),
+    "distillmos": Ear({"distillmos": Figure("DistillMOS")}, _second_rater, on_request=True),
     "distance": Ear(
         {
             "distance": Figure("distance to the reference, pitch and spectrum", "", True),

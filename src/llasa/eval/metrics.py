@@ -1,7 +1,7 @@
 """Measures by formula: word errors between texts (as verifiers count them), distances between sounds and between
 voices, use of a codebook.
 
-Knows texts, 16 kHz waveforms and codes; knows nothing of models or of judges that are models (`eval/judges.py`). A
+Knows texts, 16 kHz waveforms and codes; knows nothing of models, nor of listeners, which are models (`listeners.py`). A
 sound is compared over the length that it shares with its original.
 """
 
@@ -104,6 +104,32 @@ def voice_distance(one: np.ndarray, other: np.ndarray) -> VoiceDistance:
     return VoiceDistance(abs(pitch - other_pitch), spectrum)
 
 
+@dataclass(frozen=True)
+class Pitch:
+    """How a voice moves, over its voiced frames; all NaN where there is less than a tenth of a second of them.
+
+    Attributes:
+        mean: fundamental frequency in Hz (the mean of its logarithms).
+        deviation: standard deviation in semitones; a voice that hardly moves is flat.
+        span: from the 5th to the 95th percentile, in semitones.
+    """
+
+    mean: float
+    deviation: float
+    span: float
+
+
+def pitch(samples: np.ndarray) -> Pitch:
+    """Pitch by YIN up to 500 Hz, without what lies an octave or more from the median: mistakes, not melody."""
+    found = _frames(samples, highest=500)
+    if found is None or found.voiced.sum() * HOP < LEAST * RATE:
+        return Pitch(float("nan"), float("nan"), float("nan"))
+    semitones = 12 * np.log2(found.pitch[found.voiced])
+    semitones = semitones[np.abs(semitones - np.median(semitones)) < 12]
+    low, high = np.percentile(semitones, [5, 95])
+    return Pitch(float(2 ** (semitones.mean() / 12)), float(semitones.std()), float(high - low))
+
+
 def pitch_error(original: np.ndarray, output: np.ndarray) -> float:
     """Share of the original's voiced frames in which the output is unvoiced or more than 20 % off in pitch, 0 to 1.
 
@@ -140,15 +166,15 @@ def _voice_print(samples: np.ndarray) -> tuple[float, np.ndarray]:
     return float(np.median(12 * np.log2(found.pitch[found.voiced]))), levels - levels.mean()
 
 
-def _frames(samples: np.ndarray) -> _Frames | None:
-    """None for silence, or sounds shorter than a frame."""
+def _frames(samples: np.ndarray, highest: float = 400) -> _Frames | None:
+    """None for silence, or sounds shorter than a frame; pitch from 60 Hz to the highest."""
     import librosa
 
     if samples.size < SIZE or not samples.any():
         return None
     # At one level, so that nothing below depends on it.
     samples = samples / np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
-    pitch = librosa.yin(samples, fmin=60, fmax=400, sr=RATE, frame_length=SIZE, hop_length=HOP, center=False)
+    pitch = librosa.yin(samples, fmin=60, fmax=highest, sr=RATE, frame_length=SIZE, hop_length=HOP, center=False)
     frames = librosa.util.frame(samples, frame_length=SIZE, hop_length=HOP).T  # (T, SIZE)
     frames = frames - frames.mean(1, keepdims=True)
     power = np.square(frames).mean(1)

@@ -4,9 +4,9 @@ Knows figures and how to write them down; knows nothing of how they were measure
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,6 +44,15 @@ class Row:
     figure: str
     bar: str = ""
     passed: bool | None = None
+
+
+@dataclass
+class Part:
+    """What one part of a measurement found: rows of the table, figures of every utterance, sounds worth looking at."""
+
+    rows: list[Row]
+    items: list[dict[str, Any]]
+    pictures: list[tuple[str, list[tuple[str, np.ndarray]]]] = field(default_factory=list)
 
 
 def show(interval: Interval, digits: int = 2, unit: str = "") -> str:

@@ -37,6 +37,20 @@ def mean(values: Figures) -> Interval:
     return _bootstrap(lambda picks: array[picks].mean(-1), array.size)
 
 
+def mean_of_groups(groups: Sequence[tuple[Figures, Figures]]) -> Interval:
+    """Mean over groups of each one's sum of figures over its sum of weights: of error rates, say, of several voices.
+
+    Every group weighs the same, however large; figures are drawn again within theirs.
+    """
+    arrays = [_figures(figures, weights) for figures, weights in groups]
+
+    def statistic(*picks: np.ndarray) -> np.ndarray:
+        rates = [array[0][own].sum(-1) / array[1][own].sum(-1) for array, own in zip(arrays, picks, strict=True)]
+        return np.mean(rates, axis=0)
+
+    return _bootstrap(statistic, *[array.shape[1] for array in arrays])
+
+
 def median(values: Figures) -> Interval:
     """Median of independent figures."""
     array = _figures(values)

