@@ -10,9 +10,9 @@ PRESETS: dict[str, str | None] = {
 }
 READER = "reader"  # the preset of a person, whose clips `--reader` names
 
-# What taught is named beside its figures: Whisper's encoder teaches the codec's semantic encoder.
+# What taught the voice is named here, beside its figures: nothing of these has taught the one that ships.
 LABELS = {
-    "whisper": "Whisper tiny (taught the codec)",
+    "whisper": "Whisper tiny",
     "pocketsphinx": "PocketSphinx",
     "distillmos": "DistillMOS",
     "dnsmos": "DNSMOS",
