@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picky import Picky
 
 from llasa.data.shards import AUDIO_SCHEMA, read_rows, row_audio, shard_files, write_shard
 from llasa.data.synthesis import RATE, RMS_LEVEL, Part, assign, finish, flac, opus, record, sentences, synthesise
@@ -123,13 +124,6 @@ def test_what_a_teacher_cannot_read_is_counted_and_nothing_at_all_is_an_error(tm
     assert (last.utterances, last.unread) == (1, 1)
     with pytest.raises(LlasaError, match="flite could read none of 1 sentences: too long for me"):
         list(synthesise(Part(tmp_path / "b", 0, sentences([TEXT]), None), Picky(0), {"rms": 1}, workers=1))
-
-
-class Picky(Flite):
-    def speak(self, text: str, voice: str, speed: float) -> Reading:
-        if len(text) > 20:
-            raise Unreadable("too long for me")
-        return super().speak(text, voice, speed)
 
 
 def test_another_corpus_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -155,7 +155,11 @@ def token_losses(trainer: Trainer, held_out: Sequence[Pack]) -> list[list[np.nda
         for pack in held_out:
             pack = move(pack, device)
             hidden = trainer.model.model(
-                input_ids=pack.ids[None], position_ids=pack.positions[None], bounds=pack.bounds, use_cache=False
+                input_ids=pack.ids[None],
+                position_ids=pack.positions[None],
+                bounds=pack.bounds,
+                starts=pack.starts,
+                use_cache=False,
             ).last_hidden_state[0]
             wanted = pack.labels >= 0
             losses = torch.zeros(len(wanted), device=device)
