@@ -18,9 +18,9 @@ import machine
 import numpy as np
 
 from llasa import audio
-from llasa.codec import Codec, StreamDecoder
+from llasa.codec import Codec
 from llasa.codec import codec as codec_module
-from llasa.codec.stream import CONTEXT, LOOKAHEAD
+from llasa.codec.stream import CONTEXT, LOOKAHEAD, StreamDecoder
 from llasa.data.teachers.flite import TEACHERS, Speaker, speak
 from llasa.eval import statistics
 from llasa.eval.metrics import mel_distance, stoi
@@ -49,7 +49,7 @@ LENGTH = 120 * 16000  # samples of a recording joined from the clips of a folder
 PRESENT = (codec_module.WINDOW, codec_module.CONTEXT)
 WINDOWS = [PRESENT, (PRESENT[0], 0), (PRESENT[0] // 2, PRESENT[1])]
 Grid = Callable[[int], list[tuple[int, int]]]
-GRID: Grid = codec_module._windows
+GRID: Grid = codec_module.windows
 FIRST = 16000  # samples, the first second of a stream
 # Codes a push, of context, of look-ahead. The first is what `decode_stream` does when fed half a second at a time.
 SETTINGS = [
@@ -141,7 +141,7 @@ def copied(
     codec: Codec, samples: np.ndarray, window: int, context: int, grid: Grid = GRID
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Codes in windows of so many, the sound decoded in the same windows, and the samples at their joins."""
-    with patch.multiple(codec_module, WHOLE=0, WINDOW=window, CONTEXT=context, _windows=grid):
+    with patch.multiple(codec_module, WHOLE=0, WINDOW=window, CONTEXT=context, windows=grid):
         codes = codec.encode(samples)
         ends = [stop * codec.hop for _, stop in grid(len(codes))[:-1]]
         return codes, codec.decode(codes)[: len(samples)], ends

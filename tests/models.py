@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Wav2Vec2BertConfig, Xcodec2Config, Xcodec2Model
 
+from llasa.codec.harmonic import Block, HarmonicCodec, HarmonicCodecConfig
+from llasa.train.harmonic import begin
 from llasa.vocabulary import character_tokenizer
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz.,?!'-;:"
@@ -32,6 +34,23 @@ def make_codec(seed: int = 0) -> Xcodec2Model:
                 weight.zero_()
         model.acoustic_decoder.head.linear.weight.mul_(0.3)
     return model
+
+
+def make_harmonic_codec(seed: int = 0) -> HarmonicCodec:
+    """A small random codec of 4 x 4 x 4 = 64 codes with a harmonic head, whose codes and sound vary."""
+    torch.manual_seed(seed)
+    sizes = dict(
+        encoder_hidden=32, encoder_layers=1, decoder_hidden=32, decoder_layers=2, fine_hidden=16, fine_layers=1
+    )
+    made = HarmonicCodec(HarmonicCodecConfig(quantization_levels=[4, 4, 4], **sizes)).eval()
+    begin(made)
+    with torch.no_grad():
+        for module in made.modules():
+            if isinstance(module, Block):
+                torch.nn.init.normal_(module.down.weight, std=0.05)
+        made.decoder.out.bias[-1] = 1.0  # voiced
+        torch.nn.init.normal_(made.decoder.out.weight, std=0.3)
+    return made
 
 
 def make_codec_folder(path: Path, seed: int = 0) -> Path:

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from llasa.codec import convert
+from llasa.codec import convert, harmonic
 from llasa.errors import LlasaError
 from llasa.loading import (
     DEFAULT_CODEC,
@@ -21,13 +21,14 @@ from llasa.loading import (
     is_lora,
     load_tokenizer,
     read_config,
+    read_json,
     weight_files,
 )  # fmt: skip
 from llasa.vocabulary import read_vocabulary
 from llasa.writing import whole
 
 CARD = "README.md"
-_TAGS = ["text-to-speech", "llasa", "xcodec2"]
+_TAGS = ["text-to-speech", "llasa"]
 _FILES = (
     "model*.safetensors", "model.safetensors.index.json", "generation_config.json", "tokenizer*", "chat_template.jinja",
     "special_tokens_map.json", "added_tokens.json", "lexicon.txt.gz", "voices/*.safetensors",
@@ -40,7 +41,8 @@ def export(
 ) -> None:
     """Writes a model and its codec as one folder, whole or not at all.
 
-    A codec that the model names by a hub id stays where it is; any other is copied, in the transformers layout.
+    A codec that the model names by a hub id stays where it is; any other is copied, in the transformers layout. One
+    with a harmonic head takes its code along, for transformers' `trust_remote_code`.
 
     Args:
         name: an embedded model, a folder or a hub id.
@@ -68,10 +70,8 @@ def export(
         _copy(folder, made, _FILES)
         (made / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (made / CARD).write_text(card, encoding="utf-8")
-        if codec is not None and convert.layout(codec) == "transformers":
-            _copy(codec, made / "codec", _CODEC_FILES)
-        elif codec is not None:
-            convert.convert(codec, made / "codec", "transformers")
+        if codec is not None:
+            _copy_codec(codec, made / "codec")
 
 
 def check_hub(name: str) -> None:
@@ -136,6 +136,21 @@ def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
             shutil.copyfile(file, place)  # follows the links of the hub's cache
 
 
+def _copy_codec(source: Path, target: Path) -> None:
+    layout = convert.layout(source)
+    if layout not in ("transformers", "harmonic"):
+        convert.convert(source, target, "transformers")
+        return
+    _copy(source, target, _CODEC_FILES)
+    if layout == "harmonic":
+        code = Path(harmonic.__file__)
+        shutil.copyfile(code, target / code.name)
+        classes = {"AutoConfig": harmonic.HarmonicCodecConfig, "AutoModel": harmonic.HarmonicCodec}
+        config = read_json(source / "config.json")
+        config["auto_map"] = {auto: f"{code.stem}.{kind.__name__}" for auto, kind in classes.items()}
+        (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def _card(
     name: str, folder: Path, config: dict[str, Any], licence: str | None, languages: list[str] | None, base: str | None
 ) -> str:
@@ -177,12 +192,12 @@ def _words(config: dict[str, Any], folder: Path) -> str:
     lines = [
         "# A Llasa voice",
         f"Text to speech with a plain Llama of {config['num_hidden_layers']} layers x {config['hidden_size']}, which "
-        "continues a text with the codes of an X-codec2 (arXiv 2502.04128).",
+        "continues a text with the codes of a codec (arXiv 2502.04128).",
         *([f"Preset voices: {', '.join(voices)}."] if voices else []),
         "```sh\nllasa say --model THIS_REPOSITORY_OR_FOLDER \"Hello.\" -o hello.wav\n```",
         "The same files load in plain transformers: the language model with `AutoModelForCausalLM`, the tokenizer with "
-        "`AutoTokenizer`, the codec, if `codec` in config.json names a folder, with `Xcodec2Model` and "
-        "`subfolder=\"codec\"`.",
+        "`AutoTokenizer`, the codec, if `codec` in config.json names a folder, with `AutoModel`, `subfolder=\"codec\"` "
+        "and, where code lies beside its weights, `trust_remote_code=True`.",
         *(["Words go in as phones, looked up in `lexicon.txt.gz`."] if (folder / "lexicon.txt.gz").exists() else []),
         "Clone only voices whose owners agreed.",
     ]  # fmt: skip

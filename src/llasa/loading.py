@@ -220,7 +220,7 @@ def find_codec(folder: Path) -> Path:
     """
     folder = find_base(folder)
     config = read_json(folder / "config.json")
-    if config.get("model_type") == "xcodec2":
+    if config.get("model_type") in ("xcodec2", "llasa_codec"):
         return folder
     named = str(config.get("codec", DEFAULT_CODEC))
     if (folder / named).is_dir():  # an absolute path stands for itself here

@@ -212,7 +212,7 @@ def test_tensors_that_are_missing_or_of_another_shape(spec: UpstreamCodec, tmp_p
         refuse(folder, message, tmp_path / "out")
         shutil.rmtree(folder)
         folder = save_original(tensors | {name: torch.ones([5, *shape[1:]])}, tmp_path / "odd")
-        refuse(folder, "X-codec2", tmp_path / "out")
+        refuse(folder, "codec", tmp_path / "out")
         shutil.rmtree(folder)
 
 

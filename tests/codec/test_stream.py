@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llasa.codec import Codec, StreamDecoder
+from llasa.codec import Codec
 from llasa.codec import stream as stream_module
-from llasa.codec.stream import crossfade
+from llasa.codec.stream import StreamDecoder, crossfade
 from llasa.errors import LlasaError
 
 

@@ -19,6 +19,7 @@ from transformers.initialization import no_init_weights
 
 from llasa.codec import upstream
 from llasa.codec.features import HOP, MELS, RATE
+from llasa.codec.harmonic import HarmonicCodec, HarmonicCodecConfig
 from llasa.codec.upstream import SEMANTIC_LAYERS, Tensors
 from llasa.errors import LlasaError
 from llasa.loading import find_codec, find_model, first_line, read_json, weight_files
@@ -27,7 +28,8 @@ from llasa.writing import whole
 SEMANTIC = "facebook/w2v-bert-2.0"  # upstream's semantic encoder, frozen: a training checkpoint may lack it
 
 _RECORD = "transformers_config"  # our key in an upstream config: the sizes that no tensor tells
-_TYPES = ("xcodec2", "xcodec", "bigcodec")  # the hub's config says the first, upstream's package the others
+# The hub's config says the first, upstream's package the next two.
+_TYPES = ("xcodec2", "xcodec", "bigcodec", HarmonicCodecConfig.model_type)
 
 
 def find(name: str | Path) -> Path:
@@ -51,13 +53,15 @@ def find(name: str | Path) -> Path:
 
 
 def layout(source: Path) -> str:
-    """The layout of what `find` found, as the names of its tensors tell: transformers, original or lightning.
+    """The layout of what `find` found, as its tensors' names tell: transformers, original, lightning, or harmonic.
 
     Raises:
         LlasaError: the weights are missing or damaged, or not a codec's.
     """
     if source.is_file():
         return "lightning"
+    if read_json(source / "config.json").get("model_type") == HarmonicCodecConfig.model_type:
+        return "harmonic"
     names = {name for shard in weight_files(source) for name in _names(shard)}
     if any(name.startswith("acoustic_encoder.") for name in names):
         return "transformers"
@@ -66,8 +70,8 @@ def layout(source: Path) -> str:
     raise LlasaError(f"{source} holds no codec: there is no acoustic encoder among its weights")
 
 
-def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config, Tensors]:
-    """A codec of any layout as transformers has it. Tensors that need no change stay in their file until they are used.
+def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config | HarmonicCodecConfig, Tensors]:
+    """A codec as transformers has it, whatever its layout. Tensors that need no change stay in their file until used.
 
     Args:
         source: what `find` found.
@@ -77,9 +81,10 @@ def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config, 
         its config, and its tensors by transformers' names.
 
     Raises:
-        LlasaError: files are missing or damaged, tensors are missing, or the shapes are not X-codec2's.
+        LlasaError: files are missing or damaged, tensors are missing, or the shapes are not those of its config.
     """
     kind = layout(source)
+    config: Xcodec2Config | HarmonicCodecConfig
     if kind == "lightning":
         tensors = upstream.respell(_load_lightning(source))
         if upstream.FIRST not in tensors:
@@ -97,7 +102,8 @@ def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config, 
             content = content.get(_RECORD, {})
         config = _config(source, content) if content else _infer_config(source, tensors, None)
     expected = _expected(source, config)
-    if kind != "transformers":
+    if kind in ("original", "lightning"):
+        assert isinstance(config, Xcodec2Config)
         try:
             tensors = upstream.from_upstream(tensors, config, expected)
         except RuntimeError as error:  # rows that cannot be shared among the heads, a length for every other channel
@@ -107,7 +113,7 @@ def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config, 
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             found = f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
-            raise LlasaError(f"{source} cannot be loaded: {found}, so weights and config are not of one X-codec2")
+            raise LlasaError(f"{source} cannot be loaded: {found}, so weights and config are not of one codec")
     return config, {name: tensors[name] for name in expected}
 
 
@@ -130,9 +136,13 @@ def convert(source: Path, out: Path, to: str, semantic: str | Path = SEMANTIC) -
     out = out.absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LlasaError(f"{out} exists already: pass a new folder, or remove it first")
-    if layout(source) == to:
+    found = layout(source)
+    if found == "harmonic":
+        raise LlasaError(f"{source} is no X-codec2: its layout is the only one that it has")
+    if found == to:
         raise LlasaError(f"{source} has the {to} layout already: copy it, or ask for another with --to")
     config, tensors = read(source, semantic)
+    assert isinstance(config, Xcodec2Config)
     config.architectures = ["Xcodec2Model"]
     config.dtype = tensors["fc_encoder.weight"].dtype
     content = json.loads(config.to_json_string())
@@ -154,11 +164,12 @@ def _write(out: Path, files: dict[str, dict[str, Any]], tensors: Tensors) -> Non
             (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _config(source: Path, content: dict[str, Any]) -> Xcodec2Config:
+def _config(source: Path, content: dict[str, Any]) -> Xcodec2Config | HarmonicCodecConfig:
+    kind = HarmonicCodecConfig if content.get("model_type") == HarmonicCodecConfig.model_type else Xcodec2Config
     try:
-        return Xcodec2Config.from_dict(dict(content))
+        return kind.from_dict(dict(content))
     except Exception as error:  # transformers checks configs, and raises errors of several libraries
-        raise LlasaError(f"the config of {source} is not an X-codec2's ({first_line(error)})") from error
+        raise LlasaError(f"the config of {source} is not a codec's ({first_line(error)})") from error
 
 
 def _infer_config(source: Path, tensors: Tensors, semantic: Wav2Vec2BertConfig | None) -> Xcodec2Config:
@@ -170,13 +181,14 @@ def _infer_config(source: Path, tensors: Tensors, semantic: Wav2Vec2BertConfig |
         raise LlasaError(f"{source} holds another architecture than X-codec2 ({first_line(error)})") from error
 
 
-def _expected(source: Path, config: Xcodec2Config) -> dict[str, torch.Size]:
+def _expected(source: Path, config: Xcodec2Config | HarmonicCodecConfig) -> dict[str, torch.Size]:
     """The names and shapes of the tensors that a codec of this config has."""
     try:
         with no_init_weights():  # so the memory is never touched; quicker than on the meta device
-            return {name: tensor.shape for name, tensor in Xcodec2Model(config).state_dict().items()}
+            model = HarmonicCodec(config) if isinstance(config, HarmonicCodecConfig) else Xcodec2Model(config)
+            return {name: tensor.shape for name, tensor in model.state_dict().items()}
     except Exception as error:  # whatever sizes that do not fit one another make torch and transformers raise
-        raise LlasaError(f"{source} holds another architecture than X-codec2 ({first_line(error)})") from error
+        raise LlasaError(f"{source} holds another architecture than its config says ({first_line(error)})") from error
 
 
 def _preprocessor() -> dict[str, Any]:

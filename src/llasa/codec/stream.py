@@ -14,7 +14,7 @@ import numpy as np
 from llasa.codec.files import check_codes
 
 if TYPE_CHECKING:
-    from llasa.codec.codec import Codec
+    from llasa.codec.xcodec2 import Xcodec2
 
 CONTEXT = 100  # codes, 2 s
 LOOKAHEAD = 10  # codes: the reach of the decoder's convolutions, 11 codes, less what hardly counts
@@ -37,7 +37,7 @@ class StreamDecoder:
     """
 
     def __init__(
-        self, codec: "Codec", context: int = CONTEXT, lookahead: int = LOOKAHEAD, before: np.ndarray | None = None
+        self, codec: "Xcodec2", context: int = CONTEXT, lookahead: int = LOOKAHEAD, before: np.ndarray | None = None
     ) -> None:
         self._codec, self._context, self._lookahead = codec, context, lookahead
         known = np.empty(0, dtype=np.int64) if before is None else check_codes(before, codec.codebook_size)

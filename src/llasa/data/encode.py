@@ -139,7 +139,7 @@ def encode_task(codec: Codec, job: Job, task: Task) -> Iterator[Step]:
     with closing(ahead) as clips:
         for pool in _pools(clips, tally):
             codes: dict[int, np.ndarray] = {}
-            for batch in batches([len(samples) // codec.hop + 1 for _, samples in pool], limit):
+            for batch in batches([codec.count(len(samples)) for _, samples in pool], limit):
                 began = time.perf_counter()
                 found = codec.encode_batch([pool[place][1] for place in batch])
                 took = time.perf_counter() - began

@@ -14,7 +14,7 @@ from llasa.codec.convert import find, read
 from llasa.errors import LlasaError
 
 JOB = "job.json"
-_BEFORE = ("acoustic_encoder.", "fc_encoder.", "quantizer.project_in.")
+_BEFORE = ("acoustic_encoder.", "fc_encoder.", "quantizer.project_in.", "encoder.")
 _COUNT = 32  # weights that are compared, one of each of so many matrices
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from llasa.codec import Codec
-from llasa.codec.stream import LOOKAHEAD
 from llasa.planning import letters
 from llasa.search.account import Candidate
 from llasa.search.task import Task, Tools, timed
@@ -74,7 +73,7 @@ def listen(
         heard: what they, or those that they were forked from, sounded like at the last look.
         before: codes that there were then.
     """
-    known = max(0, before - LOOKAHEAD)
+    known = max(0, before - tools.codec.lookahead)
     first, hop = max(0, known - CONTEXT), tools.codec.hop
     for length in sorted({len(row) for row in codes}):  # of one length but where one ends in the look-ahead
         places = [place for place, row in enumerate(codes) if len(row) == length]

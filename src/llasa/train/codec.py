@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Xcodec2Config, Xcodec2Model
 
-from llasa.codec import Codec
+from llasa.codec.xcodec2 import Xcodec2
 from llasa.errors import LlasaError
 from llasa.loading import first_line
 from llasa.train import loop, pitch
@@ -156,7 +156,7 @@ def make_model(settings: Settings) -> Xcodec2Model:
         if settings.pitch_weight:
             begin_as_shifts(model)
     model.semantic_encoder.load_state_dict(encoder.state_dict())
-    return Codec(model).model
+    return Xcodec2(model).model
 
 
 def begin_as_shifts(model: Xcodec2Model) -> None:
@@ -198,7 +198,7 @@ class Trainer(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.codec = Codec.load(settings.start).model if settings.start else make_model(settings)
+        self.codec = Xcodec2.load(settings.start).model if settings.start else make_model(settings)
         width: int = self.codec.config.semantic_model_config.hidden_size  # type: ignore[union-attr]
         self.semantic_decoder = SemanticDecoder(self.codec.config.quantization_dim, width)
         self.phones = load_phones(settings, width)
