@@ -143,6 +143,7 @@ def arguments() -> argparse.Namespace:
     data.add_argument("--joined", type=float, default=0.5, help="how often another of the speaker's goes before")
     data.add_argument("--longest", type=int, default=1024, help="tokens of a sample")
     data.add_argument("--spell", type=float, default=0.08, help="share of words in letters instead of phones")
+    data.add_argument("--noise", type=float, default=0.3, help="share of wrong codes in what the model reads, at most")
     data.add_argument("--workers", type=int, help="default: all processors but two, at least one")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", help="default: the GPU if there is one")
@@ -168,6 +169,7 @@ def settings_of(a: argparse.Namespace, folders: dict[Path, int], device: torch.d
         model=model,
         lexicon=a.lexicon,
         spell=a.spell,
+        noise=a.noise,
         joined=a.joined,
         longest=a.longest,
         tokens=a.tokens or (65_536 if device.type == "cuda" else 4096),
@@ -229,7 +231,7 @@ def main() -> None:
     # Before the GPU is touched: the workers are forks of this process.
     stream = iter(
         DataLoader(
-            Packs(corpus, Reader(vocabulary, lexicon, rate, settings.spell), settings, pad),
+            Packs(corpus, Reader(vocabulary, lexicon, rate, settings.spell, settings.noise), settings, pad),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=4 if workers else None,

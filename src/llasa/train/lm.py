@@ -61,6 +61,8 @@ class Settings:
     model: dict[str, Any] = field(default_factory=dict)
     lexicon: str | None = None
     spell: float = 0.12
+    # Of each sample up to this share of the codes that the model reads are wrong, as its own will be when it speaks.
+    noise: float = 0.0
     joined: float = 0.5
     longest: int = 1024
     tokens: int = 6144

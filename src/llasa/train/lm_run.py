@@ -84,7 +84,7 @@ def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
 
     rate, pad = codec_sizes(settings.codec)[1], vocabulary.tokenizer.pad_token_id or 0
     lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
-    reader = Reader(vocabulary, lexicon, rate, settings.spell)
+    reader = Reader(vocabulary, lexicon, rate, settings.spell, settings.noise)
     corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()}, chat=settings.chat)
     mine = range(accelerator.process_index, rows, processes)
     streams = []
