@@ -112,9 +112,7 @@ def test_with_noise_the_model_reads_wrong_codes_and_learns_the_right_ones() -> N
         assert sample.read is not None
         np.testing.assert_array_equal(sample.ids, clean.ids)
         np.testing.assert_array_equal(sample.pointers, clean.pointers)
-        np.testing.assert_array_equal(
-            sample.read[:start], clean.ids[:start]
-        )  # the text, and the end, stay
+        np.testing.assert_array_equal(sample.read[:start], clean.ids[:start])  # the text, and the end, stay
         assert sample.read[-1] == VOCABULARY.end
         assert set(sample.read[start:-1]) <= set(clean.ids[start:-1])
         wrong.append(np.mean(sample.read[start:-1] != clean.ids[start:-1]))
