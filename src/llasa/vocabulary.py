@@ -53,6 +53,11 @@ class Vocabulary:
     start: int
     end: int
 
+    @property
+    def speech(self) -> range:
+        """The ids of the speech tokens."""
+        return range(self.first, self.first + self.size)
+
     def prompt(
         self,
         text: str,

@@ -103,27 +103,6 @@ def test_a_sample_has_the_loss_from_the_start_token_on() -> None:
     assert VOCABULARY.codes(sample.ids).tolist() == row("the cat")["codes"].tolist()
 
 
-def test_with_noise_the_model_reads_wrong_codes_and_learns_the_right_ones() -> None:
-    noisy, one = Reader(VOCABULARY, LEXICON, 50.0, noise=0.5), row("the cat sat.")
-    made = [noisy.sample([one], random.Random(seed)) for seed in range(200)]
-    clean, start = READER.sample([one], random.Random(0)), made[0].first_target + 1
-    wrong = []
-    for sample in made:
-        assert sample.read is not None
-        np.testing.assert_array_equal(sample.ids, clean.ids)
-        np.testing.assert_array_equal(sample.pointers, clean.pointers)
-        np.testing.assert_array_equal(sample.read[:start], clean.ids[:start])  # the text, and the end, stay
-        assert sample.read[-1] == VOCABULARY.end
-        assert set(sample.read[start:-1]) <= set(clean.ids[start:-1])
-        wrong.append(np.mean(sample.read[start:-1] != clean.ids[start:-1]))
-    assert 0.2 < np.mean(wrong) < 0.3  # a half of `noise`, less what is replaced by the same code
-    assert max(wrong) < 0.7
-    row_of_two = pack(made[:2], 400, 50.0, 1)
-    length = len(clean.ids)
-    np.testing.assert_array_equal(row_of_two.ids[length : 2 * length], made[1].read)
-    np.testing.assert_array_equal(row_of_two.labels[start - 2 : length - 1], clean.ids[start - 1 :])
-
-
 def test_pointers_of_joined_utterances_name_the_right_characters() -> None:
     sample = READER.sample([row("the cat"), row("cat sat.")], random.Random(0))
     texts = VOCABULARY.tokenizer.convert_ids_to_tokens(sample.ids[sample.pointers[sample.pointers != UNKNOWN]])

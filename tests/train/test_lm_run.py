@@ -95,6 +95,35 @@ def test_a_run_as_the_papers_keeps_no_average_and_goes_on(recipe: dict[str, Any]
     assert '"text": ' in logs[0]
 
 
+def test_a_model_reads_its_own_codes_where_speech_was(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, trainer, (row, _) = two_packs(recipe, sampled=0.8)
+    first = int(trainer.model.config.vocab_size) - 64
+    codes = range(first, first + 64)
+    monkeypatch.setattr("llasa.train.lm.TEMPERATURE", 1e-4)  # it samples what it finds likeliest
+    read = trainer.reading_itself(row, codes, 3)
+    assert torch.equal(trainer.reading_itself(row, codes, 3).ids, read.ids)
+    assert not torch.equal(trainer.reading_itself(row, codes, 4).ids, read.ids)
+    assert torch.equal(read.labels, row.labels)
+    changed = (read.ids != row.ids).nonzero()[:, 0]
+    likeliest = trainer.model.lm_head(trainer.hidden(row))[:, first : first + 64].argmax(1) + first
+    assert torch.equal(read.ids[changed], likeliest[changed - 1])
+    assert (row.ids[changed] >= first).all()
+    shares = [float((trainer.reading_itself(row, codes, seed).ids != row.ids).sum()) for seed in range(40)]
+    assert 0.3 < np.mean(shares) / float((row.ids >= first).sum()) < 0.5
+
+
+def test_a_run_that_reads_itself_goes_on_as_if_never_stopped(recipe: dict[str, Any], tmp_path: Path) -> None:
+    reading = recipe | {"sampled": 0.5}
+    train(Settings(**reading, out=str(tmp_path / "whole")))
+    parts = Settings(**reading, out=str(tmp_path / "parts"))
+    stop_after(parts, 5)
+    train(parts)
+    ends = [torch.load(tmp_path / name / loop.CHECKPOINT, weights_only=True) for name in ("whole", "parts")]
+    assert all(torch.equal(ends[1]["model"][name], tensor) for name, tensor in ends[0]["model"].items())
+    with pytest.raises(LlasaError, match="do not go together"):
+        train(Settings(**reading, shard=True, out=str(tmp_path / "shared")))
+
+
 def chat(folder: Path, count: int = 4) -> Path:
     talk = (
         '{{"messages": [{{"role": "user", "content": "the cat {0}"}}, {{"role": "assistant", "content": "sat {0}"}}]}}'

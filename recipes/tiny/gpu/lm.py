@@ -143,7 +143,9 @@ def arguments() -> argparse.Namespace:
     data.add_argument("--joined", type=float, default=0.5, help="how often another of the speaker's goes before")
     data.add_argument("--longest", type=int, default=1024, help="tokens of a sample")
     data.add_argument("--spell", type=float, default=0.08, help="share of words in letters instead of phones")
-    data.add_argument("--noise", type=float, default=0.3, help="share of wrong codes in what the model reads, at most")
+    data.add_argument(
+        "--sampled", type=float, default=0.9, help="share of its own codes in what the model reads, every other step"
+    )
     data.add_argument("--workers", type=int, help="default: all processors but two, at least one")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", help="default: the GPU if there is one")
@@ -169,7 +171,7 @@ def settings_of(a: argparse.Namespace, folders: dict[Path, int], device: torch.d
         model=model,
         lexicon=a.lexicon,
         spell=a.spell,
-        noise=a.noise,
+        sampled=a.sampled,
         joined=a.joined,
         longest=a.longest,
         tokens=a.tokens or (65_536 if device.type == "cuda" else 4096),
@@ -231,7 +233,7 @@ def main() -> None:
     # Before the GPU is touched: the workers are forks of this process.
     stream = iter(
         DataLoader(
-            Packs(corpus, Reader(vocabulary, lexicon, rate, settings.spell, settings.noise), settings, pad),
+            Packs(corpus, Reader(vocabulary, lexicon, rate, settings.spell), settings, pad),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
@@ -271,6 +273,8 @@ def main() -> None:
         progress = int(SCALE * (now - start) / total)
         loop.set_learning_rate(groups, progress, int(SCALE * a.warmup), SCALE, settings.lr_floor)
         with torch.autocast(device.type, torch.bfloat16):
+            if settings.sampled and step % 2:
+                batch = trainer.reading_itself(batch, vocabulary.speech, a.seed + step)
             found = trainer(batch)
             loss = found["speech"] + settings.pointing_weight * found.get("pointing", 0.0)
         loss.backward()

@@ -17,7 +17,7 @@ import itertools
 import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ from llasa.train.lm_data import UNKNOWN, Pack
 from llasa.train.loop import saving
 from llasa.vocabulary import Vocabulary, character_tokenizer, extend_tokenizer, read_vocabulary
 
-LOGITS = 1024  # with gradient checkpointing, so many rows of logits are held at once
+LOGITS = 1024  # with gradient checkpointing, or of samples, so many rows of logits are held at once
+TEMPERATURE = 0.8  # of the codes that the model reads of itself
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Settings:
     model: dict[str, Any] = field(default_factory=dict)
     lexicon: str | None = None
     spell: float = 0.12
-    # Of each sample up to this share of the codes that the model reads are wrong, as its own will be when it speaks.
-    noise: float = 0.0
+    # In every other step up to this share of the codes that the model reads are its own (see `Trainer.reading_itself`).
+    sampled: float = 0.0
     joined: float = 0.5
     longest: int = 1024
     tokens: int = 6144
@@ -274,6 +275,35 @@ class Trainer(nn.Module):
             terms["pointing"] = self.pointing(pack)
         self.seen.clear()
         return terms
+
+    @torch.no_grad()
+    def reading_itself(self, pack: Pack, codes: range, seed: int) -> Pack:
+        """The pack with some of the codes that the model reads sampled by the model; what it is to say stays.
+
+        While training, all that a model reads is true, and it trusts it; when it speaks it reads itself, and an error
+        makes it lose its place in the text. Scheduled sampling (Bengio et al. 2015) lets it meet its errors, here
+        those that it makes in one pass over the truth (Mihaylova & Martins 2019). Each sample has another share of
+        them, up to `settings.sampled`.
+
+        Args:
+            codes: the token ids of speech.
+        """
+        device = pack.ids.device
+        dice = torch.Generator(device).manual_seed(seed)
+        hidden = self.hidden(pack)
+        self.seen.clear()
+        places = ((pack.labels >= codes.start) & (pack.labels < codes.stop)).nonzero()[:, 0]
+        sample = torch.bucketize(places, pack.starts[1:].long(), right=True)
+        share = torch.rand(len(pack.bounds), generator=dice, device=device)[sample] * self.settings.sampled
+        places = places[torch.rand(len(places), generator=dice, device=device) < share]
+        table = self.model.lm_head.weight[codes.start : codes.stop]
+        ids = pack.ids.clone()
+        for part in places.split(LOGITS):
+            logits = F.linear(hidden[part], table.to(hidden.dtype)).float() / TEMPERATURE
+            # The largest of logits with Gumbel noise is a sample.
+            noise = torch.empty_like(logits).exponential_(generator=dice).log()
+            ids[part + 1] = codes.start + (logits - noise).argmax(1)
+        return replace(pack, ids=ids)
 
     def hidden(self, pack: Pack) -> torch.Tensor:
         """What the last layer makes of each token, (T, hidden)."""

@@ -42,7 +42,6 @@ class Sample:
         index: its place in the corpus' endless order of samples.
         chat: of a conversation in text, (T,) bool: the tokens that the loss is on. None of speech, where it is on all
             from `first_target`.
-        read: (T,) what the model reads, some codes of it wrong; None: `ids`.
     """
 
     ids: np.ndarray
@@ -50,7 +49,6 @@ class Sample:
     pointers: np.ndarray
     index: int = 0
     chat: np.ndarray | None = None
-    read: np.ndarray | None = None
 
 
 @dataclass
@@ -178,23 +176,12 @@ def _chat_row(table: Any, places: Places, index: int) -> dict[str, Any]:
 
 
 class Reader:
-    """Makes samples of rows: text in phones with some words left in letters, tokens, and pointers.
-
-    With `noise`, each sample has another share of its codes, up to that, replaced in what the model reads by other
-    codes of the same sample. What it reads while training is otherwise right, and it learns to find its place in the
-    text by that; when it speaks it reads its own codes, some of which are not.
-    """
+    """Makes samples of rows: text in phones with some words left in letters, tokens, and pointers."""
 
     def __init__(
-        self,
-        vocabulary: Vocabulary,
-        lexicon: dict[str, str] | None,
-        frames_per_second: float,
-        spell: float = 0.0,
-        noise: float = 0.0,
+        self, vocabulary: Vocabulary, lexicon: dict[str, str] | None, frames_per_second: float, spell: float = 0.0
     ) -> None:
-        self.vocabulary, self.lexicon, self.rate = vocabulary, lexicon, frames_per_second
-        self.spell, self.noise = spell, noise
+        self.vocabulary, self.lexicon, self.rate, self.spell = vocabulary, lexicon, frames_per_second, spell
         self.opening = vocabulary.tokenizer.convert_tokens_to_ids("<|TEXT_UNDERSTANDING_START|>")
 
     def sample(self, rows: list[dict[str, Any]], rng: random.Random) -> Sample:
@@ -220,12 +207,7 @@ class Reader:
                 pointers[frame - 1 : frame - 1 + count] = targets + offset
             offset += len(text) + 1
             frame += count
-        read = None
-        if self.noise and len(codes):
-            dice, read = np.random.default_rng(rng.getrandbits(64)), sequence.copy()
-            wrong = len(prompt) + np.flatnonzero(dice.random(len(codes)) < dice.uniform(0, self.noise))
-            read[wrong] = dice.choice(sequence[len(prompt) : -1], len(wrong))
-        return Sample(sequence, len(prompt) - 1, pointers, read=read)
+        return Sample(sequence, len(prompt) - 1, pointers)
 
     def text(self, text: str, spell: Callable[[str], bool] = lambda word: False) -> str:
         """What the tokenizer is given for a normalised text."""
@@ -358,14 +340,14 @@ def pack(chosen: list[Sample], tokens: int, rate: float, pad: int) -> Pack:
     positions, bounds, speech = torch.zeros(tokens, dtype=torch.long), [0], 0
     for sample in chosen:
         start, size = bounds[-1], len(sample.ids)
-        said, first = torch.from_numpy(sample.ids), sample.first_target
-        ids[start : start + size] = said if sample.read is None else torch.from_numpy(sample.read)
+        ids[start : start + size] = torch.from_numpy(sample.ids)
+        first = sample.first_target
         if sample.chat is None:
-            labels[start + first - 1 : start + size - 1] = said[first:]
+            labels[start + first - 1 : start + size - 1] = ids[start + first : start + size]
             speech += size - first - 2
         else:
             targets = torch.from_numpy(sample.chat)[1:]
-            labels[start : start + size - 1] = torch.where(targets, said[1:], -100)
+            labels[start : start + size - 1] = torch.where(targets, ids[start + 1 : start + size], -100)
             chat[start : start + size - 1] = targets
         where = torch.from_numpy(sample.pointers)
         pointers[start : start + size] = torch.where(where >= 0, where + start, UNKNOWN)

@@ -47,6 +47,8 @@ def train(settings: Settings, after: After | None = None) -> None:
         raise LlasaError(f"a sample of `longest: {settings.longest}` doesn't fit into `tokens: {settings.tokens}`")
     if not settings.corpus and not settings.chat:
         raise LlasaError("`corpus` names nothing to train on: `FOLDER: 1`, a folder of codes shards")
+    if settings.sampled and settings.shard:
+        raise LlasaError("`sampled` and `shard` do not go together: leave one of them out")
     if settings.rows is not None and settings.rows < 1:
         raise LlasaError(f"`rows: {settings.rows}` leaves nothing to train on: it is 1 or more")
     require_plain(settings)
@@ -84,7 +86,7 @@ def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
 
     rate, pad = codec_sizes(settings.codec)[1], vocabulary.tokenizer.pad_token_id or 0
     lexicon = load_lexicon(Path(settings.lexicon)) if settings.lexicon else None
-    reader = Reader(vocabulary, lexicon, rate, settings.spell, settings.noise)
+    reader = Reader(vocabulary, lexicon, rate, settings.spell)
     corpus = Corpus({Path(folder): weight for folder, weight in settings.corpus.items()}, chat=settings.chat)
     mine = range(accelerator.process_index, rows, processes)
     streams = []
@@ -109,6 +111,9 @@ def _train(settings: Settings, accelerator: Any, after: After | None) -> None:
             held_out += [move(next(written), device) for _ in range(2)]
     while step < settings.steps:
         batch = [move(row, device) for row in [*map(next, streams), *idle]]
+        if settings.sampled and step % 2:
+            with accelerator.autocast():
+                batch = [trainer.reading_itself(row, vocabulary.speech, settings.seed + row.last) for row in batch]
         loop.set_learning_rate(groups, step, settings.warmup, settings.steps, settings.lr_floor)
         losses = backward(settings, accelerator, wrapped, batch)
         # What all must agree on before the next step: whether to stop after this one, and whether to save it.
