@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Wav2Vec2BertForCTC
 
 import llasa
 from llasa.data.shards import read_rows, shard_files
+from llasa.tts import Llasa
 from llasa.vocabulary import read_vocabulary
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
@@ -66,7 +67,8 @@ def built(tmp_path_factory: pytest.TempPathFactory, voices_of_two: Path) -> Path
     for stage, changes in SMALL.items():
         settings = yaml.safe_load((RECIPES / f"{stage}.yaml").read_text())
         (folder / f"recipes/tiny/{stage}.yaml").write_text(yaml.safe_dump(settings | changes))
-    shutil.copy(RECIPES / "voice.yaml", folder / "recipes/tiny")
+    settings = yaml.safe_load((RECIPES / "voice.yaml").read_text()) | {"presets": {"rms": "rms", "reader": "r7"}}
+    (folder / "recipes/tiny/voice.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [RECIPES / "run", "voice", "text.txt", voices_of_two],
@@ -84,9 +86,11 @@ def voices_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recordings")
     lines = []
     for i in range(13):
-        samples, _, _ = speak(f"This is sentence number {WORDS[i]}, read out loud.", Speaker("slt", "slt"))
+        samples, _, _ = speak(
+            f"This is sentence number {WORDS[i]}, read out loud, one word at a time.", Speaker("slt", "slt")
+        )
         soundfile.write(folder / f"r{i}.wav", np.stack([samples, samples], 1), 16000)
-        lines.append(f"r{i}|This is sentence number {WORDS[i]}, read out loud.")
+        lines.append(f"r{i}|This is sentence number {WORDS[i]}, read out loud, one word at a time.")
     (folder / "metadata.csv").write_text("\n".join(lines))
     return folder
 
@@ -169,11 +173,24 @@ def test_the_licence_of_a_codec_s_weights_goes_into_the_voice(built: Path, tmp_p
     shutil.copytree(built / "runs", tmp_path / "runs")
     card = "---\nlicense: cc-by-nc-4.0\n---\nTrained on from official weights.\n"
     (tmp_path / "runs/decoder/model/README.md").write_text(card)
-    shutil.copy(RECIPES / "voice.yaml", tmp_path)
+    shutil.copy(built / "recipes/tiny/voice.yaml", tmp_path)
     run(tmp_path, "train", "assemble", "voice.yaml", "voice")
     assert (tmp_path / "voice/codec/README.md").read_text() == card
     assert "no commercial use" in run(tmp_path, "info", "--model", "voice/lm")
     assert not (built / "voice/codec/README.md").exists()
+
+
+def test_presets_are_of_whom_the_recipe_says(built: Path, tmp_path: Path) -> None:
+    assert sorted(path.stem for path in (built / "voice/lm/voices").iterdir()) == ["reader", "rms"]
+    assert (voice := Llasa.load(built / "voice/lm").voice()) is not None
+    assert voice.name == "rms"
+    settings = yaml.safe_load((built / "recipes/tiny/voice.yaml").read_text()) | {"presets": {"x": "nobody"}}
+    (tmp_path / "voice.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "llasa.cli", "train", "assemble", tmp_path / "voice.yaml", tmp_path / "voice"]
+    done = subprocess.run(command, cwd=built, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: the preset x is of nobody, of whom ")
+    assert not (tmp_path / "voice").exists()
 
 
 def test_the_assembled_voice_speaks(built: Path) -> None:
