@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import soundfile
 import torch
 
@@ -66,3 +67,18 @@ def test_trains_encodes_finishes_and_goes_on(tmp_path: Path) -> None:
     assert torch.equal(codec.encoder.out.weight, before[0])  # codes are frozen
     assert not torch.equal(codec.decoder.out.weight, before[1])
     assert "going on at step" in run(folder, out, "--minutes", "0.05", "--finish", "0.06")
+
+
+def test_copies_are_the_same_words_in_other_codes(tmp_path: Path) -> None:
+    folder, out = corpus(tmp_path / "corpus"), tmp_path / "out"
+    run(folder, out, "--minutes", "0.03", "--copies")
+    rows = {row["id"]: row for file in (out / "codes").glob("*.parquet") for row in pq.read_table(file).to_pylist()}
+    assert len(rows) == 4 * 8
+    plain, later, slower, faster = rows["0"], rows["0-160-1.0"], rows["0-80-1.09"], rows["0-240-0.92"]
+    assert plain["codes"] != later["codes"][: len(plain["codes"])]
+    assert len(faster["codes"]) < len(plain["codes"]) < len(slower["codes"])
+    assert [row["speaker"] for row in (plain, later, slower, faster)] == ["a", "a", "a@1.09", "a@0.92"]
+    for row, begun, ratio in ((later, 0.01, 1.0), (slower, 0.005, 1.09), (faster, 0.015, 0.92)):
+        assert row["text"] == "Buzz."
+        assert row["ends"] == pytest.approx([max(0, end - begun) * ratio for end in plain["ends"]], abs=1e-3)
+        assert row["seconds"] == pytest.approx(len(row["codes"]) / 50)

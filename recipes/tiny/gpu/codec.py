@@ -31,6 +31,7 @@ from llasa.train import harmonic
 from llasa.train.judges import discriminator_loss, full_discriminators, generator_losses, small_discriminators
 
 HOP = 320
+KINDS = [(0, 1.0), (160, 1.0), (80, 1.09), (240, 0.92)]  # of copies: samples cut in front, times as slow
 
 
 def arguments() -> argparse.Namespace:
@@ -42,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--whisper", help="a Whisper's folder or hub id, whose encoder teaches the codes what is said")
     parser.add_argument("--seconds", type=float, help="of speech a step; 360 on a GPU, 15 on a CPU")
     parser.add_argument("--discriminators", choices=["full", "small"], help="full on a GPU, small on a CPU")
+    parser.add_argument("--copies", action="store_true", help="encode every utterance in three more ways")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--checkpoint-minutes", type=float, default=3.0)
     parser.add_argument("--config", type=json.loads, default={}, help="sizes as JSON, see HarmonicCodecConfig")
@@ -243,31 +245,50 @@ def optimisers(codec: torch.nn.Module, lr: float, others: list[torch.nn.Paramete
 
 
 @torch.no_grad()
-def encode(codec: HarmonicCodec, rows: list[Any], data: harmonic.Utterances, out: Path) -> None:
-    """Writes the corpus' codes as shards; rows without a text too."""
+def encode(codec: HarmonicCodec, rows: list[Any], data: harmonic.Utterances, out: Path, copies: bool) -> None:
+    """Writes the corpus' codes as shards; rows without a text too.
+
+    With `copies` every utterance comes four times: as it is, begun 10 ms later, slower, and faster, the last two as
+    other speakers. A language model that has read them all learns less by heart.
+    """
     codec.eval()
-    cuda = data.samples.is_cuda
-    found: list[np.ndarray] = [np.zeros(0, np.uint16)] * len(rows)
-    for indices in batches_by_length(data, 40000 if cuda else 3000):
-        # Silence on both sides, as when a file is encoded alone; the rest of a batch's row is silence too.
-        codes = codec.encode(F.pad(whole(data, indices), (0, HOP)))
-        for index, row in zip(indices, codes.cpu().numpy(), strict=True):
-            found[index] = row[: int(data.lengths[index]) // HOP].astype(np.uint16)
+    made = [found for kind in (KINDS if copies else KINDS[:1]) for found in encoded(codec, rows, data, kind)]
     out.mkdir(parents=True, exist_ok=True)
     size = 2000
-    for first in range(0, len(rows), size):
-        part = [
-            {name: row.get(name) for name in CODES_SCHEMA.names if name not in ("codes", "seconds")}
-            | {"codes": codes, "seconds": len(codes) * HOP / 16000}
-            for row, codes in zip(rows[first : first + size], found[first : first + size], strict=True)
-        ]
+    for first in range(0, len(made), size):
         path = out / f"{first // size:04d}.parquet"
-        pq.write_table(pa.Table.from_pylist(part, schema=CODES_SCHEMA), f"{path}.tmp", compression="zstd")
+        pq.write_table(pa.Table.from_pylist(made[first : first + size], schema=CODES_SCHEMA), f"{path}.tmp")
         os.replace(f"{path}.tmp", path)
-    used = np.bincount(np.concatenate(found), minlength=int(np.prod(codec.config.quantization_levels)))
+    used = np.bincount(
+        np.concatenate([row["codes"] for row in made]), minlength=int(np.prod(codec.config.quantization_levels))
+    )
     share = used[used > 0] / used.sum()
     print(f"codes: {(used > 0).mean():.1%} used, perplexity {np.exp(-(share * np.log(share)).sum()):.0f}", flush=True)
     (out / "READY").touch()
+
+
+def encoded(
+    codec: HarmonicCodec, rows: list[Any], data: harmonic.Utterances, kind: tuple[int, float]
+) -> list[dict[str, Any]]:
+    """The rows of CODES_SCHEMA of all utterances, begun so many samples later and played so many times as slow."""
+    later, slower = kind
+    result: list[dict[str, Any]] = [{}] * len(rows)
+    for indices in batches_by_length(data, 40000 if data.samples.is_cuda else 3000):
+        wave = whole(data, indices)[:, later:]
+        if slower != 1:
+            wave = harmonic.stretched(wave, round(wave.shape[1] * slower))
+        # Silence on both sides, as when a file is encoded alone; the rest of a batch's row is silence too.
+        codes = codec.encode(F.pad(wave, (0, HOP + -wave.shape[1] % HOP)))
+        for index, found in zip(indices, codes.cpu().numpy(), strict=True):
+            row, count = rows[index], int((int(data.lengths[index]) - later) * slower) // HOP
+            result[index] = {name: row.get(name) for name in CODES_SCHEMA.names} | {
+                "id": row["id"] + (f"-{later}-{slower}" if kind != KINDS[0] else ""),
+                "speaker": row["speaker"] + (f"@{slower}" if slower != 1 else ""),
+                "ends": [max(0.0, end - later / 16000) * slower for end in row["ends"]],
+                "codes": found[:count].astype(np.uint16),
+                "seconds": count * HOP / 16000,
+            }
+    return result
 
 
 def together(
@@ -375,7 +396,7 @@ def main() -> None:
         if run.stop:
             return
         data.heard = None
-        encode(codec, rows, data, codes)
+        encode(codec, rows, data, codes, args.copies)
     else:
         codec.load_state_dict(torch.load(args.out / "together.pt", map_location=device, weights_only=True)["average"])
     if args.finish:

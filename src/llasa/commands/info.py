@@ -45,9 +45,9 @@ def info(
 
 
 def _show_model(model: str) -> None:
-    from transformers import LlamaConfig, Xcodec2Config
+    from transformers import LlamaConfig
 
-    from llasa.loading import context_length, find_base, find_codec, find_model, read_config, read_json
+    from llasa.loading import codec_sizes, context_length, find_base, find_codec, find_model, read_config
     from llasa.voice import list_voices, user_folder
 
     folder = find_base(find_model(model))
@@ -57,9 +57,8 @@ def _show_model(model: str) -> None:
     _line("language model", f"{_parameters(folder)}, {layers}, context {context_length(lm.to_dict())} tokens")
     folder = find_codec(folder)
     _line("codec", str(folder))
-    codec = Xcodec2Config.from_dict(read_json(folder / "config.json"))
-    rate = codec.sampling_rate / codec.hop_length
-    _line("", f"{_parameters(folder)}, {math.prod(codec.quantization_levels)} codes, {rate:.0f} a second")
+    levels, rate = codec_sizes(folder)
+    _line("", f"{_parameters(folder)}, {math.prod(levels)} codes, {rate:.0f} a second")
     found = list_voices(find_model(model))
     own = sum(path.parent == user_folder() for path in found.values())
     _line("voices", f"{len(found) - own} presets, {own} of your own")

@@ -114,16 +114,21 @@ def crops(data: Utterances, count: int, codes: int, hop: int, rng: torch.Generat
 
 def faster(batch: dict[str, torch.Tensor], codes: int, hop: int) -> dict[str, torch.Tensor]:
     """Crops played faster or slower, so that they last `codes`: other speakers, other pitch. What was heard goes."""
-    count, size = batch["wave"].shape
+    size = batch["wave"].shape[1]
     wanted = codes * hop
-    spectrum = torch.fft.rfft(batch["wave"])
-    kept = torch.zeros(count, wanted // 2 + 1, dtype=spectrum.dtype, device=spectrum.device)
-    width = min(kept.shape[1], spectrum.shape[1])
-    kept[:, :width] = spectrum[:, :width]
-    wave = torch.fft.irfft(kept, wanted) * (wanted / size)
+    wave = stretched(batch["wave"], wanted)
     place = (torch.arange(wanted // 80, device=wave.device) * size // wanted).clamp_max(batch["f0"].shape[1] - 1)
     f0 = batch["f0"][:, place] * (size / wanted)
     return {"wave": wave, "f0": torch.where((f0 > 55) & (f0 < 590), f0, 0)}
+
+
+def stretched(wave: torch.Tensor, wanted: int) -> torch.Tensor:
+    """(B, N) samples to (B, wanted): played slower or faster, its pitch with it."""
+    spectrum = torch.fft.rfft(wave)
+    kept = torch.zeros(len(wave), wanted // 2 + 1, dtype=spectrum.dtype, device=spectrum.device)
+    width = min(kept.shape[1], spectrum.shape[1])
+    kept[:, :width] = spectrum[:, :width]
+    return torch.fft.irfft(kept, wanted) * (wanted / wave.shape[1])
 
 
 def spectral_loss(made: torch.Tensor, real: torch.Tensor, rate: int = 16000) -> torch.Tensor:
