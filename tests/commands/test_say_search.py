@@ -251,7 +251,7 @@ def test_a_search_to_standard_output(tmp_path: Path) -> None:
 
 
 def test_voices_without_a_recording_are_heard_through_the_codec(tiny: Llasa) -> None:
-    preset = tiny.voice("slt")
+    preset = tiny.voice("bruno")
     assert preset is not None
     bare = Voice("bare", preset.text, preset.codes, preset.codec)
     heard: list[np.ndarray] = []

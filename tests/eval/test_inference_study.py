@@ -130,7 +130,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def jobs() -> list[Job]:
-    return [Job(number, text, "rms") for number, text in enumerate(SENTENCES)]
+    return [Job(number, text, "alma") for number, text in enumerate(SENTENCES)]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_the_sounds_are_those_of_a_search_of_that_size(study: Path, settings: Se
     model = Llasa.load("tiny")
     stored = json.loads((study / "sentences" / "0001.json").read_text())
     for take in stored["takes"][:2]:
-        speech = model.say(SENTENCES[1], "rms", 1, search=f"best-of:{take['n']}", verify="content")
+        speech = model.say(SENTENCES[1], "alma", 1, search=f"best-of:{take['n']}", verify="content")
         sound, _ = soundfile.read(study / "sentences" / take["wav"], dtype="float32")
         np.testing.assert_allclose(sound, speech.samples, atol=1e-3)
 
@@ -190,7 +190,7 @@ def test_another_study_is_not_mixed_in(study: Path, settings: Settings, jobs: li
     with pytest.raises(LlasaError, match="another most"):
         next(run(make_settings("tiny", "content", ["beam:2x1"], 4, ["pocketsphinx", "distance"]), jobs, study))
     with pytest.raises(LlasaError, match="another sentence's"):
-        next(run(settings, [Job(0, "Other words stand here now.", "rms")], study))
+        next(run(settings, [Job(0, "Other words stand here now.", "alma")], study))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(LlasaError, match="something else than a study"):
         next(run(settings, jobs, tmp_path))

@@ -62,7 +62,7 @@ def tools_for(llasa: Llasa, *verifiers: Toy, rows: int = 16) -> Tools:
 
 
 def task_for(llasa: Llasa, text: str = TEXT, **changes: Any) -> Task:
-    piece = llasa._planner.pieces(chunks(text), llasa.voice("rms"))[0]
+    piece = llasa._planner.pieces(chunks(text), llasa.voice("alma"))[0]
     return replace(Task(piece, 0, None, 7, llasa.defaults), **changes)
 
 

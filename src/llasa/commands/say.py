@@ -103,7 +103,7 @@ def say(
 
       llasa say "The quick brown fox."
 
-      llasa say -f chapter.txt -o chapter.flac --voice slt
+      llasa say -f chapter.txt -o chapter.flac --voice bruno
 
       llasa say "Hello." --voice me.wav --voice-text "What I say there."
 
