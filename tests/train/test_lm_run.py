@@ -166,9 +166,9 @@ def test_a_folder_has_one_writer(recipe: dict[str, Any], tmp_path: Path) -> None
         pass
 
 
-@pytest.mark.parametrize("stage", ["semantic", "codec"])
-def test_the_other_stages_claim_their_folders_too(stage: str, tmp_path: Path) -> None:
-    recipe = Path(__file__).parents[2] / "recipes" / "tiny" / f"{stage}.yaml"
+@pytest.mark.parametrize(("stage", "name"), [("semantic", "tiny/recogniser.yaml"), ("codec", "xcodec2/codec.yaml")])
+def test_the_other_stages_claim_their_folders_too(stage: str, name: str, tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / name
     changed = tmp_path / "stage.yaml"
     changed.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"out": str(tmp_path / "out")}))
     with claimed(tmp_path / "out"), pytest.raises(SystemExit) as ended:

@@ -32,7 +32,7 @@ def _threads(count: int | None) -> None:
 def semantic(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
     """The recogniser (Wav2Vec2-BERT with CTC) whose middle layer the codec listens through.
 
-    Example: llasa train semantic recipes/tiny/semantic.yaml
+    Example: llasa train semantic recipes/tiny/recogniser.yaml
     """
     from llasa.train.loop import read_settings
     from llasa.train.semantic import Settings, train
@@ -79,7 +79,7 @@ def codec(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
     model's folder or hub id; `perceptual_layers`, the first and the last;
     `perceptual_weight`.
 
-    Example: llasa train codec recipes/tiny/codec.yaml
+    Example: llasa train codec recipes/xcodec2/codec.yaml
     """
     from llasa.train.codec import Settings
     from llasa.train.codec_run import train
@@ -107,7 +107,8 @@ def lm(
 
     Samples: `chat`, conversations with weights; `spell`, the share of words
     left in letters; `joined`, how often one utterance follows another of its
-    speaker; `longest`, tokens of a sample.
+    speaker; `longest`, tokens of a sample; `sampled`, up to what share of the
+    codes that it reads are its own, in every other step.
 
     Steps: `steps`; `tokens` and `rows` of each; `lr`, `warmup`, and a cosine to
     the share `lr_floor`; `muon_lr` (0: AdamW alone), `decay`, `ema` (0: none),
