@@ -24,16 +24,9 @@ from transformers import LlamaForCausalLM
 from llasa.data.shards import AUDIO_SCHEMA, CODES_SCHEMA, write_shard
 from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET
-from llasa.train.lm import (
-    Settings,
-    Trainer,
-    alike,
-    flash_attention,
-    has_varlen_attention,
-    packed_attention,
-    varlen_attention,
-)
+from llasa.train.lm import Settings, Trainer, alike
 from llasa.train.lm_data import UNKNOWN, Corpus, Reader, align, pack, packs, sample_indices, samples
+from llasa.train.packed import flash_attention, has_varlen_attention, packed_attention, varlen_attention
 from llasa.vocabulary import character_tokenizer, read_vocabulary
 
 LEXICON = {"the": "ðə", "cat": "KæT", "sat": "SæT"}

@@ -12,8 +12,6 @@ none sees another and nothing is spent on padding. Three aids that leave a plain
   speech, which is otherwise found late, is there from the first hundreds of steps.
 """
 
-import functools
-import itertools
 import math
 import shutil
 from collections.abc import Iterator
@@ -24,18 +22,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-from transformers.utils import is_flash_attn_2_available
 
 from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET, load_lexicon, save_lexicon
 from llasa.loading import codec_sizes, find_model
 from llasa.train.lm_data import UNKNOWN, Pack
 from llasa.train.loop import saving
+from llasa.train.packed import ATTENTION
+from llasa.train.tables import parametrise
 from llasa.vocabulary import Vocabulary, character_tokenizer, extend_tokenizer, read_vocabulary
 
 LOGITS = 1024  # with gradient checkpointing, or of samples, so many rows of logits are held at once
@@ -93,155 +90,6 @@ class Settings:
     seed: int = 0
 
 
-def packed_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    bounds: list[int],
-    starts: torch.Tensor,
-    scaling: float | None = None,
-    **ignored: Any,
-) -> tuple[torch.Tensor, None]:
-    """Causal attention inside each sample of a packed row; (1, heads, T, D) to (1, T, heads, D).
-
-    On a GPU all samples in one call, else one after another.
-
-    Args:
-        bounds, starts: as in a `Pack`.
-    """
-    longest = max(b - a for a, b in itertools.pairwise(bounds))
-    if query.is_cuda and value.dtype is torch.bfloat16:
-        if is_flash_attn_2_available():
-            return flash_attention(query, key, value, starts, longest, scaling), None
-        if has_varlen_attention(query.device):
-            return varlen_attention(query, key, value, starts, longest, scaling), None
-    grouped = query.shape[1] != key.shape[1]
-    parts = [
-        F.scaled_dot_product_attention(
-            query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], is_causal=True, scale=scaling, enable_gqa=grouped
-        )
-        for a, b in itertools.pairwise(bounds)
-    ]
-    return torch.cat(parts, 2).transpose(1, 2), None
-
-
-def flash_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    starts: torch.Tensor,
-    longest: int,
-    scaling: float | None,
-) -> torch.Tensor:
-    """`packed_attention` by flash-attn's kernel for samples of various lengths (Dao 2023)."""
-    from flash_attn import flash_attn_varlen_func
-
-    # The rotation has left queries and keys in float32.
-    rows = [tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)]
-    return flash_attn_varlen_func(*rows, starts, starts, longest, longest, softmax_scale=scaling, causal=True)[None]
-
-
-def varlen_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    starts: torch.Tensor,
-    longest: int,
-    scaling: float | None,
-) -> torch.Tensor:
-    """`packed_attention` by the same kernel as torch brings it."""
-    from torch.nn.attention import varlen
-
-    shared = query.shape[1] // key.shape[1]
-    key, value = (tensor.repeat_interleave(shared, 1) if shared > 1 else tensor for tensor in (key, value))
-    rows = [tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)]
-    attend: Any = varlen.varlen_attn
-    return attend(*rows, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0))[None]
-
-
-@functools.cache
-def has_varlen_attention(device: torch.device) -> bool:
-    """Whether torch's own kernel works here, tried on two small samples: it needs torch 2.11 and a GPU that has it."""
-    query, key, value = (torch.randn(1, 2, 40, 64, device=device, dtype=torch.bfloat16) for _ in range(3))
-    starts = torch.tensor([0, 24, 40], dtype=torch.int32, device=device)
-    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        try:
-            found = varlen_attention(query.requires_grad_(), key, value, starts, 24, 0.1)
-            found.float().sum().backward()
-        except (AttributeError, ImportError, TypeError, RuntimeError):
-            return False
-        parts = [[tensor[:, :, a:b] for tensor in (query, key, value)] for a, b in ((0, 24), (24, 40))]
-        wanted = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.1) for q, k, v in parts]
-    return torch.allclose(found, torch.cat(wanted, 2).transpose(1, 2), atol=0.05)
-
-
-ALL_ATTENTION_FUNCTIONS["packed"] = packed_attention
-
-
-class DigitTable(nn.Module):
-    """Parametrisation of an embedding: the rows of speech tokens get a learned vector for each level of each digit.
-
-    The vectors start at zero, where the table is what it was.
-    """
-
-    def __init__(self, levels: list[int], first: int, rows: int, width: int) -> None:
-        super().__init__()
-        index, digits = torch.arange(math.prod(levels)), []
-        for count in levels:
-            digits.append(F.one_hot(index % count, count))
-            index = index // count
-        self.first, self.after = first, rows - first - len(index)
-        self.digits: torch.Tensor
-        self.register_buffer("digits", torch.cat(digits, 1).float(), persistent=False)
-        self.vectors = nn.Parameter(torch.zeros(sum(levels), width))
-
-    def forward(self, table: torch.Tensor) -> torch.Tensor:
-        return table + F.pad(self.digits @ self.vectors, (0, 0, self.first, self.after))
-
-
-class GroupTable(nn.Module):
-    """Parametrisation of an output: the row of a speech token is the sum of one learned vector for each of its groups.
-
-    Args:
-        sizes: how many there are of each group; their product is the number of speech tokens.
-        table: (rows, width), whose speech tokens' part that is such a sum the vectors start as.
-    """
-
-    def __init__(self, sizes: list[int], first: int, table: torch.Tensor) -> None:
-        super().__init__()
-        self.sizes, self.first, self.count = sizes, first, math.prod(sizes)
-        index, places = torch.arange(self.count), []
-        for i, size in enumerate(sizes):
-            places.append(index % size + sum(sizes[:i]))
-            index = index // size
-        self.places: torch.Tensor
-        self.register_buffer("places", torch.stack(places, 1), persistent=False)
-        rows = table.detach()[first : first + self.count]
-        added = rows.new_zeros(sum(sizes), table.shape[1])
-        for place in places:
-            added.index_add_(0, place, rows)
-        each = torch.tensor([self.count / size for size in sizes for _ in range(size)])
-        self.vectors = nn.Parameter(added / each[:, None] - rows.mean(0) * (1 - 1 / len(sizes)))
-
-    def forward(self, table: torch.Tensor) -> torch.Tensor:
-        rows = F.embedding(self.places, self.vectors).sum(1)
-        return torch.cat([table[: self.first], rows, table[self.first + self.count :]])
-
-    def entropies(self, table: torch.Tensor, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of each label under the softmax over all rows, (n,) float32, without computing their logits."""
-        groups = F.linear(hidden, self.vectors).float()
-        others = F.linear(hidden, torch.cat([table[: self.first], table[self.first + self.count :]])).float()
-        codes = torch.stack([group.logsumexp(1) for group in groups.split(self.sizes, 1)]).sum(0)
-        total = torch.logaddexp(codes, others.logsumexp(1))
-        code = labels - self.first
-        spoken = (code >= 0) & (code < self.count)
-        said = groups.gather(1, self.places[code * spoken]).sum(1)
-        written = others.gather(1, torch.where(code < 0, labels, labels - self.count).mul(~spoken)[:, None])[:, 0]
-        return total - torch.where(spoken, said, written)
-
-
 class Trainer(nn.Module):
     """The language model with its training losses. `forward` takes a Pack and returns the loss terms, each a mean:
     `speech`, and where the pack has any, `text` of conversations and `pointing`."""
@@ -249,7 +97,7 @@ class Trainer(nn.Module):
     def __init__(self, model: LlamaForCausalLM, settings: Settings) -> None:
         super().__init__()
         self.model, self.settings = model, settings
-        model.set_attn_implementation("packed")
+        model.set_attn_implementation(ATTENTION)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.seen: dict[int, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
@@ -414,38 +262,8 @@ def make_model(settings: Settings) -> tuple[LlamaForCausalLM, Vocabulary]:
         raise LlasaError(f"{settings.init} speaks {vocabulary.size} codes, {settings.codec} has {size}: not a pair")
     model.config.eos_token_id = model.generation_config.eos_token_id = vocabulary.end
     if settings.factored or settings.output_groups:
-        parametrise(model, settings, levels, vocabulary.first)
+        parametrise(model, levels, vocabulary.first, settings.factored, settings.output_groups, not settings.init)
     return model, vocabulary
-
-
-def parametrise(model: LlamaForCausalLM, settings: Settings, levels: list[int], first: int) -> None:
-    """Makes embeddings and outputs of speech tokens sums over digits. Tied, they stay one table."""
-    into, out = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = into.weight is out.weight
-    tables: dict[nn.Module, Any] = {}
-    if settings.factored:
-        rows, width = model.config.vocab_size, model.config.hidden_size
-        tables = {part: DigitTable(levels, first, rows, width) for part in (into, out)}
-    if settings.output_groups:
-        tables[out] = GroupTable(group_sizes(settings.output_groups, levels), first, out.weight)
-    if tied and tables:
-        tables[into] = tables[out]
-    for part, table in tables.items():
-        if not settings.init:
-            nn.init.normal_(table.vectors, std=0.02)
-        parametrize.register_parametrization(part, "weight", table)
-
-
-def group_sizes(groups: list[int], levels: list[int]) -> list[int]:
-    """How many combinations of digits each of `output_groups` has.
-
-    Raises:
-        LlasaError: they do not share out the levels.
-    """
-    if sum(groups) != len(levels) or min(groups) < 1:
-        raise LlasaError(f"`output_groups: {groups}` do not share out the codec's {len(levels)} levels, {levels}")
-    rest = iter(levels)
-    return [math.prod(itertools.islice(rest, count)) for count in groups]
 
 
 def save_model(

@@ -17,7 +17,8 @@ from llasa.errors import LlasaError
 from llasa.lexicon import ALPHABET
 from llasa.loading import HUB_ID, codec_sizes, fetch, find_model
 from llasa.train import loop
-from llasa.train.lm import LOGITS, Settings, group_sizes
+from llasa.train.lm import LOGITS, Settings
+from llasa.train.tables import group_sizes
 from llasa.vocabulary import character_tokenizer, extend_tokenizer
 
 # Of the speed of one large matrix product, what a whole step keeps: 0.3 to 0.5 of it where we have measured.
