@@ -10,7 +10,6 @@ keeps a second run out, `job.json` holds what the shards were made of and with.
 """
 
 import io
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -28,7 +27,7 @@ from llasa.codec.convert import find
 from llasa.data.filters import Limits, refuse
 from llasa.data.layouts import Item
 from llasa.data.origin import JOB, codes_of
-from llasa.data.report import Report, Tally, read_account, read_report, write_json
+from llasa.data.report import Report, Tally, read_account, read_report, require_begun_with, write_json
 from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.data.sources import Source, Task
 from llasa.errors import LlasaError
@@ -228,15 +227,7 @@ def _check_job(source: Source, job: Job) -> None:
         "codec": fingerprint(codec) if codec.is_dir() else f"{codec.name}, {codec.stat().st_size} bytes",
         "filters": asdict(job.limits),
     }
-    if path.exists():
-        try:
-            begun = json.loads(path.read_text(encoding="utf-8"))
-            differs = [name for name in wanted if begun.get(name) != wanted[name]]
-        except (ValueError, AttributeError) as error:
-            raise LlasaError(f"{path} is damaged: choose another folder, or delete this one") from error
-        if differs:
-            changed = " and ".join(differs)
-            raise LlasaError(f"{job.out} was begun with another {changed}: choose another folder, or delete this one")
+    if require_begun_with(path, wanted):
         return
     if next(job.out.glob("*.parquet"), None):
         raise LlasaError(f"{job.out} has shards of another origin: choose another folder")

@@ -111,6 +111,26 @@ def read_account(shard: Path) -> dict[str, Any]:
         raise ValueError(str(error)) from error
 
 
+def require_begun_with(path: Path, wanted: dict[str, Any]) -> bool:
+    """Compares what a folder is to be made of with what its file of that, JSON, says; True if there is such a file.
+
+    Raises:
+        LlasaError: they differ, or the file is damaged.
+    """
+    if not path.exists():
+        return False
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        differs = [name for name in wanted if begun.get(name) != wanted[name]]
+    except (ValueError, AttributeError) as error:
+        raise LlasaError(f"{path} is damaged: choose another folder, or delete this file") from error
+    if differs:
+        raise LlasaError(
+            f"{path.parent} was begun with another {' and '.join(differs)}: choose another folder, or delete this one"
+        )
+    return True
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file whole or not at all.
 

@@ -8,7 +8,6 @@ Shards are Parquet: `id, text, audio (FLAC or Ogg Opus bytes), speaker, language
 """
 
 import io
-import json
 import multiprocessing
 import os
 import re
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from llasa.data.report import write_json
+from llasa.data.report import require_begun_with, write_json
 from llasa.data.shards import AUDIO_SCHEMA, read_rows, write_shard
 from llasa.data.teachers.teacher import PAUSE, RATE, Reading, Teacher, Unreadable, sounding
 from llasa.errors import LlasaError
@@ -193,18 +192,8 @@ def record(path: Path, teacher: Teacher, shares: Mapping[str, float], parts: lis
         "format": form,
         **teacher.identity(),
     }
-    if not path.exists():
+    if not require_begun_with(path, wanted):
         write_json(path, wanted)
-        return
-    try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        differs = [name for name in wanted if begun.get(name) != wanted[name]]
-    except (ValueError, AttributeError) as error:
-        raise LlasaError(f"{path} is damaged: choose another folder, or delete this one") from error
-    if differs:
-        raise LlasaError(
-            f"{path.parent} was begun with another {' and '.join(differs)}: choose another folder, or delete this one"
-        )
 
 
 def synthesise(
