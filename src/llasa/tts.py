@@ -159,7 +159,8 @@ class Llasa:
             budget: seconds; ends the search.
             on_progress: called often with the seconds spoken so far and about how many there will be.
 
-        Any of the four searches, the best of a few if there is no number; the result's `search` is the account of it.
+        Each of `best_of`, `search`, `verify` and `budget` starts a search. Without a number it is the best of four. The
+        result's `search` tells what the search did.
 
         Raises:
             LlasaError: nothing to say, no such voice, a setting out of range, or a search or verifier that cannot be.

@@ -48,7 +48,7 @@ def test_a_value_that_will_not_do_is_told_in_a_line(text: str, told: str, tmp_pa
 
 
 def test_what_is_no_recipe_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(LlasaError, match="is no recipe"):
+    with pytest.raises(LlasaError, match="is not a recipe"):
         read(tmp_path, "- a\n- b\n")
     with pytest.raises(LlasaError, match=r"cannot read the settings .*lm.yaml: while parsing"):
         read(tmp_path, "{")

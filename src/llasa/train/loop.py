@@ -46,7 +46,7 @@ def read_settings(kind: type[T], path: Path, **changes: Any) -> T:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LlasaError(f"cannot read the settings {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
-        raise LlasaError(f"{path} is no recipe: it holds `key: value` lines, such as `steps: 100`")
+        raise LlasaError(f"{path} is not a recipe: a recipe has lines like `steps: 100`")
     changes = {key: value for key, value in changes.items() if value is not None}
     return make_settings(kind, values | changes, str(path))
 

@@ -320,7 +320,7 @@ def _number(written: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise LlasaError(f"{what} is {written.strip()!r}, which is no number: {_FORM}")
+        raise LlasaError(f"{what} is {written.strip()!r}, which is not a number: {_FORM}")
     return value
 
 
