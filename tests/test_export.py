@@ -241,11 +241,11 @@ def test_a_push_that_cannot_be_says_why(hub: Any, monkeypatch: pytest.MonkeyPatc
         check_hub("me/voice")
 
 
-def test_the_readmes_script_in_plain_transformers_can_be_understood(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+def test_the_script_in_plain_transformers_can_be_understood(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/export.md").read_text(), re.S | re.M)
     script = next(block for block in blocks if "AutoModelForCausalLM" in block)
     assert "llasa" not in script
-    export("tiny", tmp_path / "voice")
+    export("tiny", tmp_path / "my-voice")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     samples, rate = soundfile.read(tmp_path / "plain.wav", dtype="float32")
