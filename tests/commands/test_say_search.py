@@ -211,7 +211,7 @@ def test_a_beam_that_lost_its_verifier_says_the_rest_too(tiny: Llasa) -> None:
         (["--best-of", 2, "--search", "beam:2x2"], "two searches"),
         (["--search", "tree:4"], "there is no search 'tree:4'"),
         (["--verify", "beauty"], "no verifier called beauty"),
-        (["--verify", "content=lots"], "no number"),
+        (["--verify", "content=lots"], "not a number"),
         (["--budget", "soon"], "the budget is 'soon', not a number of seconds: write 10s"),
         (["--budget", "0s"], "cannot run in a budget"),
         (["--best-of", 2, "--budget", "inf"], "cannot run in a budget"),
