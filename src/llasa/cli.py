@@ -1,22 +1,24 @@
 """The command line: `llasa say`, `voices`, `encode`, `decode`, `convert`, `info`, `finetune`, `merge`, `export`,
 `data`, `train`, `study`.
 
-Puts the verbs together and turns what goes wrong into one line and an exit status. Every heavy import is inside the
-verb that needs it.
+This module registers the verbs and turns errors into one line and an exit status. Each verb imports heavy packages only
+when it runs.
 """
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 import llasa
-from llasa.commands import codes, convert, export, finetune, info, merge, say, study, synth, voices
-from llasa.data import commands as data
-from llasa.errors import LlasaError
-from llasa.train import commands as train
+from llasa.commands import codes, convert, data, export, finetune, info, merge, say, study, synth, train, voices
+from llasa.errors import LlasaError, printable, reason, shown
 
 app = typer.Typer(
     help="Text to speech with a plain Llama: it continues text with speech.\n\n"
@@ -27,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(say.say)
+app.command(cls=say.SayCommand)(say.say)
 app.add_typer(voices.app, name="voices")
 app.command()(codes.encode)
 app.command()(codes.decode)
@@ -58,26 +60,110 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits: 0 done, 1 an error (one line on standard error), 2 wrong usage, 130 Ctrl-C.
+    """Runs the command line and exits: 0 done, 1 an error (one line on standard error), 2 wrong usage, 130 Ctrl-C, 143
+    terminated.
 
     Args:
-        arguments: without the program's name; the process' own by default.
+        arguments: without the program's name; by default those of the process.
     """
     if not sys.warnoptions:
         warnings.showwarning = _show_warning
+    _open_streams()
+    with _signals() as received:
+        try:
+            try:
+                app(arguments, prog_name="llasa")
+            finally:
+                sys.stdout.flush()
+        except SystemExit as stop:
+            sys.exit(128 + received[0] if received and stop.code else stop.code)
+        except BaseException as error:
+            if received:  # whatever it became on its way, such as a failed import
+                print("interrupted", file=sys.stderr)
+                sys.exit(128 + received[0])
+            if (message := _message(error)) is None:
+                raise
+            if message:
+                print(f"error: {message}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _message(error: BaseException) -> str | None:
+    """One line about an error; empty where the reader of the output is gone; None if the error is a bug of ours."""
+    if isinstance(error, LlasaError):
+        return printable(" ".join(str(error).split()))
+    if isinstance(error, OSError) and error.errno:
+        if error.filename is not None:
+            return printable(f"cannot use {shown(os.fsdecode(error.filename))}: {reason(error)}")
+        broken = not _drop_output()
+        if isinstance(error, BrokenPipeError):
+            return ""
+        # Python may have thrown the buffer away, and then does not know any more whose it was.
+        return f"cannot write to standard output{'' if broken else ' or a temporary file'}: {reason(error)}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: close other programs, or pass something smaller"
+    return None
+
+
+def _drop_output() -> bool:
+    """Whether standard output still takes what is in its buffer. If not, that goes nowhere, so as not to fail again."""
     try:
-        app(arguments, prog_name="llasa")
-    except LlasaError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:
-        # Whoever read our audio has gone. What is still in the buffer must not fail a second time at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.stdout.flush()
+        return True
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+
+
+def _open_streams() -> None:
+    """Opens the standard streams that the caller closed, so that no other file takes their place.
+
+    Whoever writes to such an output is told so. What goes to standard error is lost.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            file = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if file != number:
+                os.dup2(file, number)
+                os.close(file)
+            if name != "stdin":
+                setattr(sys, name, os.fdopen(number, "w", closefd=False))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Makes Ctrl-C and SIGTERM an exception, so that half-written files are removed; yields those that came.
+
+    Child processes that were forked meanwhile end at SIGTERM, as usual.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() != owner and number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts its background jobs
+            before[number] = signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """Our own warnings are notes to the user; those of libraries are not for them."""
+    """Prints this package's warnings as notes and drops those of libraries."""
     if category.__module__.startswith("llasa."):
         print(f"note: {message}", file=sys.stderr)
 

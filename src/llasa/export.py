@@ -1,7 +1,7 @@
-"""A model and its codec as one folder that plain transformers loads, with a card, and that folder pushed to the hub.
+"""Writes a model, its codec and a card as one folder that plain transformers loads, and pushes it to the hub.
 
-Knows files, cards and the hub; knows nothing of speaking. The language model lies at the top, so that its folder or
-repository is the model's name everywhere, and the codec in `codec/`.
+The language model lies at the top, so the folder or repository is the model's name everywhere; the codec lies in
+`codec/`.
 """
 
 import json
@@ -11,21 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from llasa.codec import convert, harmonic
-from llasa.errors import LlasaError
-from llasa.loading import (
-    DEFAULT_CODEC,
-    EMBEDDED,
-    OFFICIAL,
-    find_model,
-    first_line,
-    is_lora,
-    load_tokenizer,
-    read_config,
-    read_json,
-    weight_files,
-)  # fmt: skip
+from llasa.errors import LlasaError, first_line
+from llasa.files import exists, is_folder, read_text, whole
+from llasa.models.folder import is_lora, load_tokenizer, read_config, read_json, weight_files
+from llasa.models.hub import DEFAULT_CODEC, EMBEDDED, OFFICIAL, find_model
 from llasa.vocabulary import read_vocabulary
-from llasa.writing import whole
 
 CARD = "README.md"
 _TAGS = ["text-to-speech", "llasa"]
@@ -39,31 +29,34 @@ _CODEC_FILES = ("config.json", "preprocessor_config.json", "model*.safetensors",
 def export(
     name: str, out: Path, licence: str | None = None, languages: list[str] | None = None, base: str | None = None
 ) -> None:
-    """Writes a model and its codec as one folder, whole or not at all.
+    """Writes a model and its codec as one folder, which appears whole or not at all.
 
-    A codec that the model names by a hub id stays where it is; any other is copied, in the transformers layout. One
-    with a harmonic head takes its code along, for transformers' `trust_remote_code`.
+    A codec that the model names by a hub id is not copied; any other is, in the transformers layout. A codec with a
+    harmonic head brings its code, for transformers' `trust_remote_code`.
 
     Args:
         name: an embedded model, a folder or a hub id.
-        out: the folder to make; it may exist if it is empty.
-        licence, languages, base: what the card is to say; by default what the model's own card and config say.
+        out: the new folder; it may exist if it is empty.
+        licence, languages, base: entries of the card; by default those of the model's own card and config.
 
     Raises:
-        LlasaError: the model is no whole Llasa model, or a LoRA; nobody says what its licence is; or `out` is in use
-            or cannot be written.
+        LlasaError: the model is incomplete, or a LoRA; its licence is not known; or `out` is not empty or cannot be
+            written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out) and (not is_folder(out) or any(out.iterdir())):
         raise LlasaError(f"{out} exists already: name a new folder")
     folder = find_model(name)
     if is_lora(folder):
-        raise LlasaError(f"{folder} is a LoRA: make a model of it first, with `llasa merge {folder} FOLDER`")
+        raise LlasaError(f"{folder} is a LoRA: merge it into its base first, with `llasa merge {folder} FOLDER`")
     config = read_config(folder)
-    weight_files(folder)  # or it says what is missing
+    weight_files(folder)  # raises if any is missing
     size = read_vocabulary(load_tokenizer(folder)).size
     codec = _local_codec(folder, config)
     if codec is not None and size != (found := math.prod(convert.read(codec)[0].quantization_levels)):
-        raise LlasaError(f"the model speaks {size} codes but its codec {codec} has {found}: they are not of one voice")
+        raise LlasaError(
+            f"the model has {size} speech tokens but its codec {codec} has {found} codes: name its own codec under "
+            "`codec` in its config.json"
+        )
     card = _card(name, folder, config, licence, languages, base)
     config["codec"] = "codec" if codec is not None else config.get("codec", DEFAULT_CODEC)
     with whole(out) as made:
@@ -75,10 +68,10 @@ def export(
 
 
 def check_hub(name: str) -> None:
-    """Makes sure that there is a hub and that it knows us, before any work is done for it.
+    """Checks that the hub answers and that the user is logged in, before any work is done.
 
     Raises:
-        LlasaError: the name is none of a repository, there is no network, or nobody is logged in.
+        LlasaError: the name cannot be that of a repository, there is no network, or nobody is logged in.
     """
     import huggingface_hub
     from huggingface_hub.utils import HFValidationError, LocalTokenNotFoundError, validate_repo_id
@@ -88,24 +81,22 @@ def check_hub(name: str) -> None:
     except HFValidationError as error:
         raise LlasaError(f"{name} cannot name a repository on the hub: pass --push USER/NAME") from error
     if "/" not in name:
-        raise LlasaError(f"whose repository is {name}? pass --push USER/{name}")
+        raise LlasaError(f"the repository {name} names no user: pass --push USER/{name}")
     try:
         huggingface_hub.whoami()
     except LocalTokenNotFoundError as error:
         raise LlasaError(
-            "nobody is logged in to the hub here: `hf auth login`, or set HF_TOKEN, to a token that may write"
+            "nobody is logged in to the hub here: run `hf auth login`, or set HF_TOKEN, with a token that may write"
         ) from error
     except Exception as error:  # the hub client raises its own errors, its HTTP library's and OSError
-        raise LlasaError(
-            f"the hub does not answer to us ({first_line(error)}): check the network and the token"
-        ) from error
+        raise LlasaError(f"the hub cannot be reached ({first_line(error)}): check the network and the token") from error
 
 
 def push(folder: Path, name: str) -> str:
-    """Uploads a folder into a repository of the hub, a new one being private; returns its address.
+    """Uploads a folder into a repository of the hub, which is private if it is new, and returns its address.
 
     Raises:
-        LlasaError: it could not be uploaded; the same call goes on.
+        LlasaError: it could not be uploaded; the same call continues.
     """
     import huggingface_hub
 
@@ -123,9 +114,9 @@ def push(folder: Path, name: str) -> str:
 def _local_codec(folder: Path, config: dict[str, Any]) -> Path | None:
     """The folder of the model's codec; None if it is named by a hub id."""
     named = str(config.get("codec", DEFAULT_CODEC))
-    if named.startswith((".", "/")) or (folder / named).is_dir():
+    if named.startswith((".", "/")) or is_folder(folder / named):
         return convert.find(folder)
-    return convert.find(named) if Path(named).is_dir() else None
+    return convert.find(named) if is_folder(named) else None
 
 
 def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
@@ -133,7 +124,7 @@ def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
         for file in sorted(source.glob(pattern)):
             place = target / file.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)  # follows the links of the hub's cache
+            shutil.copyfile(file, place)  # follows links, as the hub's cache has them
 
 
 def _copy_codec(source: Path, target: Path) -> None:
@@ -154,24 +145,26 @@ def _copy_codec(source: Path, target: Path) -> None:
 def _card(
     name: str, folder: Path, config: dict[str, Any], licence: str | None, languages: list[str] | None, base: str | None
 ) -> str:
-    """The model card: the fields that the hub reads, then the model's own words, or a few general ones."""
+    """The model card: the fields that the hub reads, then the text of the model's own card, or a general one."""
     from huggingface_hub import ModelCard, ModelCardData
 
     own: Any = ModelCardData()
     text = ""
-    if (folder / CARD).exists():
+    if exists(folder / CARD):
         try:
-            card = ModelCard((folder / CARD).read_text(encoding="utf-8"), ignore_metadata_errors=True)
+            card = ModelCard(read_text(folder / CARD), ignore_metadata_errors=True)
         except Exception as error:  # YAML's errors, UnicodeDecodeError
-            raise LlasaError(f"{folder / CARD} is no model card ({first_line(error)}): mend or remove it") from error
+            raise LlasaError(
+                f"{folder / CARD} is not a model card ({first_line(error)}): correct or remove it"
+            ) from error
         own, text = card.data, card.text.strip()
     base = base or own.base_model or config.get("base_model") or (name if name.startswith(OFFICIAL) else None)
     official = str(base or "").startswith(OFFICIAL)
     licence = licence or own.license or ("cc-by-nc-4.0" if official else "apache-2.0" if name in EMBEDDED else None)
     if not licence:
         raise LlasaError(
-            f"what is the licence of {name}? pass --license, such as apache-2.0; or, if its weights were tuned from "
-            "others, theirs"
+            f"the licence of {name} is not known: pass --license, such as apache-2.0, or the licence of the model that "
+            "it was tuned from"
         )
     if official and "-nc" not in licence:
         raise LlasaError(
@@ -187,7 +180,7 @@ def _card(
 
 
 def _words(config: dict[str, Any], folder: Path) -> str:
-    """What can be said of any model."""
+    """A text for the card that is true of any model."""
     voices = sorted(path.stem for path in folder.glob("voices/*.safetensors"))
     lines = [
         "# A Llasa voice",
@@ -198,7 +191,7 @@ def _words(config: dict[str, Any], folder: Path) -> str:
         "The same files load in plain transformers: the language model with `AutoModelForCausalLM`, the tokenizer with "
         "`AutoTokenizer`, the codec, if `codec` in config.json names a folder, with `AutoModel`, `subfolder=\"codec\"` "
         "and, where code lies beside its weights, `trust_remote_code=True`.",
-        *(["Words go in as phones, looked up in `lexicon.txt.gz`."] if (folder / "lexicon.txt.gz").exists() else []),
+        *(["Words go in as phones, looked up in `lexicon.txt.gz`."] if exists(folder / "lexicon.txt.gz") else []),
         "Clone only voices whose owners agreed.",
     ]  # fmt: skip
     return "\n\n".join(lines)

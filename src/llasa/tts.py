@@ -1,50 +1,43 @@
-"""Text to speech: `Llasa`, the one object a user holds.
+"""Text to speech: `Llasa`, the main object for users.
 
-Knows how plan, voice, engine and codec go together, and leaves what each does to `planning`, `voice`, `speaking`,
-`engine` and `codec`.
-
-All chunks of a text are spoken after the same voice prompt. Nothing carries over from one to the next, so several are
-decoded at once, one that fails is simply spoken again, and the audio depends on the seed alone.
+It connects a language model, a codec and voices; `speak`, `search`, `voice`, `engine` and `codec` do the work.
 """
 
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache, partial
+from inspect import getdoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
-import torch
 
-from llasa import audio
-from llasa.checkpoint import open_checkpoint
-from llasa.codec import Codec
-from llasa.defaults import SETTINGS, dtype_of, sampling_of
-from llasa.engine import Engine, Sampling
-from llasa.errors import LlasaError, LlasaWarning
-from llasa.lexicon import load_lexicon
-from llasa.loading import (
-    check_device,
-    context_length,
+from llasa.codec import Codec, load_codec
+from llasa.engine import Backend, Sampling, open_backend
+from llasa.errors import LlasaError, LlasaWarning, NoSound, first_line
+from llasa.files import is_folder
+from llasa.models.defaults import check_device, dtype_of, sampling_of
+from llasa.models.folder import (
     find_base,
     find_codec,
-    find_model,
     fingerprint,
     load_tokenizer,
     read_config,
     sampling_folder,
     tokenizer_folder,
-)  # fmt: skip
-from llasa.planning import Planner
+)
+from llasa.models.hub import find_model
 from llasa.search.strategy import choose
-from llasa.speaking import ROWS, draw_seed, stream_take, takes
-from llasa.speech import LEVEL, Interrupted, Speech, Utterance, join, silence
-from llasa.text import Chunk
+from llasa.speak import plain
+from llasa.speak.plan import Planner
+from llasa.speak.request import Options, Request, make_request
+from llasa.speak.speech import Interrupted, Speech, Utterance, join, total_work
+from llasa.speak.stream import stream
+from llasa.text.lexicon import load_lexicon
 from llasa.verifiers import load_verifier
-from llasa.vocabulary import read_vocabulary
-from llasa.voice import LONGEST, Voice, check_reference, list_voices, suggest
+from llasa.vocabulary import Vocabulary, read_vocabulary
+from llasa.voice import Voice, Voices
 
 if TYPE_CHECKING:
     from llasa.search.strategy import Strategy
@@ -52,48 +45,57 @@ if TYPE_CHECKING:
     from llasa.verifiers.combine import Verify
 
 VoiceLike = Voice | str | Path | None
-NO_SOUND = "the model ended without a sound: try another seed or voice"
 
 
-class Progress(Protocol):
-    """Called with the seconds of audio so far, and about how many there will be."""
+class SearchOptions(Options, total=False):
+    """Options of `say` alone. Each of them starts a search, by default for the best of four:
 
-    def __call__(self, spoken: float, expected: float, /) -> None: ...
+    best_of: how many times to say each chunk; the best is kept.
+    search: another kind of search, as `search.strategy.parse` reads it: "beam:4x4", "mixed:4x4@2s+16".
+    verify: the verifiers, as `verifiers.combine.parse` reads them: "content=1,speaker=0.5", a `verifiers.Verifier`, or
+        a function that turns a `verifiers.Batch` of N utterances into N numbers. The default scores the words:
+        "content", with the model's own recogniser, or "whisper" if it has none.
+    budget: seconds after which the search ends.
+    """
+
+    best_of: int | None
+    search: str | None
+    verify: "Verify | None"
+    budget: float | None
 
 
 class Llasa:
-    """A language model, its codec and its voices, ready to speak. Made by `Llasa.load`.
+    """A language model, its codec and its voices, ready to speak. `Llasa.load` makes it.
 
     Attributes:
-        folder: the model's folder; that of its base, if the model is a LoRA.
-        engine, codec, vocabulary: its parts.
+        folder: the model's folder; for a LoRA, the folder of its base.
+        vocabulary, codec, backend: its parts.
         codec_id: fingerprint of the codec.
         defaults: sampling settings, from the folder's generation_config.json.
-        rate: sample rate of all audio, Hz.
+        rate: sample rate of all audio, in Hz.
+
+    Args:
+        folder: the model's folder, or a LoRA's.
+        vocabulary, codec: the folder's vocabulary and codec.
+        backend: generates tokens of that vocabulary.
     """
 
-    def __init__(self, folder: Path, device: str, dtype: torch.dtype, spread: bool = False) -> None:
-        self.folder, self._given = find_base(folder), folder
-        config = read_config(self.folder)
-        codec_folder = find_codec(folder)
-        tokens = self.vocabulary = read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
-        self.codec = Codec.load(codec_folder, device=device)
-        self.codec_id = fingerprint(codec_folder)
-        if self.codec.codebook_size != self.vocabulary.size:
-            raise LlasaError(
-                f"the model in {folder} has {self.vocabulary.size} speech tokens and its codec {codec_folder} "
-                f"{self.codec.codebook_size} codes: they do not belong together"
-            )
-        model = open_checkpoint(folder, device, dtype, spread)
-        self.engine = Engine(model, tokens.first, tokens.size, tokens.end, context_length(config))
-        self.rate = self.codec.rate
-        self.defaults, self._default_voice = sampling_of(sampling_folder(folder), config)
-        self._codes_per_second = self.codec.rate / self.codec.hop
-        self._planner = Planner(tokens, load_lexicon(self.folder), self._codes_per_second, self.engine.context)
-        self._rows = ROWS
-        recogniser = self.folder.parent / "recogniser"  # of the same recipe
-        self._recogniser = recogniser if recogniser.is_dir() else None
-        self._load_verifier = cache(partial(load_verifier, device=str(self.engine.device), recogniser=self._recogniser))
+    def __init__(self, folder: Path, vocabulary: Vocabulary, codec: Codec, backend: Backend) -> None:
+        self.folder = find_base(folder)
+        self.vocabulary, self.codec, self.backend = vocabulary, codec, backend
+        self.codec_id = fingerprint(find_codec(folder))
+        self.rate = codec.rate
+        place = sampling_folder(folder)
+        given, default_voice = sampling_of(place, read_config(self.folder))
+        try:
+            self.defaults = Sampling(**given)
+        except (LlasaError, TypeError) as error:
+            raise LlasaError(f"{place / 'generation_config.json'}: {first_line(error)}") from error
+        self._voices = Voices(folder, codec, self.codec_id, default_voice)
+        self._planner = Planner(vocabulary, load_lexicon(self.folder), codec.rate / codec.hop, backend.context)
+        recogniser = self.folder.parent / "recogniser"  # the recogniser that was trained with this model
+        self._recogniser = recogniser if is_folder(recogniser) else None
+        self._load_verifier = cache(partial(load_verifier, device=str(backend.device), recogniser=self._recogniser))
 
     @classmethod
     def load(
@@ -108,93 +110,69 @@ class Llasa:
         Args:
             name: `tiny`, the model inside this package; a folder, of a model or of a LoRA, which is merged into its
                 base; or a hub id such as HKUSTAudio/Llasa-1B.
-            device: as torch names it; by default a GPU if there is one.
-            dtype: of the language model's weights: "float32", "bfloat16" or "float16"; by default the fastest that
-                the device computes well.
+            device: a torch device; by default a GPU if there is one.
+            dtype: precision of the language model's weights: "float32", "bfloat16" or "float16"; by default the fastest
+                that the device computes well.
             device_map: "auto" spreads the language model over all GPUs, and the CPU if they have no room.
 
         Raises:
             LlasaError: the folder is missing, damaged, or not a Llasa model's; or there is no such device or dtype.
         """
         if device_map not in (None, "auto"):
-            raise LlasaError(f"there is no device map {device_map}: the only one is auto")
+            raise LlasaError(f"unknown device map {device_map}: use auto")
         device = check_device(device)
-        return cls(find_model(name), device, dtype_of(dtype, device), device_map == "auto")
+        folder, precision = find_model(name), dtype_of(dtype, device)
+        read_config(find_base(folder))  # first, check that it is a language model
+        codec_folder = find_codec(folder)
+        vocabulary = read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
+        codec = load_codec(codec_folder, device=device)
+        if codec.codebook_size != vocabulary.size:
+            raise LlasaError(
+                f"the model in {folder} has {vocabulary.size} speech tokens and its codec {codec_folder} "
+                f"{codec.codebook_size} codes: correct `codec` in its config.json"
+            )
+        backend = open_backend(folder, "torch", device, precision, device_map == "auto", vocabulary)
+        return cls(folder, vocabulary, codec, backend)
 
     def say(
-        self,
-        text: str,
-        voice: VoiceLike = None,
-        seed: int | None = None,
-        *,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        max_seconds: float | None = None,
-        speaker: str | None = None,
-        best_of: int | None = None,
-        search: str | None = None,
-        verify: "Verify | None" = None,
-        budget: float | None = None,
-        on_progress: Progress | None = None,
+        self, text: str, voice: VoiceLike = None, seed: int | None = None, **options: Unpack[SearchOptions]
     ) -> Speech:
         """Speaks a text of any length.
 
         Args:
-            text: plain text; a long one is split at sentences, and a chunk that ends too soon or runs away is
-                spoken again with another seed, three times at most.
-            voice: a `Voice`, the name of one (`voices()`), a voice file, or None for the model's default. A model
-                without any goes on in the voice that its first chunk happens to have.
-            seed: the same seed gives the same audio; drawn at random by default, and told in the result.
-            temperature, top_p, top_k, min_p, repetition_penalty: see `engine.Sampling`; by default the model's own.
-            max_seconds: the longest that one chunk may last; by default worked out from its length.
-            speaker: a name that the model was tuned to speak as; the model's default voice is then left out.
-            best_of: says each chunk so many times and keeps the best.
-            search: another way to spend compute, as `search.strategy.parse` reads it: "beam:4x4", "mixed:4x4@2s+16".
-            verify: who judges, as `verifiers.combine.parse` reads it: "content=1,speaker=0.5", a `verifiers.Verifier`,
-                or a function of texts, audios (T_i,) and references (R_i,) or None, float32 at 16 kHz, that gives
-                numbers. By default the words: "content", the model's own recogniser, else "whisper".
-            budget: seconds; ends the search.
-            on_progress: called often with the seconds spoken so far and about how many there will be.
-
-        Each of `best_of`, `search`, `verify` and `budget` starts a search. Without a number it is the best of four. The
-        result's `search` tells what the search did.
+            text: plain text. A long text is split at sentences. A chunk that ends too soon, runs away or is
+                nearly silent is spoken again with another seed.
+            voice: a `Voice`, the name of one (`voices()`), a voice file, or None for the model's default. Without a
+                default voice, the model continues in the voice of its first chunk.
+            seed: the same seed gives the same audio; by default it is random. The result holds it.
+            options: see below. Of a search, the result's `search` is the account.
 
         Raises:
-            LlasaError: nothing to say, no such voice, a setting out of range, or a search or verifier that cannot be.
+            LlasaError: nothing to say, no such voice, a setting out of range, or an impossible search or verifier.
+            NoSound: the model ended every chunk without a sound.
             Interrupted: on Ctrl-C; a KeyboardInterrupt that carries what was finished.
         """
         began = time.perf_counter()
-        clock = {"generate": 0.0, "decode": 0.0}
-        sampling = self._sampling(temperature, top_p, top_k, min_p, repetition_penalty)
-        greedy = sampling.temperature == 0 or sampling.top_k == 1
-        strategy = choose(best_of, search, verify is not None, budget, greedy)
-        seed = draw_seed(seed)
-        planner = replace(self._planner, speaker=speaker)
-        voice, chunks = self._prepare(planner, text, voice, max_seconds)
-        done: list[Utterance] = []
+        best_of, search = options.pop("best_of", None), options.pop("search", None)
+        verify, budget = options.pop("verify", None), options.pop("budget", None)
+        request = self._request(text, voice, seed, options)
+        strategy = choose(best_of, search, verify is not None, budget, request.sampling.greedy)
+        account = None
         if strategy is None:
-            account = None
-            utterances = self._speak(planner, chunks, voice, seed, sampling, max_seconds, on_progress, clock)
+            utterances = plain.utterances(self.backend, self.codec, request)
         else:
-            from llasa.search.speaking import speak
+            from llasa.search import chunks
 
             tools = self._tools(strategy, verify)
             account = tools.account
-            utterances = speak(
-                tools, planner, chunks, voice, seed, sampling, strategy, max_seconds, budget, on_progress
-            )
+            utterances = chunks.utterances(tools, request, strategy, budget)
+        done: list[Utterance] = []
 
         def speech() -> Speech:
-            if account:
-                spent = account.seconds
-                clock.update(generate=spent["lm"], decode=spent["codec"], verify=spent["verifier"])
-                for note in account.notes:
-                    warnings.warn(note, LlasaWarning, stacklevel=3)
-            timings = {**clock, "total": time.perf_counter() - began}
-            return Speech(join(done, self.rate), self.rate, text, done, seed, timings, account)
+            for note in account.notes if account else ():
+                warnings.warn(note, LlasaWarning, stacklevel=3)
+            timings = {**total_work(done), "total": time.perf_counter() - began}
+            return Speech(join(done, self.rate), self.rate, text, done, request.seed, timings, account)
 
         try:
             for utterance in utterances:
@@ -202,199 +180,70 @@ class Llasa:
         except KeyboardInterrupt as stop:
             raise Interrupted(speech()) from stop
         if not any(len(u.codes) for u in done):
-            raise LlasaError(NO_SOUND)
+            raise NoSound
         return speech()
 
     def stream(
-        self,
-        text: str,
-        voice: VoiceLike = None,
-        seed: int | None = None,
-        *,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        max_seconds: float | None = None,
-        speaker: str | None = None,
-        on_progress: Progress | None = None,
+        self, text: str, voice: VoiceLike = None, seed: int | None = None, **options: Unpack[Options]
     ) -> Iterator[np.ndarray]:
         """Speaks a text and yields its audio as it is made: float32 arrays, the first after about 0.2 s of audio.
 
-        Arguments and errors are `say`'s, and so are the codes, except that what has been yielded cannot be spoken
-        again: a chunk that runs away is cut off. Chunks keep the level that the model gives them.
+        Arguments and errors are those of `say`. The codes are the same, too, except that audio cannot be taken back
+        once it is yielded: a chunk that runs away is cut off instead of spoken again. The levels of chunks are not
+        equalised.
         """
-        sampling = self._sampling(temperature, top_p, top_k, min_p, repetition_penalty)
-        seed = draw_seed(seed)
-        planner = replace(self._planner, speaker=speaker)
-        voice, chunks = self._prepare(planner, text, voice, max_seconds)
-        return self._stream(planner, chunks, voice, seed, sampling, max_seconds, on_progress)
+        return stream(self.backend, self.codec, self._request(text, voice, seed, options))
 
     def clone(
-        self, source: str | Path | np.ndarray, transcript: str, name: str = "clone", rate: int | None = None
+        self, source: str | Path | np.ndarray, transcript: str | None, name: str = "clone", rate: int | None = None
     ) -> Voice:
-        """A voice from a recording of somebody.
+        """Makes a voice from a recording of somebody. Silence, noise around the speech and long pauses are cut.
 
         Args:
             source: an audio file, or samples (N,).
-            transcript: the words spoken in it.
-            name: what to call the voice.
-            rate: of `source` where that is an array, in Hz; by default this model's.
+            transcript: the words spoken in it; None lets the model's recogniser write down what it hears.
+            name: the voice's name.
+            rate: the rate of `source` in Hz, if it is an array; by default this model's.
 
         Raises:
-            LlasaError: not audio, silent, shorter than 1 s, longer than 30 s, or without a transcript.
+            LlasaError: the source is not audio, or has less than 1 s or more than 30 s of speech; or the transcript is
+                empty, is not what the model's recogniser hears, or should be written down without a recogniser.
         """
-        if isinstance(source, np.ndarray):
-            if source.ndim != 1:
-                raise LlasaError(f"a reference is one row of samples, not an array of shape {source.shape}")
-            samples = audio.resample(source, rate or self.rate, self.rate)
-        else:
-            samples = audio.load(source, self.rate, max_seconds=LONGEST)
-        check_reference(samples, self.rate, transcript)
-        samples = audio.set_loudness(audio.trim_silence(samples, self.rate), self.rate, LEVEL)
-        text = " ".join(transcript.split())
-        return Voice(name, text, self.codec.encode(samples), self.codec_id, samples, self.rate)
+        from llasa.verifiers.transcripts import transcript_of
+
+        samples = self._voices.hear(source, rate)
+        recogniser = self._load_verifier("content") if self._recogniser else None
+        return self._voices.make(samples, transcript_of(samples, self.rate, transcript, recogniser), name)
 
     def voices(self) -> dict[str, Path]:
-        """Name to file of every voice: the user's own and the model's presets."""
-        return list_voices(self._given)
+        """The file of every voice, by the voice's name: the user's own voices and the model's presets."""
+        return self._voices.files()
 
     def voice(self, voice: VoiceLike = None) -> Voice | None:
-        """A voice by name or file, with this model's codes; None gives the model's default, if it has one.
+        """Finds a voice by name or file, with this model's codes; None finds the model's default, if it has one.
 
         Raises:
-            LlasaError: there is none of that name, its file is damaged, or its codes are another codec's and it holds
-                no audio to encode again.
+            LlasaError: no voice has that name, its file is damaged, or its codes are from another codec and it holds no
+                audio to encode again.
         """
-        if voice is None:
-            presets = sorted((self.folder / "voices").glob("*.safetensors"))
-            if self._default_voice is None and not presets:
-                return None
-            voice = self._default_voice or presets[0]
-        if not isinstance(voice, Voice):
-            known = self.voices()
-            if str(voice) not in known and Path(voice).suffix != ".safetensors":
-                raise LlasaError(suggest(str(voice), known))
-            voice = Voice.load(known.get(str(voice), Path(voice)))
-        if voice.codec == self.codec_id:
-            return voice
-        if voice.samples is None:
-            raise LlasaError(f"the voice {voice.name} was made for another codec and holds no audio: add it again")
-        samples = audio.resample(voice.samples, voice.rate, self.rate)
-        return replace(voice, codes=self.codec.encode(samples), codec=self.codec_id)
+        return self._voices.find(voice)
+
+    def _request(self, text: str, voice: VoiceLike, seed: int | None, options: Options) -> Request:
+        chosen = None if voice is None and options.get("speaker") else self.voice(voice)
+        return make_request(self._planner, self.defaults, text, chosen, seed, options)
 
     def _tools(self, strategy: "Strategy", verify: "Verify | None") -> "Tools":
-        """What a search needs."""
-        from llasa.search.account import Account
+        """The models, the verifiers and the account for a search."""
         from llasa.search.task import Tools
-        from llasa.verifiers.combine import make_judge
+        from llasa.speak.account import Account
+        from llasa.verifiers.combine import make_scorer
 
         if verify is None:
             verify = "content" if self._recogniser else "whisper"
-        judge = make_judge(verify, self._load_verifier, beam=strategy.keep > 0)
-        account = Account(str(strategy), judge.written)
-        return Tools(self.engine, self.vocabulary, self.codec, judge, self._rows, account)
+        scorer = make_scorer(verify, self._load_verifier, beam=strategy.keep > 0)
+        return Tools(self.backend, self.vocabulary, self.codec, scorer, Account(str(strategy), scorer.written))
 
-    def _sampling(self, *values: float | None) -> Sampling:
-        given: dict[str, Any] = {name: v for name, v in zip(SETTINGS, values, strict=True) if v is not None}
-        return replace(self.defaults, **given)
 
-    def _prepare(
-        self, planner: Planner, text: str, voice: VoiceLike, max_seconds: float | None
-    ) -> tuple[Voice | None, list[Chunk]]:
-        """Everything that can fail before any work is done."""
-        if max_seconds is not None and not max_seconds > 0:
-            raise LlasaError(f"max_seconds is {max_seconds}: it must be above 0")
-        chosen = None if voice is None and planner.speaker else self.voice(voice)
-        chunks, unread = planner.chunks(text, chosen)
-        if unread:
-            sample = unread[0][:40]
-            warnings.warn(
-                f"left out {len(unread)} of {len(chunks) + len(unread)} chunks that this model cannot read: {sample!r}",
-                LlasaWarning,
-                stacklevel=3,
-            )
-        return chosen, chunks
-
-    def _speak(
-        self,
-        planner: Planner,
-        chunks: list[Chunk],
-        voice: Voice | None,
-        seed: int,
-        sampling: Sampling,
-        max_seconds: float | None,
-        on_progress: Progress | None,
-        clock: dict[str, float],
-    ) -> Iterator[Utterance]:
-        """The chunks in order, each as soon as it and all before it are done; `clock` gathers where time went."""
-        first = 0
-        spoken = 0.0  # seconds
-        lengths = self._expected_seconds(chunks, voice)
-        while first < len(chunks):
-            # Without a voice or a speaker the first chunk is spoken alone: it is the voice of the others.
-            alone = voice is None and planner.speaker is None
-            last = first + 1 if alone else len(chunks)
-            pieces = planner.pieces(chunks[first:last], voice, max_seconds)
-
-            def report(
-                count: float, expected: float, before: float = spoken, after: float = sum(lengths[last:])
-            ) -> None:
-                if on_progress:
-                    rate = self._codes_per_second
-                    on_progress(before + count / rate, before + expected / rate + after)
-
-            results = takes(self.engine, self.vocabulary, pieces, seed, sampling, self._rows, first, report)
-            for piece in pieces:
-                began = time.perf_counter()
-                take = next(results)
-                generated = time.perf_counter()
-                samples = self.codec.decode(take.codes) if len(take.codes) else np.empty(0, np.float32)
-                clock["generate"] += generated - began
-                clock["decode"] += time.perf_counter() - generated
-                spoken += len(take.codes) / self._codes_per_second
-                yield Utterance(piece.text, take.codes, samples, piece.pause, take.finished)
-            if alone and pieces[0].can_be_voice(len(take.codes), take.finished):
-                voice = Voice("first chunk", pieces[0].text, take.codes, self.codec_id)
-            first = last
-
-    def _expected_seconds(self, chunks: list[Chunk], voice: Voice | None) -> list[float]:
-        return [self._planner.expected(chunk.text, voice) / self._codes_per_second for chunk in chunks]
-
-    def _stream(
-        self,
-        planner: Planner,
-        chunks: list[Chunk],
-        voice: Voice | None,
-        seed: int,
-        sampling: Sampling,
-        max_seconds: float | None,
-        on_progress: Progress | None,
-    ) -> Iterator[np.ndarray]:
-        decoder = self.codec.decode_stream()
-        rate = self._codes_per_second
-        lengths = self._expected_seconds(chunks, voice)
-        count = 0
-        for index, chunk in enumerate(chunks):
-            piece = planner.pieces([chunk], voice, max_seconds)[0]
-            to_come = sum(lengths[index + 1 :])
-            codes = np.empty(0, np.uint16)
-            for new in stream_take(self.engine, self.vocabulary, piece, seed, sampling, index):
-                codes = np.concatenate([codes, new])
-                if on_progress:
-                    so_far = count + len(codes)
-                    rest = max(0.0, piece.expected - len(codes)) / rate + to_come
-                    on_progress(so_far / rate, so_far / rate + rest)
-                if len(samples := decoder.push(new)):
-                    yield samples
-            count += len(codes)
-            if on_progress:
-                on_progress(count / rate, count / rate + to_come)
-            if len(samples := np.concatenate([decoder.finish(), silence(piece.pause, self.rate)])):
-                yield samples
-            alone = voice is None and planner.speaker is None
-            if alone and piece.can_be_voice(len(codes), 0 < len(codes) < piece.limit):
-                voice = Voice("first chunk", piece.text, codes, self.codec_id)
-        if not count:
-            raise LlasaError(NO_SOUND)
+# `help(Llasa.say)` shows the options, too, whose documentation is written only once.
+for _verb, *_options in ((Llasa.say, Options, SearchOptions), (Llasa.stream, Options)):
+    _verb.__doc__ = "\n\n".join(getdoc(part) or "" for part in (_verb, *_options))

@@ -1,7 +1,7 @@
-"""Speech tokens inside a language model's tokenizer, and the prompts built from them.
+"""Speech tokens in a language model's tokenizer, and prompts.
 
-Knows token ids and prompt layouts; knows nothing of audio or of models. Every size is read from the tokenizer, so the
-same code serves the embedded model (4,096 codes) and the official ones (65,536).
+Every size is read from the tokenizer, so the same code serves the embedded model and the official ones, whose codebooks
+differ.
 """
 
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, first_line
 
-# In the order in which upstream's training script adds them; ids follow from the order.
+# In the order in which upstream's training script adds them, which decides their ids.
 SPECIAL_TOKENS = (
     "<|TEXT_GENERATION_START|>",
     "<|TEXT_GENERATION_END|>",
@@ -29,8 +29,8 @@ INSTRUCTION = "Convert the text to speech:"
 def extend_tokenizer(tokenizer: Any, codebook_size: int) -> int:
     """Adds the special tokens and then `<|s_0|>` to `<|s_{codebook_size - 1}|>` to a transformers tokenizer, in place.
 
-    Returns the tokenizer's new length, which is what the model's embedding must be resized to. Adding them twice
-    changes nothing.
+    Returns the tokenizer's new length, to which the model's embedding must be resized. Adding the tokens twice changes
+    nothing.
     """
     tokenizer.add_tokens([*SPECIAL_TOKENS, *(f"<|s_{i}|>" for i in range(codebook_size))], special_tokens=True)
     return len(tokenizer)
@@ -38,7 +38,7 @@ def extend_tokenizer(tokenizer: Any, codebook_size: int) -> int:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer that knows speech. Made by `read_vocabulary`.
+    """A tokenizer with speech tokens. Made by `read_vocabulary`.
 
     Attributes:
         tokenizer: the transformers tokenizer.
@@ -65,11 +65,14 @@ class Vocabulary:
         reference_codes: Iterable[int] = (),
         speaker: str | None = None,
     ) -> list[int]:
-        """Token ids up to where the model is to go on with speech tokens.
+        """Token ids of the prompt, which the model continues with speech tokens.
 
-        With a reference voice, its transcript goes before the text and its codes after
-        `<|SPEECH_GENERATION_START|>`, so that cloning is continuing. `speaker` is the name that some fine-tunes expect
-        before that token ("Speaker kore ").
+        The transcript of a reference voice goes before the text and its codes after `<|SPEECH_GENERATION_START|>`, so
+        the model clones by continuing. `speaker` is the name that some fine-tuned models expect before that token
+        ("Speaker kore ").
+
+        Raises:
+            LlasaError: a code lies outside the codebook, or the tokenizer has no chat template that works.
         """
         spoken = f"{reference_text} {text}" if reference_text else text
         lead = f"Speaker {speaker} " if speaker else ""
@@ -77,9 +80,15 @@ class Vocabulary:
             {"role": "user", "content": f"{INSTRUCTION}<|TEXT_UNDERSTANDING_START|>{spoken}<|TEXT_UNDERSTANDING_END|>"},
             {"role": "assistant", "content": f"{lead}<|SPEECH_GENERATION_START|>"},
         ]
-        ids = self.tokenizer.apply_chat_template(
-            messages, tokenize=True, continue_final_message=True, return_dict=False
-        )
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                messages, tokenize=True, continue_final_message=True, return_dict=False
+            )
+        except Exception as error:  # a template is a program, and may raise anything
+            raise LlasaError(
+                f"the chat template in {self.tokenizer.name_or_path} cannot be used ({first_line(error)}): copy "
+                "chat_template.jinja or tokenizer_config.json of the model again"
+            ) from error
         return [*ids, *self.tokens(reference_codes)]
 
     def tokens(self, codes: Iterable[int]) -> list[int]:
@@ -97,7 +106,7 @@ class Vocabulary:
         return (array + self.first).tolist()
 
     def codes(self, tokens: Iterable[int]) -> np.ndarray:
-        """Token ids to codes (uint16 holds every codebook up to 65,536); tokens that are not speech are left out."""
+        """Token ids to codes as uint16. Tokens that are not speech are left out."""
         array = np.asarray(list(tokens), dtype=np.int64) - self.first
         return array[(array >= 0) & (array < self.size)].astype(np.uint16)
 
@@ -106,16 +115,16 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
     """Finds the speech tokens in a tokenizer.
 
     Raises:
-        LlasaError: it has none, or their ids do not run on from `<|s_0|>`.
+        LlasaError: it has none, or their ids are not consecutive.
     """
     table = tokenizer.get_vocab()
     missing = [t for t in ("<|s_0|>", "<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>") if t not in table]
     if missing:
-        raise LlasaError(f"this tokenizer has no speech tokens ({missing[0]} is missing): is it a Llasa model?")
+        raise LlasaError(f"this tokenizer has no speech tokens ({missing[0]} is missing): pass a Llasa model")
     first = table["<|s_0|>"]
     size = sum(1 for token in table if token.startswith("<|s_") and token[4:-2].isdigit())
     if table.get(f"<|s_{size - 1}|>") != first + size - 1:
-        raise LlasaError("the speech tokens' ids do not follow one another in this tokenizer: the folder is damaged")
+        raise LlasaError("the ids of this tokenizer's speech tokens are not consecutive: copy the model folder again")
     start, end = table["<|SPEECH_GENERATION_START|>"], table["<|SPEECH_GENERATION_END|>"]
     return Vocabulary(tokenizer, first, size, start, end)
 
@@ -123,8 +132,8 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
 def character_tokenizer(alphabet: Iterable[str], codebook_size: int, context: int) -> Any:
     """A tokenizer whose text tokens are single characters, with the speech tokens added.
 
-    The instruction is one token and the chat template adds nothing but the contents: a model of a few million
-    parameters has no context to spare for formalities. Characters outside the alphabet are dropped.
+    To save the context of a small model, the instruction is one token and the chat template adds nothing to the
+    contents. Characters outside the alphabet are dropped.
 
     Args:
         alphabet: the characters, space included.
@@ -143,7 +152,7 @@ def character_tokenizer(alphabet: Iterable[str], codebook_size: int, context: in
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=marks[0], pad_token=marks[1], model_max_length=context
     )
-    # normalized=False: matched in the raw text, before the normaliser can drop its characters.
+    # normalized=False: matched in the raw text, before the normaliser drops its characters.
     tokenizer.add_tokens([AddedToken(INSTRUCTION, normalized=False, special=True)], special_tokens=True)
     tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
     extend_tokenizer(tokenizer, codebook_size)

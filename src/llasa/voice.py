@@ -1,13 +1,12 @@
 """A reference voice: a few seconds of somebody's speech, its transcript and its codes, saved as one .safetensors.
 
-Knows files and what makes a usable reference; knows nothing of models. A voice holds the codes that one codec made;
-if it holds the audio too, `tts.Llasa` can encode it again for any other codec.
+The codes belong to one codec. If the voice holds the audio too, it can be encoded again for another codec.
 """
 
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +16,15 @@ import safetensors
 import safetensors.numpy
 
 from llasa import audio
-from llasa.errors import LlasaError
-from llasa.loading import find_base
-from llasa.writing import whole
+from llasa.codec.code_files import check_codes
+from llasa.errors import LlasaError, shown
+from llasa.files import whole
+from llasa.models.folder import find_base
+from llasa.reference import READ, condition
 
 if TYPE_CHECKING:
     from llasa.codec import Codec
 
-SHORTEST, LONGEST = 1.0, 30.0  # seconds
-SILENCE = 1e-3  # RMS of full scale, -60 dB
-ADVICE = "3 to 10 seconds of one person speaking work best"
 _FORMAT = "llasa-voice-1"
 
 
@@ -35,11 +33,11 @@ class Voice:
     """A reference voice.
 
     Attributes:
-        name: what it is listed as.
+        name: its name in lists.
         text: transcript of the reference, in plain words.
-        codes: (T,) uint16, what the codec made of it.
-        codec: fingerprint of that codec (`loading.fingerprint`).
-        samples: (N,) float32 mono, the reference itself, or None where only its codes were kept.
+        codes: (T,) uint16, the reference in the codec's codes.
+        codec: fingerprint of that codec (`models.folder.fingerprint`).
+        samples: (N,) float32 mono, the reference itself, or None if only its codes were kept.
         rate: sample rate of `samples`, Hz.
     """
 
@@ -51,7 +49,7 @@ class Voice:
     rate: int = 16000
 
     def sound(self, codec: "Codec", rate: int) -> np.ndarray:
-        """(N,) at `rate` Hz: the recording, or where that was not kept, what `codec` makes of its codes."""
+        """(N,) at `rate` Hz: the recording, or its codes decoded by `codec` if the recording was not kept."""
         if self.samples is None:
             return audio.resample(codec.decode(self.codes), codec.rate, rate)
         return audio.resample(self.samples, self.rate, rate)
@@ -85,51 +83,116 @@ class Voice:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         except FileNotFoundError as error:
             raise LlasaError(f"there is no voice file {path}") from error
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise LlasaError(f"{path} is damaged or not a voice file: add the voice again") from error
+        except Exception as error:  # NumPy lacks some of the types that a file may hold, such as bfloat16
+            raise LlasaError(f"{shown(path)} is damaged or not a voice file: add the voice again") from error
         if facts.get("format") != _FORMAT or "codes" not in tensors:
-            raise LlasaError(f"{path} is a .safetensors file but not a voice: make one with `llasa voices add`")
-        return cls(
-            name=facts["name"], text=facts["text"], codes=tensors["codes"], codec=facts["codec"],
-            samples=tensors.get("samples"), rate=int(facts["rate"]),
-        )  # fmt: skip
+            raise LlasaError(f"{shown(path)} is a .safetensors file but not a voice: make one with `llasa voices add`")
+        if missing := [key for key in ("name", "text", "codec", "rate") if key not in facts]:
+            raise LlasaError(f"{shown(path)} has no {missing[0]}: add the voice again")
+        samples, rate = tensors.get("samples"), facts["rate"]
+        sound = samples is None or (samples.ndim == 1 and samples.dtype == np.float32 and np.isfinite(samples).all())
+        if not sound or not re.fullmatch("[1-9][0-9]{3,5}", rate):
+            raise LlasaError(
+                f"{shown(path)} has samples that are no sound, or a rate that is none: add the voice again"
+            )
+        try:
+            codes = check_codes(tensors["codes"], 1 << 16).astype(np.uint16)
+        except LlasaError as error:
+            raise LlasaError(f"{shown(path)}: {error}") from error
+        return cls(facts["name"], facts["text"], codes, facts["codec"], samples, int(rate))
 
 
-def check_reference(samples: np.ndarray, rate: int, transcript: str | None) -> None:
-    """Refuses what no model could clone from.
-
-    Args:
-        samples: (N,) mono, -1 to 1.
-        rate: Hz.
-        transcript: what is said in it.
+def check_transcript(transcript: str | None) -> str:
+    """The transcript of a reference on one line.
 
     Raises:
-        LlasaError: silent, too short, too long, or no transcript; the message says what to do.
+        LlasaError: it has no words.
     """
-    seconds = len(samples) / rate
-    if seconds < SHORTEST:
-        raise LlasaError(f"the reference lasts {seconds:.2f} s, too short to hear a voice in: {ADVICE}")
-    if seconds > LONGEST:
-        raise LlasaError(f"the reference lasts {seconds:.0f} s, more than {LONGEST:.0f}: cut it; {ADVICE}")
-    if not np.isfinite(samples).all():
-        raise LlasaError("the reference holds samples that are not numbers: save the recording again")
-    if float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < SILENCE:
-        raise LlasaError(f"the reference is silent: {ADVICE}")
     if not any(character.isalnum() for character in transcript or ""):
-        raise LlasaError('a reference needs its transcript: pass --voice-text "the words spoken in it"')
+        raise LlasaError(
+            'a reference needs its transcript: pass --voice-text "the words spoken in it", or --voice-text auto'
+        )
+    return " ".join(str(transcript).split())
+
+
+@dataclass(frozen=True)
+class Voices:
+    """The voices that one model can speak in.
+
+    Attributes:
+        folder: the model's; a LoRA's own, whose base's presets count too.
+        codec: the model's.
+        codec_id: its fingerprint.
+        default: name of the voice that is spoken in where none is asked for, if the model says.
+    """
+
+    folder: Path
+    codec: "Codec"
+    codec_id: str
+    default: str | None = None
+
+    def files(self) -> dict[str, Path]:
+        """Name to file, see `list_voices`."""
+        return list_voices(self.folder)
+
+    def find(self, voice: Voice | str | Path | None) -> Voice | None:
+        """A voice by name or file, with this codec's codes; None gives the default, else the first preset, if any.
+
+        Raises:
+            LlasaError: there is none of that name, its file is damaged, or its codes are another codec's and it holds
+                no audio to encode again.
+        """
+        if voice is None:
+            presets = sorted((find_base(self.folder) / "voices").glob("*.safetensors"))
+            if self.default is None and not presets:
+                return None
+            voice = self.default or presets[0]
+        if not isinstance(voice, Voice):
+            known = self.files()
+            if str(voice) not in known and Path(voice).suffix != ".safetensors":
+                raise LlasaError(suggest(str(voice), known))
+            voice = Voice.load(known.get(str(voice), Path(voice)))
+        if voice.codec == self.codec_id:
+            check_codes(voice.codes, self.codec.codebook_size)
+            return voice
+        if voice.samples is None:
+            raise LlasaError(f"the voice {voice.name} was made for another codec and holds no audio: add it again")
+        samples = audio.resample(voice.samples, voice.rate, self.codec.rate)
+        return replace(voice, codes=self.codec.encode(samples), codec=self.codec_id)
+
+    def hear(self, source: str | Path | np.ndarray, rate: int | None = None) -> np.ndarray:
+        """The speech of a recording (N,), at this codec's rate; see `llasa.reference.condition`.
+
+        Args:
+            source: an audio file, or samples (N,).
+            rate: the rate of `source` in Hz, if it is an array; by default this codec's.
+
+        Raises:
+            LlasaError: it cannot be read, or cannot be a reference.
+        """
+        own = self.codec.rate
+        if isinstance(source, np.ndarray):
+            if source.ndim != 1:
+                raise LlasaError(f"a reference is one row of samples, not an array of shape {source.shape}")
+            return condition(audio.resample(source, rate or own, own), own)
+        return condition(audio.load(source, own, max_seconds=READ), own)
+
+    def make(self, samples: np.ndarray, transcript: str, name: str) -> Voice:
+        """A voice from what `hear` returned."""
+        return Voice(name, transcript, self.codec.encode(samples), self.codec_id, samples, self.codec.rate)
 
 
 def user_folder() -> Path:
-    """Where the user's own voices lie: `$LLASA_HOME/voices`, by default in ~/.local/share/llasa."""
+    """The folder of the user's own voices: `$LLASA_HOME/voices`, by default ~/.local/share/llasa/voices."""
     home = os.environ.get("LLASA_HOME")
     return (Path(home) if home else Path.home() / ".local" / "share" / "llasa") / "voices"
 
 
 def check_name(name: str) -> str:
-    """A voice's name, fit to be a file name.
+    """Checks that a voice's name can be a file name, and returns it.
 
     Raises:
-        LlasaError: it is not.
+        LlasaError: it cannot.
     """
     if not re.fullmatch(r"\w[\w .-]{0,63}", name) or name != name.strip():
         raise LlasaError(f"{name!r} cannot name a voice: use letters, digits, spaces, dots, - and _, at most 64")
@@ -137,10 +200,9 @@ def check_name(name: str) -> str:
 
 
 def list_voices(model_folder: Path) -> dict[str, Path]:
-    """Name to file of every voice there is for a model: the user's own, then the model's presets, each by name.
+    """Names and files of all voices for a model: the user's own, then the model's presets, each sorted by name.
 
-    A voice of the user's hides a preset of the same name. A LoRA's presets come before those of its base, which it
-    has too.
+    A voice of the user hides a preset of the same name. A LoRA also has the presets of its base, after its own.
 
     Raises:
         LlasaError: the base of a LoRA is missing.
@@ -154,7 +216,7 @@ def list_voices(model_folder: Path) -> dict[str, Path]:
 
 
 def suggest(name: str, names: Iterable[str], kind: str = "") -> str:
-    """What to tell somebody who asked for a voice (of some `kind`) that does not exist."""
+    """The message for a voice (of some `kind`) that does not exist."""
     known = list(names)
     missing = f"there is no voice {kind}called {name}"
     close = get_close_matches(name, known, n=3, cutoff=0.5)

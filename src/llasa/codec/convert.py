@@ -1,8 +1,8 @@
-"""Codec checkpoints as files: which of three layouts they have, reading each, and writing one as another.
+"""Reads codecs in any of three layouts and writes them in two.
 
-The layouts are transformers' (as `HKUSTAudio/xcodec2-hf`), X-codec2's original one (as `HKUSTAudio/xcodec2`, a folder
-too) and the Lightning checkpoints of its training (`.ckpt`). Knows files and what can be wrong with them; how tensors
-change between layouts is in `upstream.py`. Runs no model, and nothing that is pickled in a checkpoint.
+The layouts are that of transformers (as in `HKUSTAudio/xcodec2-hf`), the original one of X-codec2 (as in
+`HKUSTAudio/xcodec2`), and the Lightning checkpoints of its training (`.ckpt`). How tensors change between layouts is in
+`upstream.py`. Nothing here runs a model, or code that is pickled in a checkpoint.
 """
 
 import json
@@ -21,26 +21,27 @@ from llasa.codec import upstream
 from llasa.codec.features import HOP, MELS, RATE
 from llasa.codec.harmonic import HarmonicCodec, HarmonicCodecConfig
 from llasa.codec.upstream import SEMANTIC_LAYERS, Tensors
-from llasa.errors import LlasaError
-from llasa.loading import find_codec, find_model, first_line, read_json, weight_files
-from llasa.writing import whole
+from llasa.errors import LlasaError, first_line
+from llasa.files import exists, is_file, is_folder, whole
+from llasa.models.folder import find_codec, read_json, weight_files
+from llasa.models.hub import find_model
 
-SEMANTIC = "facebook/w2v-bert-2.0"  # upstream's semantic encoder, frozen: a training checkpoint may lack it
+SEMANTIC = "facebook/w2v-bert-2.0"  # upstream's frozen semantic encoder, which a training checkpoint may lack
 
-_RECORD = "transformers_config"  # our key in an upstream config: the sizes that no tensor tells
-# The hub's config says the first, upstream's package the next two.
+_RECORD = "transformers_config"  # our key in an upstream config, for sizes that the tensors' shapes do not show
+# Model types: the hub's config has the first, upstream's package the next two.
 _TYPES = ("xcodec2", "xcodec", "bigcodec", HarmonicCodecConfig.model_type)
 
 
 def find(name: str | Path) -> Path:
-    """Where a codec lies: its folder in either layout, or a training checkpoint; a language model's name means its own.
+    """Finds a codec by name: a folder in either layout, a training checkpoint, or the codec of a language model.
 
     Raises:
-        LlasaError: there is none of that name, it cannot be fetched, or it is another kind of model.
+        LlasaError: there is no such codec, it cannot be fetched, or it is another kind of model.
     """
     path = Path(name)
-    if path.suffix == ".ckpt" and not path.is_dir():
-        if not path.is_file():
+    if path.suffix == ".ckpt" and not is_folder(path):
+        if not is_file(path):
             raise LlasaError(f"there is no file {path}")
         return path
     folder = find_model(name)
@@ -53,12 +54,12 @@ def find(name: str | Path) -> Path:
 
 
 def layout(source: Path) -> str:
-    """The layout of what `find` found, as its tensors' names tell: transformers, original, lightning, or harmonic.
+    """The layout of what `find` returned: transformers, original, lightning, or harmonic.
 
     Raises:
-        LlasaError: the weights are missing or damaged, or not a codec's.
+        LlasaError: the weights are missing, damaged or not those of a codec.
     """
-    if source.is_file():
+    if is_file(source):
         return "lightning"
     if read_json(source / "config.json").get("model_type") == HarmonicCodecConfig.model_type:
         return "harmonic"
@@ -67,21 +68,21 @@ def layout(source: Path) -> str:
         return "transformers"
     if any(name.startswith("CodecEnc.") for name in names):
         return "original"
-    raise LlasaError(f"{source} holds no codec: there is no acoustic encoder among its weights")
+    raise LlasaError(f"{source} holds no codec (its weights have no acoustic encoder): pass a codec's folder")
 
 
 def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config | HarmonicCodecConfig, Tensors]:
-    """A codec as transformers has it, whatever its layout. Tensors that need no change stay in their file until used.
+    """Reads a codec of any layout as transformers has it. Tensors that need no change are read only when used.
 
     Args:
-        source: what `find` found.
+        source: what `find` returned.
         semantic: folder or hub id of the semantic encoder, for a training checkpoint that lacks it.
 
     Returns:
-        its config, and its tensors by transformers' names.
+        the config, and the tensors under transformers' names.
 
     Raises:
-        LlasaError: files are missing or damaged, tensors are missing, or the shapes are not those of its config.
+        LlasaError: files are missing or damaged, tensors are missing, or shapes do not match the config.
     """
     kind = layout(source)
     config: Xcodec2Config | HarmonicCodecConfig
@@ -106,23 +107,23 @@ def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config |
         assert isinstance(config, Xcodec2Config)
         try:
             tensors = upstream.from_upstream(tensors, config, expected)
-        except RuntimeError as error:  # rows that cannot be shared among the heads, a length for every other channel
+        except RuntimeError as error:  # shapes that do not fit, such as rows that do not divide among the heads
             raise LlasaError(f"{source} holds another architecture than X-codec2 ({first_line(error)})") from error
     if missing := sorted(expected.keys() - tensors.keys()):
         raise LlasaError(f"{source} lacks {missing[0]} ({len(missing)} tensors missing in all): copy it again")
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             found = f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
-            raise LlasaError(f"{source} cannot be loaded: {found}, so weights and config are not of one codec")
+            raise LlasaError(f"{source} cannot be loaded: {found}: take weights and config from one codec")
     return config, {name: tensors[name] for name in expected}
 
 
 def convert(source: Path, out: Path, to: str, semantic: str | Path = SEMANTIC) -> int:
-    """Writes a codec in another layout, whole or not at all.
+    """Writes a codec in another layout. The folder appears whole or not at all.
 
     Args:
-        source: what `find` found.
-        out: the folder to make; it may exist if it is empty.
+        source: what `find` returned.
+        out: the new folder; it may exist if it is empty.
         to: transformers or original.
         semantic: as for `read`.
 
@@ -130,17 +131,17 @@ def convert(source: Path, out: Path, to: str, semantic: str | Path = SEMANTIC) -
         the number of tensors written.
 
     Raises:
-        LlasaError: as `read`; or `out` is in use or cannot be written; or the codec has that layout already, or is one
-            that upstream's cannot express.
+        LlasaError: as `read`; or `out` is not empty or cannot be written; or the codec has that layout already, or
+            cannot be expressed in upstream's.
     """
     out = out.absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out) and (not is_folder(out) or any(out.iterdir())):
         raise LlasaError(f"{out} exists already: pass a new folder, or remove it first")
     found = layout(source)
     if found == "harmonic":
-        raise LlasaError(f"{source} is no X-codec2: its layout is the only one that it has")
+        raise LlasaError(f"{source} is not an X-codec2: codecs of its kind have only one layout")
     if found == to:
-        raise LlasaError(f"{source} has the {to} layout already: copy it, or ask for another with --to")
+        raise LlasaError(f"{source} has the {to} layout already: copy it, or name another layout with --to")
     config, tensors = read(source, semantic)
     assert isinstance(config, Xcodec2Config)
     config.architectures = ["Xcodec2Model"]
@@ -156,7 +157,7 @@ def convert(source: Path, out: Path, to: str, semantic: str | Path = SEMANTIC) -
 
 
 def _write(out: Path, files: dict[str, dict[str, Any]], tensors: Tensors) -> None:
-    """A model folder, whole or not at all."""
+    """Writes a model folder, whole or not at all."""
     with whole(out) as folder:
         folder.mkdir(parents=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -184,15 +185,15 @@ def _infer_config(source: Path, tensors: Tensors, semantic: Wav2Vec2BertConfig |
 def _expected(source: Path, config: Xcodec2Config | HarmonicCodecConfig) -> dict[str, torch.Size]:
     """The names and shapes of the tensors that a codec of this config has."""
     try:
-        with no_init_weights():  # so the memory is never touched; quicker than on the meta device
+        with no_init_weights():  # so the memory is never touched, which is quicker than the meta device
             model = HarmonicCodec(config) if isinstance(config, HarmonicCodecConfig) else Xcodec2Model(config)
             return {name: tensor.shape for name, tensor in model.state_dict().items()}
-    except Exception as error:  # whatever sizes that do not fit one another make torch and transformers raise
+    except Exception as error:  # torch and transformers raise various errors for sizes that do not fit
         raise LlasaError(f"{source} holds another architecture than its config says ({first_line(error)})") from error
 
 
 def _preprocessor() -> dict[str, Any]:
-    """What transformers' `AutoFeatureExtractor` reads beside the model."""
+    """The file that transformers' `AutoFeatureExtractor` reads."""
     return {
         "feature_extractor_type": "Xcodec2FeatureExtractor",
         "feature_size": MELS,
@@ -220,18 +221,18 @@ def _load(shard: Path) -> Tensors:
 
 
 def _damaged(path: Path, error: Exception) -> LlasaError:
-    reason = f"it is damaged, or only half of it was fetched ({first_line(error)})"
+    reason = f"it is damaged or incomplete ({first_line(error)})"
     return LlasaError(f"{path} cannot be loaded: {reason}: fetch it again")
 
 
 class _Unknown:
-    """Stands for every class that a checkpoint's settings name; what is made of one is a bag that does nothing.
+    """Stands in for every class that a checkpoint's settings name; its instances are plain dicts.
 
-    Lightning stores the training's settings beside the weights, as objects of libraries that are not installed here.
+    Lightning stores the training's settings beside the weights, as objects of libraries that may not be installed.
     """
 
     def __new__(cls, *arguments: object) -> Any:
-        return OrderedDict()  # the one type into which torch's loader puts items and attributes alike
+        return OrderedDict()  # the only type for which torch's loader sets both items and attributes
 
 
 def _load_lightning(path: Path) -> Tensors:
@@ -241,7 +242,7 @@ def _load_lightning(path: Path) -> Tensors:
             content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except UnpicklingError as error:
         raise LlasaError(f"{path} holds objects that cannot be loaded safely: pass a .ckpt of X-codec2") from error
-    except Exception as error:  # torch's zip reader and unpickler raise whatever they stumble over
+    except Exception as error:  # torch's zip reader and unpickler raise many kinds of errors
         raise _damaged(path, error) from error
     tensors = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(tensors, dict):
@@ -250,11 +251,11 @@ def _load_lightning(path: Path) -> Tensors:
 
 
 def _load_semantic(name: str | Path) -> tuple[Wav2Vec2BertConfig, Tensors]:
-    """Config and tensors, by upstream's names, of the semantic encoder as far as upstream listens to it."""
+    """Config and tensors, under upstream's names, of the semantic encoder up to the layer that upstream uses."""
     try:
         folder = find_model(name)
     except LlasaError as error:
-        raise LlasaError(f"the checkpoint holds no semantic encoder, pass one with --semantic: {error}") from error
+        raise LlasaError(f"the checkpoint holds no semantic encoder ({error}): pass one with --semantic") from error
     content = read_json(folder / "config.json")
     if (kind := content.get("model_type")) != "wav2vec2-bert":
         raise LlasaError(f"{folder} holds a model of type {kind!r}, not 'wav2vec2-bert': pass a copy of {SEMANTIC}")

@@ -1,9 +1,9 @@
-"""What the codec's two encoders listen to: the padded waveform and Kaldi-style log-mel features, batched in torch.
+"""The inputs of X-codec2's two encoders: the padded waveform and Kaldi-style log-mel features, batched in torch.
 
-Knows waveforms and frames; knows nothing of models. The features are those that w2v-BERT 2.0 (the semantic encoder)
-was trained on, Kaldi's `compute-fbank-feats` with two frames stacked, and the padding is X-codec2's, so that `len`
-samples give `len // HOP + 1` feature frames and as many codes. transformers computes the same one file at a time, in
-numpy (`SeamlessM4TFeatureExtractor`) or with torchaudio (`Xcodec2FeatureExtractor`); a test holds the two together.
+The features are those that w2v-BERT 2.0, the semantic encoder, was trained on: Kaldi's `compute-fbank-feats` with two
+frames stacked. The padding is X-codec2's: `len` samples give `len // HOP + 1` feature frames, and as many codes.
+transformers computes the same for one file at a time, in numpy (`SeamlessM4TFeatureExtractor`) or with torchaudio
+(`Xcodec2FeatureExtractor`); a test compares the results.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ MELS = 80
 FRAME, SHIFT, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 STACK = 2
 EMPHASIS = 0.97
-BLOCK = 512  # frames at once, so that what they need stays in the processor's cache
-BLOCK_ELSEWHERE = 1 << 17  # on a GPU, which would rather be asked seldom
+BLOCK = 512  # frames at once on a CPU, few enough to stay in its cache
+BLOCK_ELSEWHERE = 1 << 17  # frames at once on a GPU, where each call costs time
 HOP = SHIFT * STACK  # samples a feature frame, and therefore samples a code
 FLOOR = torch.finfo(torch.float32).eps  # Kaldi's least mel energy, on the 16-bit scale
 
 
 def frame_count(samples: int) -> int:
-    """Feature frames, and codes, of so many samples: one more than full hops, for the padding always adds a sample."""
+    """Feature frames, and codes, of a number of samples: one more than full hops, as padding adds at least a sample."""
     return samples // HOP + 1
 
 
 def acoustic_input(samples: torch.Tensor, lengths: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
-    """The waveform as the acoustic encoder wants it: zeros up to the next hop, at least one.
+    """The acoustic encoder's input: the waveform, padded with at least one zero up to the next hop.
 
     Args:
         samples: (T,) or (B, T), 16 kHz, -1 to 1.
-        lengths: (B,) valid samples of each row; what lies beyond them is taken for zeros. All of T by default.
+        lengths: (B,) valid samples of each row; samples beyond them count as zeros. All of T by default.
 
     Returns:
         (B, 1, (T // HOP + 1) * HOP).
@@ -51,7 +51,7 @@ def log_mel(padded: torch.Tensor) -> torch.Tensor:
     """Log-mel energies before normalisation and stacking.
 
     Args:
-        padded: (B, T) float32 waveform with the half hop that centres the frames already at both its ends.
+        padded: (B, T) float32 waveform, already extended by half a hop at both ends, which centres the frames.
 
     Returns:
         (B, (T - FRAME) // SHIFT + 1, MELS) natural logarithms of energies on the 16-bit integer scale.
@@ -68,9 +68,9 @@ def log_mel(padded: torch.Tensor) -> torch.Tensor:
 def _log_mel(padded: torch.Tensor) -> torch.Tensor:
     window, filters = _window_and_filters(padded.device)
     samples = padded.to(window.dtype) * 2.0**15
-    # Kaldi takes each frame's mean away, then 0.97 of the sample before, a frame's first being its own predecessor. Of
-    # all samples at once that is this difference less a part of the mean; a frame's first alone differs, and there the
-    # window is zero.
+    # For each frame Kaldi subtracts the mean, then 0.97 of the previous sample; a frame's first sample has itself as
+    # predecessor. For all frames at once, that is this difference less a share of the mean. Only a frame's first sample
+    # differs, and there the window is zero.
     differences = F.pad(samples[..., 1:] - EMPHASIS * samples[..., :-1], (1, 0)).unfold(-1, FRAME, SHIFT)
     means = samples.unfold(-1, FRAME, SHIFT).mean(-1, keepdim=True)
     spectrum = torch.fft.rfft((differences - (1 - EMPHASIS) * means) * window, FFT)
@@ -107,7 +107,7 @@ def mel_features(
 
 
 def normalise(mels: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """(B, frames, MELS) by statistics that broadcast against it; w2v-BERT's constant keeps silence finite."""
+    """Normalises (B, frames, MELS) by statistics that broadcast; w2v-BERT's constant keeps silence finite."""
     return (mels - mean) / (variance + 1e-7).sqrt()
 
 
@@ -117,10 +117,10 @@ def stack(mels: torch.Tensor) -> torch.Tensor:
 
 
 @cache
-@torch.inference_mode(False)  # else a first call under inference mode would leave tensors that no backward may use
+@torch.inference_mode(False)  # tensors cached by a first call under inference mode could not be used in training
 def _window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The Povey window (FRAME,) and Kaldi's triangles on the mel scale (FFT // 2 + 1, MELS), made once a device."""
-    # In single precision a loud low tone's rounding errors drown what is 90 dB below it; MPS has no other.
+    """The Povey window (FRAME,) and Kaldi's mel filters (FFT // 2 + 1, MELS), made once for each device."""
+    # In single precision the rounding errors of a loud low tone mask what is 90 dB below it. MPS has no double.
     precision = torch.float32 if device.type == "mps" else torch.float64
     window = torch.hann_window(FRAME, periodic=False, dtype=torch.float64) ** 0.85
     filters = mel_filter_bank(

@@ -1,12 +1,13 @@
 """A codec whose decoder shapes pulses and noise: 16 kHz sound to codes, 50 a second, and back.
 
-The encoder hears log-mel frames, four a code. The decoder predicts, four times a code, the fundamental, whether there
-is a voice, and two envelopes; a band-limited train of pulses and white noise are shaped by them (DDSP, Engel et al.
-2020; NSF, Wang et al. 2019). The phase of the pulses is the integral of the fundamental, so no code has to tell it.
-Codes are X-codec2's: finite scalar quantisation, one codebook (Mentzer et al. 2023; Llasa, section 3.1).
+The encoder reads log-mel frames, four a code. Four times a code, the decoder predicts the fundamental, whether the
+sound is voiced, and two envelopes. The envelopes shape a band-limited pulse train and white noise (DDSP, Engel et al.
+2020; NSF, Wang et al. 2019). The phase of the pulses is the integral of the fundamental, so codes need not carry it.
+Like those of X-codec2, codes come from finite scalar quantisation with one codebook (Mentzer et al. 2023; Llasa,
+section 3.1).
 
 Every frame of the decoder sees a fixed number of frames before and after it, so speech decoded in pieces equals speech
-decoded at once. This file needs torch and transformers alone, and travels with an exported codec.
+decoded at once. This file needs only torch and transformers, and is copied into the folder of an exported codec.
 """
 
 import math
@@ -18,10 +19,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-FLOOR = 1e-4  # of magnitudes, about 80 dB below full scale
-LOWEST, HIGHEST, MIDDLE = 50.0, 600.0, 150.0  # Hz: of the fundamental, and where its logarithm is 0
-TOP = 7900.0  # Hz: harmonics end here
-NOISE = 1 << 18  # samples of noise before it repeats, 16 s
+FLOOR = 1e-4  # the least magnitude, about 80 dB below full scale
+LOWEST, HIGHEST, MIDDLE = 50.0, 600.0, 150.0  # Hz: bounds of the fundamental, and where its logarithm is 0
+TOP = 7900.0  # Hz: there are no harmonics above
+NOISE = 1 << 18  # samples, 16 s, after which the noise repeats
 
 
 class HarmonicCodecConfig(PreTrainedConfig):
@@ -29,14 +30,14 @@ class HarmonicCodecConfig(PreTrainedConfig):
 
     Attributes:
         hop_length: samples a code.
-        fine: frames a code inside the decoder's last part, and of the mel frames.
-        quantization_levels: of each of the quantiser's dimensions.
-        bands: of the mel frames and of both envelopes.
-        encoder_hidden, encoder_layers: width and depth at the codes' rate.
-        decoder_hidden, decoder_layers: the same of the decoder.
-        fine_hidden, fine_layers: of the decoder's last part.
-        lookahead: frames at the codes' rate that each decoder layer looks ahead.
-        fft, window: samples, of the filters that shape pulses and noise.
+        fine: frames a code, of the mel frames and of the decoder's last part.
+        quantization_levels: number of levels in each dimension of the quantiser.
+        bands: number of mel bands, in the encoder's input and in both envelopes.
+        encoder_hidden, encoder_layers: the encoder's width and depth.
+        decoder_hidden, decoder_layers: the decoder's width and depth at the rate of the codes.
+        fine_hidden, fine_layers: width and depth of the decoder's last part.
+        lookahead: how many codes each decoder layer looks ahead.
+        fft, window: lengths, in samples, of the filters that shape pulses and noise.
     """
 
     model_type = "llasa_codec"
@@ -69,12 +70,14 @@ class HarmonicCodecConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-# Constants lie outside the modules: transformers makes models on no device first and would lose them.
+# Constants are kept outside the modules: transformers builds models on the meta device first and would lose them.
 @cache
 @torch.inference_mode(False)
 def _filters(size: int, bands: int, rate: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Triangles on the mel scale (O'Shaughnessy's) with a peak of 1, (size // 2 + 1, bands); and the other way, from an
-    envelope's bands to bins on lines between neighbouring bands, (bands, size // 2 + 1)."""
+    """Mel filters (O'Shaughnessy's scale), triangles with a peak of 1: (size // 2 + 1, bands).
+
+    And the way back, from an envelope's bands to bins by linear interpolation: (bands, size // 2 + 1).
+    """
     hertz = torch.linspace(0, rate / 2, size // 2 + 1)
     top = 2595 * math.log10(1 + rate / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
@@ -100,12 +103,12 @@ def _noise(device: torch.device) -> torch.Tensor:
 def _levels(
     levels: tuple[int, ...], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of FSQ: how far values reach, by how much they lie lower, what that is before the tanh; (D,) each.
+    """The constants of FSQ: the range of the values, their offset, and that offset before the tanh; (D,) each.
 
-    And (3, D) int64: the digit of the value 0, the number of digits, and what a digit counts for in a code."""
+    And (3, D) int64: the digit of the value 0, the number of digits, and the weight of a digit in a code."""
     counts = torch.tensor(levels, dtype=torch.float32)
     reach = (counts - 1) / 2 * 1.001
-    # Even numbers of levels have no middle one: values are bounded half a level lower.
+    # An even number of levels has no middle one, so values are bounded half a level lower.
     offset = torch.where(counts % 2 == 0, 0.5, 0.0)
     weights = [math.prod(levels[:i]) for i in range(len(levels))]
     digits = torch.tensor([[level // 2 for level in levels], list(levels), weights])
@@ -113,9 +116,9 @@ def _levels(
 
 
 class Block(nn.Module):
-    """A ConvNeXt block (Liu et al. 2022, as in Vocos): each frame mixes with some before and some after, then channels.
+    """A ConvNeXt block (Liu et al. 2022, as in Vocos): mixes each frame with its neighbours, then its channels.
 
-    Args of `forward`: x (B, T, width); returns the same shape.
+    `forward` takes x (B, T, width) and returns the same shape.
     """
 
     def __init__(self, width: int, before: int, after: int) -> None:
@@ -131,9 +134,9 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Log spectra to the quantiser's input. (B, fine * T, bands + LOW) to (B, T, dimensions)."""
+    """Log spectra (B, fine * T, bands + LOW) to the quantiser's input (B, T, dimensions)."""
 
-    LOW = 64  # bins of 15.6 Hz below 1 kHz, in which the fundamental is seen
+    LOW = 64  # bins of 15.6 Hz below 1 kHz, which show the fundamental
 
     def __init__(self, config: HarmonicCodecConfig) -> None:
         super().__init__()
@@ -153,24 +156,24 @@ class Encoder(nn.Module):
 
 
 class Quantiser(nn.Module):
-    """Finite scalar quantisation (Mentzer et al. 2023). The first dimension is a code's lowest digit."""
+    """Finite scalar quantisation (Mentzer et al. 2023). The first dimension is the lowest digit of a code."""
 
     def __init__(self, levels: list[int]) -> None:
         super().__init__()
         self.levels = levels
 
     def bound(self, z: torch.Tensor) -> torch.Tensor:
-        """Unbounded (..., D) to values in units of levels, which rounding makes levels."""
+        """Unbounded (..., D) to bounded values in units of levels; rounded, they are levels."""
         reach, offset, shift, _ = _levels(tuple(self.levels), z.device)
         return torch.tanh(z + shift) * reach - offset
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Unbounded (..., D) to latents in -1 to 1, with the gradients of the values before rounding."""
+        """Unbounded (..., D) to latents from -1 to 1. Gradients pass through the rounding unchanged."""
         bounded = self.bound(z)
         return self.latents(bounded + (bounded.round() - bounded).detach())
 
     def latents(self, rounded: torch.Tensor) -> torch.Tensor:
-        """Whole values in units of levels to -1 to 1."""
+        """Levels (whole numbers) to latents from -1 to 1."""
         reach, offset, _, _ = _levels(tuple(self.levels), rounded.device)
         return (rounded + offset) / reach
 
@@ -187,7 +190,10 @@ class Quantiser(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, T, D) to what shapes the sound, (B, fine * T, 2 * bands + 2), and the features at the codes' rate."""
+    """Latents (B, T, D) to the shapes of the sound (B, fine * T, 2 * bands + 2), and to features at the codes' rate.
+
+    A frame of the shapes holds two envelopes, the fundamental and the voicing.
+    """
 
     def __init__(self, config: HarmonicCodecConfig) -> None:
         super().__init__()
@@ -204,12 +210,12 @@ class Decoder(nn.Module):
         features = self.layers(self.embed(latents))
         x = self.split(features).unflatten(-1, (self.fine, -1)).flatten(1, 2)
         x = self.norm(self.frames(x))
-        with torch.autocast(x.device.type, enabled=False):  # in half precision the fundamental would be out of tune
+        with torch.autocast(x.device.type, enabled=False):  # half precision would put the fundamental out of tune
             return self.out(x.to(self.out.weight.dtype)), features
 
 
 class HarmonicCodec(PreTrainedModel):
-    """The codec. `encode` and `decode` are for use; training calls their parts."""
+    """The codec. Users call `encode` and `decode`; training calls their parts."""
 
     config_class = HarmonicCodecConfig
     main_input_name = "samples"
@@ -225,12 +231,12 @@ class HarmonicCodec(PreTrainedModel):
 
     @property
     def frame(self) -> int:
-        """Samples between the decoder's fine frames."""
+        """Samples from one fine frame of the decoder to the next."""
         return self.config.hop_length // self.config.fine
 
     @property
     def reach(self) -> tuple[int, int]:
-        """How many codes before and after a code's own decide its sound, at most."""
+        """The most codes before, and after, a code that its sound depends on."""
         config = self.config
         before, after = (6 - config.lookahead) * config.decoder_layers, config.lookahead * config.decoder_layers
         fine = (4 * config.fine_layers, 2 * config.fine_layers)
@@ -239,7 +245,7 @@ class HarmonicCodec(PreTrainedModel):
         return before + math.ceil(left / self.config.fine), after + math.ceil(right / self.config.fine)
 
     def spectra(self, samples: torch.Tensor) -> torch.Tensor:
-        """(B, N) samples, N a multiple of the hop, to what the encoder hears: (B, N / frame, bands + LOW)."""
+        """(B, N) samples, N a multiple of the hop, to the encoder's input (B, N / frame, bands + LOW)."""
         hop = self.frame
         with torch.autocast(samples.device.type, enabled=False):
             parts = []
@@ -266,12 +272,12 @@ class HarmonicCodec(PreTrainedModel):
     def sound(
         self, shapes: torch.Tensor, phase: torch.Tensor | float = 0.0, start: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the decoder predicts, as sound.
+        """Turns the decoder's prediction into sound.
 
         Args:
             shapes: (B, frames, 2 * bands + 2).
-            phase: (B,) in cycles, where the pulses are at the first sample.
-            start: which sample of the whole the first one is; noise goes by it.
+            phase: (B,) in cycles, the phase of the pulses at the first sample.
+            start: position of the first sample in the whole; it decides which noise is used.
 
         Returns:
             samples (B, frames * frame), and the phase (B, frames) at the first sample of each frame.
@@ -282,17 +288,17 @@ class HarmonicCodec(PreTrainedModel):
         return self.shape(shapes, pulses, _noise(pulses.device)[place].expand_as(pulses)), phases
 
     def pitch(self, shapes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The fundamental in Hz, and how sure a voice is as a logit; (B, frames) each."""
+        """The fundamental in Hz, and the voicing as a logit; (B, frames) each."""
         octaves, voiced = shapes[..., -2].float(), shapes[..., -1].float()
         return (MIDDLE * torch.exp2(octaves)).clamp(LOWEST, HIGHEST), voiced
 
     def pulses(
         self, f0: torch.Tensor, voiced: torch.Tensor, phase: torch.Tensor | float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A train of pulses of unit power that holds all harmonics below TOP, each by the closed form of their sum.
+        """A pulse train of unit power with all harmonics below TOP, from the closed form of their sum.
 
         Args:
-            f0, voiced: (B, frames); Hz, and 1 where there is a voice. On lines between frames.
+            f0, voiced: (B, frames); Hz, and 1 where the sound is voiced. Interpolated linearly between frames.
             phase: (B,) in cycles at the first sample.
 
         Returns:
@@ -304,7 +310,7 @@ class HarmonicCodec(PreTrainedModel):
         angle = (2 * math.pi * (turned - turned.floor())).to(f.dtype)
         count = TOP / f
         whole = count.floor()
-        # The sum of cos(k x) for k from 1 to K is a Dirichlet kernel; the next harmonic fades in with what K lacks.
+        # The sum of cos(k x) for k from 1 to K is a Dirichlet kernel. The next harmonic fades in by K's fraction.
         half = (angle / 2).sin()
         half = torch.where(half.abs() < 1e-4, torch.full_like(half, 1e-4), half)
         kernel = (((whole + 0.5) * angle).sin() / half - 1) / 2
@@ -313,9 +319,9 @@ class HarmonicCodec(PreTrainedModel):
         return kernel * (2 / count).sqrt() * loud, turned[:, :: self.frame]
 
     def shape(self, shapes: torch.Tensor, pulses: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Pulses and noise, (B, frames * frame) each and so the sum, through filters that change from frame to frame.
+        """Filters pulses and noise, (B, frames * frame) each, and adds them up. Filters change from frame to frame.
 
-        Each filter has the minimum phase that its envelope implies, as a vocal tract has.
+        Each filter has the minimum phase for its envelope, as a vocal tract has.
         """
         bands, fft, window, hop = self.config.bands, self.config.fft, self.config.window, self.frame
         with torch.autocast(shapes.device.type, enabled=False):
@@ -332,14 +338,14 @@ class HarmonicCodec(PreTrainedModel):
             return overlap_add(pieces, hop)[:, window // 2 :][:, : pulses.shape[1]]
 
     def _between(self, frames: torch.Tensor) -> torch.Tensor:
-        """(B, frames) to (B, frames * frame), on lines from one frame to the next."""
+        """(B, frames) to (B, frames * frame), by linear interpolation."""
         following = torch.cat([frames[:, 1:], frames[:, -1:]], 1)
         way = torch.arange(self.frame, device=frames.device, dtype=frames.dtype) / self.frame
         return (frames[..., None] + (following - frames)[..., None] * way).flatten(1)
 
 
 def minimum_phase(envelope: torch.Tensor, fft: int) -> torch.Tensor:
-    """Log magnitudes (..., fft // 2 + 1) to the spectrum of the filter that answers soonest, through its cepstrum."""
+    """Log magnitudes (..., fft // 2 + 1) to the spectrum of the minimum-phase filter, through the cepstrum."""
     cepstrum = torch.fft.irfft(envelope, fft)
     once, twice = cepstrum[..., :1], 2 * cepstrum[..., 1 : fft // 2]
     folded = torch.cat([once, twice, cepstrum[..., fft // 2 : fft // 2 + 1]], -1)
@@ -347,7 +353,7 @@ def minimum_phase(envelope: torch.Tensor, fft: int) -> torch.Tensor:
 
 
 def overlap_add(pieces: torch.Tensor, hop: int) -> torch.Tensor:
-    """(B, count, size) pieces, hop apart, to (B, at least (count - 1) * hop + size) of their sum."""
+    """Adds up pieces (B, count, size) that begin `hop` apart: (B, at least (count - 1) * hop + size)."""
     batch, count, size = pieces.shape
     parts = -(-size // hop)
     rows = F.pad(pieces, (0, parts * hop - size)).view(batch, count, parts, hop)

@@ -1,8 +1,8 @@
 """A `HarmonicCodec` as a `Codec`.
 
-Each of its frames sees a fixed number of frames before and after it, so a window with that much context computes what
-the whole would; only the phase of the pulses has to be carried over. A stream therefore equals decoding at once, but
-for rounding.
+Each frame of the model sees a fixed number of frames before and after it, so a window with that much context gives the
+same result as the whole. Only the phase of the pulses is carried over. A stream therefore equals decoding at once, up
+to rounding. Decoding takes one thread, since the model is small.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from llasa.codec import codec as base
+from llasa.codec.code_files import check_codes
 from llasa.codec.codec import Codec, check_samples
 from llasa.codec.features import HOP
-from llasa.codec.files import check_codes
 from llasa.codec.harmonic import HarmonicCodec
+from llasa.threads import at_most
 
-LEAD = 2  # codes before what is emitted that pulses and noise run through, so that filters overlap as in the whole
+LEAD = 2  # codes synthesised before the emitted ones, so that filters overlap as in the whole
 BATCH = 8000  # most codes that go through the model at once
 
 
@@ -44,7 +45,7 @@ class Harmonic(Codec):
             check_samples(clip)
         result: dict[int, np.ndarray] = {}
         counts = np.array([self.count(len(clip)) for clip in clips])
-        # Padding would reach into a clip's last codes, so only clips of one length go through together.
+        # Padding would change a clip's last codes, so only clips of one length share a batch.
         for count in np.unique(counts):
             alike = np.flatnonzero(counts == count)
             if count > base.WHOLE:
@@ -66,6 +67,7 @@ class Harmonic(Codec):
     def decode_stream(self, before: np.ndarray | None = None) -> "HarmonicStream":
         return HarmonicStream(self, before)
 
+    @at_most(1)
     @torch.inference_mode()
     def decode_window(self, codes: np.ndarray) -> np.ndarray:
         if not codes.size:
@@ -78,8 +80,8 @@ class Harmonic(Codec):
 class HarmonicStream:
     """Decodes codes as they come; see `llasa.codec.codec.Stream`.
 
-    Codes whose sound may still change wait for those after them. What has been emitted goes on as context, with the
-    phase that the pulses had LEAD codes before its end.
+    Codes whose sound may still change wait for those after them. Emitted codes stay as context, together with the phase
+    of the pulses LEAD codes before their end.
     """
 
     def __init__(self, codec: Harmonic, before: np.ndarray | None = None) -> None:
@@ -90,8 +92,8 @@ class HarmonicStream:
 
     def _clear(self) -> None:
         self._codes = self._before  # context, then the codes whose samples are still held back
-        self._old = len(self._codes)  # how many of them are context
-        self._place = 0  # of the first of them in all that was said
+        self._old = len(self._codes)  # how many of these codes are context
+        self._place = 0  # position of the first of them in the whole stream
         self._phase = torch.zeros(1, dtype=torch.float64, device=self._model.device)
 
     def push(self, codes: np.ndarray) -> np.ndarray:
@@ -107,9 +109,10 @@ class HarmonicStream:
         self._clear()
         return samples
 
+    @at_most(1)
     @torch.inference_mode()
     def _emit(self, stop: int) -> np.ndarray:
-        """The sound from the end of the context to the code `stop`, which becomes the context's end."""
+        """Returns the sound from the end of the context to code `stop`, where the context then ends."""
         if stop <= self._old:
             return np.empty(0, dtype=np.float32)
         model, fine = self._model, self._model.config.fine

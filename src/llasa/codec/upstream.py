@@ -1,17 +1,18 @@
-"""A codec's tensors under two names and in two forms: transformers' and those of X-codec2's own code.
+"""Converts a codec's tensors between transformers' names and forms and those of X-codec2's own code ("upstream").
 
-Knows names, shapes and numbers; knows nothing of files. One table, from transformers' names to upstream's, serves both
-directions. Besides names three things differ:
+`convert.py` reads and writes the files. One table, from transformers' names to upstream's, serves both directions.
+Besides names, three things differ:
 
-- Upstream's acoustic encoder stores weight norm, a direction v and a length g a channel; transformers stores their
-  product. Back, v is the product itself and g its length, so the same product comes out to the bit.
-- Upstream's attention stores queries, keys and values in one matrix, and rotates neighbouring dimensions; transformers
-  rotates halves, so the rows of queries and keys change places.
-- Upstream keeps the semantic encoder's layers above the one it listens to, and filters that follow from their sizes.
-  They are left out, and the filters computed again.
+- Upstream's acoustic encoder stores weight norm: for each channel a direction v and a length g. transformers stores
+  their product. Converted back, v is the product itself and g its length, which gives the same product to the bit.
+- Upstream's attention stores queries, keys and values in one matrix and rotates neighbouring dimensions. transformers
+  rotates halves, so the rows of queries and keys are reordered.
+- Upstream stores the semantic encoder's layers above the one it uses, and filters that follow from their sizes. The
+  layers are left out, and the filters are computed again.
 
-So a codec comes back from upstream's layout with every tensor the same. The other way round everything that sounds is
-the same; what is lost is the layers above, and how a convolution's scale was shared between v and g.
+So a codec that goes to upstream's layout and back keeps every tensor. One that comes from upstream's layout keeps
+everything that affects codes and sound; the unused layers are lost, and how a convolution's scale was split between v
+and g.
 """
 
 import re
@@ -27,10 +28,10 @@ from llasa.errors import LlasaError
 Tensors = dict[str, torch.Tensor]
 
 TOPS = ("semantic_model", "SemanticEncoder_module", "CodecEnc", "generator", "fc_prior", "fc_post_a")
-FIRST = "CodecEnc.conv_blocks.0.weight_v"  # every codec has it
-SEMANTIC_LAYERS = 16  # upstream listens to the output of this one, of 24
+FIRST = "CodecEnc.conv_blocks.0.weight_v"  # a tensor that every codec has
+SEMANTIC_LAYERS = 16  # upstream uses the output of this layer, of 24
 
-_HEAD = 64  # dimensions of a head of upstream's decoder; no tensor tells
+_HEAD = 64  # dimensions of an attention head of upstream's decoder; no tensor's shape shows it
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")  # in the order in which upstream's matrix holds them
 _UNIT = {"snake1": 0, "conv1": 1, "snake2": 2, "conv2": 3}
 _ENDS = {"conv1": "conv_blocks.0", "snake1": "conv_final_block.0", "conv2": "conv_final_block.1"}
@@ -51,7 +52,7 @@ _RULES = (
     (r"^acoustic_decoder\.layers\.", "generator.backbone.transformers."),
     (r"^acoustic_decoder\.", "generator.backbone."),
 )
-# The hub's spelling is ours; the other is that of a model which upstream's package has loaded and saved again.
+# The spelling on the right is the hub's and ours; the left one appears when upstream's package saves a model again.
 _SPELLINGS = (
     (".parametrizations.weight.original0", ".weight_g"),
     (".parametrizations.weight.original1", ".weight_v"),
@@ -60,7 +61,7 @@ _SPELLINGS = (
 
 
 def upstream_name(name: str) -> str:
-    """Upstream's name of a tensor of transformers'. Queries, keys, values and weight norm are stored under others."""
+    """Upstream's name of one of transformers' tensors, except for queries, keys, values and weight norm."""
     if within := re.fullmatch(r"acoustic_encoder\.block\.(\d+)\.(?:res_unit(\d)\.)?([a-z]+\d)\.(.+)", name):
         block, unit, part, rest = within.groups()
         inner = f"{int(unit) - 1}.block.{_UNIT[part]}" if unit else f"{3 + _UNIT[part]}"
@@ -75,7 +76,7 @@ def upstream_name(name: str) -> str:
 
 
 def respell(tensors: Tensors) -> Tensors:
-    """Of a checkpoint's tensors those of the codec, all in the hub's spelling."""
+    """The codec's tensors in a checkpoint, in the hub's spelling."""
     result: Tensors = {}
     for name, tensor in tensors.items():
         for other, ours in _SPELLINGS:
@@ -86,23 +87,23 @@ def respell(tensors: Tensors) -> Tensors:
 
 
 def fuse(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Weight norm: g * v / |v|, the length over all but the first dimension; g is (C, 1, ...) and v (C, ...).
+    """Weight norm: g * v / |v|, with the length over all but the first dimension; g is (C, 1, ...) and v (C, ...).
 
-    By the operation that upstream computes with, so that the same bits reach the codes.
+    Uses the same operation as upstream, so that the result is the same to the bit.
     """
-    # What `unfuse` made is v itself, even where another processor would sum the length in another order.
+    # For tensors from `unfuse` the result is v itself, even on a processor that sums the length in another order.
     return torch.where(g == _length(v), v, torch._weight_norm(v, g, 0))
 
 
 def unfuse(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """g (C, 1, ...) and v (C, ...) of which `fuse` makes `weight`, to the bit: its lengths and itself."""
+    """g (C, 1, ...) and v (C, ...) from which `fuse` makes `weight` to the bit: its lengths, and the weight itself."""
     g = _length(weight)
-    # A channel of zeros has no direction: any will do, at length 0.
+    # A channel of zeros has no direction, so any direction of length 0 is right.
     return g, torch.where(g == 0, torch.ones_like(weight), weight)
 
 
 def from_upstream(tensors: Tensors, config: Xcodec2Config, names: Iterable[str]) -> Tensors:
-    """Upstream's tensors (respelt) in transformers' form, by transformers' `names`; what is not there is left out."""
+    """Upstream's tensors (from `respell`) in transformers' form, under transformers' `names`, without missing ones."""
     result: Tensors = {}
     for name in names:
         place = upstream_name(name)
@@ -121,14 +122,17 @@ def from_upstream(tensors: Tensors, config: Xcodec2Config, names: Iterable[str])
 
 
 def to_upstream(tensors: Tensors, config: Xcodec2Config) -> Tensors:
-    """All tensors of transformers' in upstream's form, in the hub's spelling.
+    """All of transformers' tensors in upstream's form, in the hub's spelling.
 
     Raises:
-        LlasaError: the decoder's attention is of a kind that upstream's is not.
+        LlasaError: upstream's layout cannot express the decoder's attention.
     """
     heads = config.num_attention_heads
     if config.num_key_value_heads != heads or config.attention_bias or heads * config.head_dim != config.hidden_size:
-        raise LlasaError("the codec's decoder shares keys among heads, or has biases: the original layout cannot")
+        raise LlasaError(
+            "the codec's decoder shares keys among heads, or has biases, which the original layout cannot express: "
+            "keep it in transformers' layout"
+        )
     result: Tensors = {}
     for name, tensor in tensors.items():
         place = upstream_name(name)
@@ -149,14 +153,14 @@ def to_upstream(tensors: Tensors, config: Xcodec2Config) -> Tensors:
 
 
 def infer_config(tensors: Tensors, semantic: Wav2Vec2BertConfig | None = None) -> Xcodec2Config:
-    """Sizes from the shapes of upstream's tensors (respelt); what no shape tells is as upstream's code has it.
+    """A config from the shapes of upstream's tensors (from `respell`), and otherwise from upstream's code.
 
     Args:
-        semantic: the semantic encoder's, if it is known.
+        semantic: the config of the semantic encoder, if it is known.
 
     Raises:
         KeyError: a tensor is missing.
-        ValueError: the sizes do not fit one another.
+        ValueError: the sizes do not fit together.
     """
     hidden = tensors["generator.backbone.embed.weight"].shape[0]
     dimensions, quantised = tensors["generator.quantizer.project_in.weight"].shape
@@ -169,7 +173,7 @@ def infer_config(tensors: Tensors, semantic: Wav2Vec2BertConfig | None = None) -
         num_key_value_heads=hidden // _HEAD,
         head_dim=_HEAD,
         encoder_hidden_size=tensors[FIRST].shape[0],
-        # A convolution that takes every n-th is 2 n wide.
+        # A convolution with a stride of n has a kernel of 2 n.
         downsampling_ratios=[tensors[f"CodecEnc.conv_blocks.{i}.block.4.weight_v"].shape[-1] // 2 for i in blocks],
         semantic_model_config=semantic or _infer_semantic(tensors),
         quantization_dim=quantised,
@@ -178,7 +182,7 @@ def infer_config(tensors: Tensors, semantic: Wav2Vec2BertConfig | None = None) -
 
 
 def upstream_config(config: Xcodec2Config) -> dict[str, Any]:
-    """What upstream's own `config.json` says."""
+    """The content of upstream's own `config.json`."""
     semantic: Any = config.semantic_model_config
     return {
         "architectures": ["XCodec2Model"],
@@ -208,13 +212,13 @@ def _infer_semantic(tensors: Tensors) -> Wav2Vec2BertConfig:
 
 
 def _count(prefix: str, names: Iterable[str]) -> int:
-    """How many numbered modules there are under a name."""
+    """The number of numbered modules under a name."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     return 1 + max((int(found[1]) for name in names if (found := pattern.match(name))), default=-1)
 
 
 def _split(name: str, place: str) -> tuple[str, str]:
-    """Upstream's module, and the last part of transformers' module, that hold a tensor."""
+    """The modules that hold a tensor: upstream's, and the last part of transformers'."""
     return place.removesuffix(".weight"), name.removesuffix(".weight").rpartition(".")[2]
 
 
@@ -228,13 +232,13 @@ def _is_normed(name: str) -> bool:
 
 
 def _length(weight: torch.Tensor) -> torch.Tensor:
-    """(C, 1, ...), summed in double precision, so that it is the same number on every machine."""
+    """(C, 1, ...) lengths, summed in double precision, so that they are the same on every machine."""
     squares = weight.double().square().sum(list(range(1, weight.ndim)), keepdim=True)
     return squares.sqrt().to(weight.dtype)
 
 
 def _halves(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows (heads * D, N) whose neighbours rotate together, in the order where the two halves of a head do."""
+    """Reorders rows (heads * D, N): from neighbours that rotate together to halves of a head that do."""
     return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 

@@ -1,19 +1,19 @@
-"""X-codec2 as a `Codec`: transformers' `Xcodec2Model`, exact in batches and in windows.
+"""X-codec2 as a `Codec`: transformers' `Xcodec2Model`, exact in batches and nearly so in windows.
 
-Knows the model's parts and padding; features come from `features.py`, streams from `stream.py`. Up to a minute goes
-through in one pass, which is what upstream's code computes; in windows beyond that
+Features come from `features.py`, streams from `streaming.py`. Up to a minute is encoded in one pass, as in upstream's
+code. Longer recordings are encoded in windows:
 
-- the acoustic encoder's reach (a fraction of a second) is shorter than the context: inside a window it computes what it
-  would over the whole file.
-- The semantic encoder's attention is global; a window hears 2 s beyond either end where a whole-file pass hears
-  everything, and its features are normalised by its own statistics, as those of any recording of its length would be.
-  These are the only differences.
+- The acoustic encoder sees a fraction of a second, less than a window's context. Inside a window it computes what it
+  would compute over the whole file.
+- The semantic encoder's attention is global. In a window it sees 2 s beyond either end instead of everything, and its
+  features are normalised by the window's statistics, like those of a recording of that length. These are the only
+  differences.
 
 In a batch, rows of different lengths share the semantic encoder under an attention mask, which is exact. The adapter
-and the acoustic encoder have no mask, and their biases would leak from the padding into a row's last codes; they run on
-rows of one length together and without padding. So a row's codes are those of encoding it alone, but for rounding:
-matrix products sum in another order in a batch, and a latent within about 1e-6 of the edge between two levels may fall
-to the other side (a fraction of codes below 1e-4).
+and the acoustic encoder have no mask: their biases would leak from the padding into a row's last codes. They run on
+rows of one length together, without padding. So a row gets the codes that it would get alone, up to rounding: in a
+batch matrix products sum in another order, and a latent within about 1e-6 of the edge between two levels may fall to
+the other side (less than 1e-4 of the codes).
 """
 
 import copy
@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from transformers import Xcodec2Model
 
 from llasa.codec import codec as base
+from llasa.codec.code_files import check_codes
 from llasa.codec.codec import Codec, check_samples
 from llasa.codec.features import HOP, frame_count, log_mel, mel_features, normalise, stack
-from llasa.codec.files import check_codes
-from llasa.codec.stream import LOOKAHEAD, StreamDecoder, crossfade
+from llasa.codec.streaming import LOOKAHEAD, StreamDecoder, crossfade
 
-BATCH = 8000  # most codes, padding included, that go through the model at once
+BATCH = 8000  # most codes in a batch, padding included
 
 
 class Xcodec2(Codec):
@@ -42,10 +42,10 @@ class Xcodec2(Codec):
 
     @cached_property
     def for_autocast(self) -> "Xcodec2":  # type: ignore[override]
-        """The same codec, to decode with under `torch.autocast` to bfloat16.
+        """The same codec, prepared to decode under `torch.autocast` to bfloat16.
 
-        Its decoder holds its matrices in bfloat16, which autocast would make of them at every call: a fifth of the time
-        that a few seconds of speech take. The sound is the same, all else is shared.
+        Its decoder holds its matrices in bfloat16. Autocast would convert them at every call, which takes a fifth of
+        the time for a few seconds of speech. The sound is the same, and all other parts are shared.
         """
         shared = {id(part): part for name, part in self.model.named_children() if name != "acoustic_decoder"}
         model = copy.deepcopy(self.model, shared)
@@ -66,7 +66,7 @@ class Xcodec2(Codec):
         for clip in clips:
             check_samples(clip)
         result: dict[int, np.ndarray] = {}
-        # Neighbours in length share a batch: little padding, and the first of a batch bounds its memory.
+        # Clips of similar length share a batch: this needs little padding, and the first one bounds the memory.
         order = sorted(range(len(clips)), key=lambda i: len(clips[i]), reverse=True)
         while order and frame_count(len(clips[order[0]])) > base.WHOLE:
             result[order[0]] = self.encode(clips[order[0]])
@@ -117,7 +117,7 @@ class Xcodec2(Codec):
         Args:
             wave: (B, 1, frames * HOP).
             features: (B, frames, 160).
-            mask: (B, frames), true where valid; None where all is.
+            mask: (B, frames), true where valid; None if all frames are valid.
 
         Returns:
             (B, frames) uint16; zeros in padding.
@@ -135,5 +135,5 @@ class Xcodec2(Codec):
         return codes
 
     def _mels(self, samples: np.ndarray, first: int, last: int) -> torch.Tensor:
-        """(1, STACK * (last - first), MELS) log-mels of codes `first` to `last`, with the true samples around them."""
+        """Log-mels (1, STACK * (last - first), MELS) of codes `first` to `last`, from real samples around them too."""
         return log_mel(self.slice(samples, first * HOP - HOP // 2, last * HOP + HOP // 2)[None])

@@ -1,6 +1,6 @@
-"""`llasa encode` and `llasa decode`: audio files to codes and back, one file or whole folders.
+"""`llasa encode` and `llasa decode`: audio files to codes and back, single files or whole folders.
 
-Knows which file becomes which; `llasa.codec` does the work.
+This module pairs inputs with outputs; `llasa.codec` does the work.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,15 @@ import typer
 
 from llasa.commands.common import Device, Model, bar, check_writable, tell, waiting
 from llasa.errors import LlasaError, reason
+from llasa.ffmpeg import SUFFIXES
+from llasa.files import exists, is_folder, listed
 
 if TYPE_CHECKING:
     from llasa.codec import Codec
 
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au")
 Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Files, or folders with such files in them.")]
-Force = Annotated[bool, typer.Option("--force", help="Make again what exists already.")]
-# Codec, input, output, fraction done -> seconds of audio in it
+Force = Annotated[bool, typer.Option("--force", help="Write files again that exist already.")]
+# Codec, input, output, callback for the fraction done -> seconds of audio
 Convert = Callable[["Codec", Path, Path, Callable[[float], None]], float]
 
 
@@ -33,9 +34,9 @@ def encode(
 ) -> None:
     """Turn audio into codes.
 
-    Writes NumPy files of 16-bit numbers, one a code, beside the audio or to
-    [bold]-o[/]. What exists already is skipped, so the same command goes on after
-    an interruption.
+    Writes NumPy files of 16-bit numbers, one for each code, beside the audio or to
+    [bold]-o[/]. Files that exist are skipped, so after an interruption the same
+    command continues.
 
     [bold]Examples[/]
 
@@ -43,7 +44,7 @@ def encode(
 
       llasa encode recordings/ -o codes/ --model HKUSTAudio/Llasa-1B
     """
-    _convert(_pairs(inputs, output, SOUNDS, (".npy",)), model, force, device, "encoding", _encode)
+    _convert(_pairs(inputs, output, SUFFIXES, (".npy",)), model, force, device, "encoding", _encode)
 
 
 def decode(
@@ -57,8 +58,8 @@ def decode(
 ) -> None:
     """Turn codes back into audio.
 
-    Writes WAV files beside the codes or to [bold]-o[/]. What exists already is
-    skipped, so the same command goes on after an interruption.
+    Writes WAV files beside the codes or to [bold]-o[/]. Files that exist are
+    skipped, so after an interruption the same command continues.
 
     [bold]Examples[/]
 
@@ -74,16 +75,18 @@ def _encode(codec: "Codec", source: Path, target: Path, done: Callable[[float], 
     from llasa.codec import save_codes
 
     samples = audio.load(source, codec.rate)
-    save_codes(target, codec.encode(samples, lambda count: done(count / len(samples))))
+    save_codes(target, codec.encode(samples, lambda count: done(count / len(samples))), len(samples))
     return len(samples) / codec.rate
 
 
 def _decode(codec: "Codec", source: Path, target: Path, done: Callable[[float], None]) -> float:
     from llasa import audio
-    from llasa.codec import load_codes
+    from llasa.codec import load_codes, load_length
 
-    codes = load_codes(source, codec.codebook_size)
+    codes, length = load_codes(source, codec.codebook_size), load_length(source)
     samples = codec.decode(codes, lambda count: done(count / len(codes)))
+    if length and codec.count(length) == len(codes):
+        samples = samples[:length]
     audio.save(target, samples, codec.rate)
     return len(samples) / codec.rate
 
@@ -91,33 +94,32 @@ def _decode(codec: "Codec", source: Path, target: Path, done: Callable[[float], 
 def _pairs(
     inputs: list[Path], output: Path | None, wanted: tuple[str, ...], made: tuple[str, ...]
 ) -> list[tuple[Path, Path]]:
-    """What is to be made of what.
+    """Pairs of an input file and its output file.
 
     Args:
-        inputs: as the user gave them.
-        output: likewise.
+        inputs: files and folders, as the user gave them.
+        output: a file or a folder, as the user gave it.
         wanted: suffixes to look for in folders.
-        made: suffixes that a result may have; the first is the usual one.
+        made: suffixes that an output may have; the first is the default.
 
     Raises:
-        LlasaError: an input that does not exist, nothing to do, or two inputs with one output.
+        LlasaError: an input does not exist, there is nothing to do, or two inputs have the same output.
     """
     pairs: list[tuple[Path, Path]] = []
     for source in inputs:
-        if source.is_dir():
-            found = sorted(p for p in source.rglob("*") if p.suffix.lower() in wanted and p.is_file())
-            found = [p for p in found if not p.name.startswith(".")]
+        if is_folder(source):
+            found = listed(source, wanted)
             pairs += [((p, ((output or source) / p.relative_to(source)).with_suffix(made[0]))) for p in found]
-        elif not source.exists():
+        elif not exists(source):
             raise LlasaError(f"there is no file {source}")
-        elif output is not None and len(inputs) == 1 and output.suffix and not output.is_dir():
+        elif output is not None and len(inputs) == 1 and output.suffix and not is_folder(output):
             if output.suffix.lower() not in made:
                 raise LlasaError(f"cannot write {output}: end its name in {' or '.join(made)}")
             pairs.append((source, output))
         else:
             pairs.append((source, (output or source.parent) / source.with_suffix(made[0]).name))
     if not pairs:
-        raise LlasaError(f"there are no {', '.join(wanted)} files in {', '.join(map(str, inputs))}")
+        raise LlasaError(f"there are no {', '.join(wanted)} files in {', '.join(map(str, inputs))}: pass others")
     owner: dict[Path, Path] = {}
     for source, target in pairs:
         if owner.setdefault(target, source) != source:
@@ -128,8 +130,8 @@ def _pairs(
 def _convert(
     pairs: list[tuple[Path, Path]], model: str, force: bool, device: str | None, label: str, convert: Convert
 ) -> None:
-    """Makes every output that is missing. One bad file does not stop the others, but is reported and counted."""
-    todo = [pair for pair in pairs if force or not pair[1].exists()]
+    """Makes every missing output. A bad file does not stop the others; it is reported and counted."""
+    todo = [pair for pair in pairs if force or not exists(pair[1])]
     for folder in {target.parent for _, target in todo}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -140,10 +142,10 @@ def _convert(
     seconds, failed = 0.0, 0
     if todo:
         with waiting("loading the codec"):
-            from llasa.codec import Codec
-            from llasa.loading import check_device
+            from llasa.codec import load_codec
+            from llasa.models.defaults import check_device
 
-            codec = Codec.load(model, device=check_device(device))
+            codec = load_codec(model, device=check_device(device))
     with bar(label) as advance:
         for index, (source, target) in enumerate(todo):
 
@@ -161,7 +163,7 @@ def _convert(
     skipped = len(pairs) - len(todo)
     tell(
         f"{len(todo) - failed} files made ({seconds:.1f} s of audio)"
-        + (f", {skipped} existed already (--force makes them again)" if skipped else "")
+        + (f", {skipped} existed already (--force writes them again)" if skipped else "")
     )
     if failed:
-        raise LlasaError(f"{failed} of {len(todo)} files failed, as told above")
+        raise LlasaError(f"{failed} of {len(todo)} files failed: see the errors above")

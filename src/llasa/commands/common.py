@@ -1,7 +1,7 @@
-"""What the verbs share: options, the bar on standard error, and what goes where.
+"""What the verbs share: options, the progress bar, messages.
 
-Standard output is for audio and for what was asked to be listed; everything else goes to standard error. Nothing heavy
-is imported here, so that `llasa --help` is quick.
+Standard output is for audio and for lists that the user asked for; everything else goes to standard error. No heavy
+package is imported here, so that `llasa --help` is fast.
 """
 
 import sys
@@ -9,11 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from llasa.errors import LlasaError, reason
+from llasa.errors import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Reference = tuple[np.ndarray, str | None]  # samples (N,), 16 kHz, and their words, or None to recognise them
 
 Model = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME", help="[bold]tiny[/], a model's folder, or a hub id.")
@@ -25,25 +30,25 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="TYPE",
-        help="Of the language model's weights: [bold]bfloat16[/], [bold]float16[/] or [bold]float32[/]; by default the "
+        help="Precision of the language model: [bold]bfloat16[/], [bold]float16[/] or [bold]float32[/]; by default the "
         "fastest that the device computes well.",
     ),
 ]
 DeviceMap = Annotated[
     str | None,
-    typer.Option("--device-map", metavar="auto", help="[bold]auto[/] spreads a model larger than one GPU over all."),
+    typer.Option("--device-map", metavar="auto", help="[bold]auto[/] spreads a large model over all GPUs."),
 ]
 
 
 class Advance(Protocol):
-    """Moves the bar: how much is done and how much there is, in any unit, and the seconds of audio behind it."""
+    """Moves the bar: the amount done and the total, in any unit, and the seconds of audio made."""
 
     def __call__(self, done: float, total: float, seconds: float, /) -> None: ...
 
 
 @contextmanager
 def bar(label: str) -> Iterator[Advance]:
-    """A progress bar on standard error with the real-time factor, if that is a terminal."""
+    """A progress bar with the real-time factor on standard error, if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -74,23 +79,34 @@ def waiting(label: str) -> Iterator[None]:
         yield
 
 
+def read_reference(recording: Path, text: str | None) -> "Reference":
+    """Reads a recording to clone from, and its words as the user gave them.
+
+    Whatever shows without a model that it cannot be a reference is told here, before one is loaded.
+
+    Raises:
+        LlasaError: it cannot.
+    """
+    from llasa import audio
+    from llasa.reference import READ, condition
+    from llasa.voice import check_transcript
+
+    samples = audio.load(recording, max_seconds=READ)
+    condition(samples, 16000)
+    return samples, None if text == "auto" else check_transcript(text)
+
+
 def tell(message: str) -> None:
-    """One line on standard error."""
-    print(message, file=sys.stderr)
+    """Prints one line on standard error."""
+    print(printable(message), file=sys.stderr)
 
 
 def check_writable(path: Path) -> None:
-    """Makes sure that a file can be written, before any work goes into it.
+    """Checks that a file can be written, before any work is done.
 
     Raises:
-        LlasaError: the folder does not exist or cannot be written to, or the path is a folder.
+        LlasaError: the folder does not exist or cannot be written to, or the path is a folder or a read-only file.
     """
-    import tempfile
+    from llasa.files import check_target
 
-    if path.is_dir():
-        raise LlasaError(f"cannot write {path}: it is a folder")
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".llasa"):
-            pass
-    except OSError as error:
-        raise LlasaError(f"cannot write {path}: {reason(error)}") from error
+    check_target(path)

@@ -1,7 +1,4 @@
-"""`llasa convert`: a codec from one layout to another.
-
-Knows the words of the command line; `llasa.codec.convert` does the work.
-"""
+"""`llasa convert`: writes a codec in another layout. `llasa.codec.convert` does the work."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +10,7 @@ from llasa.commands.common import tell, waiting
 
 
 class Layout(StrEnum):
-    """What can be written: the layout of HKUSTAudio/xcodec2-hf, and that of HKUSTAudio/xcodec2."""
+    """The layouts to write: that of HKUSTAudio/xcodec2-hf, and that of HKUSTAudio/xcodec2."""
 
     transformers = "transformers"
     original = "original"

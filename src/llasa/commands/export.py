@@ -1,4 +1,4 @@
-"""`llasa export`: a model and its codec as one folder for plain transformers, and onto the hub."""
+"""`llasa export`: writes a model and its codec as one folder for plain transformers, and uploads it to the hub."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +12,16 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="[bold]tiny[/], a model's folder, or a hub id.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     license: Annotated[
-        str | None, typer.Option(metavar="ID", help="Such as [bold]apache-2.0[/]; by default what its card says.")
+        str | None,
+        typer.Option(metavar="ID", help="Licence, such as [bold]apache-2.0[/]; by default that of its card."),
     ] = None,
     language: Annotated[
-        list[str] | None, typer.Option(metavar="CODE", help="That it speaks, such as [bold]en[/]; more than once.")
+        list[str] | None,
+        typer.Option(metavar="CODE", help="A language that it speaks, such as [bold]en[/]; repeatable."),
     ] = None,
-    base_model: Annotated[str | None, typer.Option(metavar="ID", help="Hub id of what it was tuned from.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(metavar="ID", help="Hub id of the model that it was tuned from.")
+    ] = None,
     push: Annotated[
         str | None, typer.Option(metavar="USER/NAME", help="Upload it to the hub as well; a new repository is private.")
     ] = None,

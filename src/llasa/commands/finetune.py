@@ -1,4 +1,4 @@
-"""`llasa finetune`: recordings of one person and a model to a model that speaks as that person."""
+"""`llasa finetune`: teaches a model to speak like a person, from recordings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,8 @@ from llasa.commands.common import Device, bar, tell
 
 def finetune(
     data: Annotated[
-        str, typer.Option("--data", metavar="SOURCE", help="Recordings of one person, with their texts; a folder, say.")
+        str,
+        typer.Option("--data", metavar="SOURCE", help="Recordings of one person with their texts, such as a folder."),
     ],
     model: Annotated[
         str,
@@ -19,19 +20,21 @@ def finetune(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="The folder to make; by default NAME-voice.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Train all weights, not a LoRA.")] = False,
-    name: Annotated[str | None, typer.Option(help="Of the voice; by default that of the recordings.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Train all weights instead of a LoRA.")] = False,
+    name: Annotated[str | None, typer.Option(help="The voice's name; by default the recordings' name.")] = None,
     layout: Annotated[
-        str | None, typer.Option(help="What the recordings are, if they do not look like it; see docs/data.md.")
+        str | None, typer.Option(help="The recordings' layout, if it is not recognised; see docs/data.md.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="At most so many steps, instead of what suits them.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="The most steps, instead of a number that suits the data.")
+    ] = None,
     device: Device = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
 ) -> None:
     """Teach a model a new voice.
 
-    Encodes the recordings, holds some out, trains, and keeps what was best on
-    those. Stopped or killed, the same command goes on.
+    Encodes the recordings, holds some out, trains, and keeps the weights that
+    are best on those. After a stop, the same command resumes.
 
     [bold]Example[/]
 
@@ -39,18 +42,18 @@ def finetune(
 
       llasa say --model my-tuned-voice "Hello."
     """
-    from llasa.train.finetune import Job, finetune, name_of
+    from llasa.train.voice.finetune import FinetuneJob, finetune, name_of
 
     if threads:
         import torch
 
         torch.set_num_threads(threads)
     folder = out or Path(f"{name or name_of(data)}-voice")
-    result = finetune(Job(data, model, folder, full, name, layout, steps, device), tell, bar)
+    result = finetune(FinetuneJob(data, model, folder, full, name, layout, steps, device), tell, bar)
     if result is None:
-        tell(f'stopped; the same command goes on. The best so far: llasa say --model {folder} "Hello."')
+        tell(f'stopped; the same command resumes. To hear the best so far: llasa say --model {folder} "Hello."')
         return
     tell(f"the loss on held-out clips: {result.before:.4f} before, {result.after:.4f} after {result.step} steps")
     if result.step == 0:
-        tell("no step made it less: the folder speaks with the weights of its base")
+        tell("no step lowered the loss: the folder speaks with the weights of its base")
     tell(f'{folder}: a model, ready for llasa say --model {folder} "Hello."')

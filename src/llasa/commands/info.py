@@ -1,4 +1,4 @@
-"""`llasa info`: versions, device, a model's sizes, and how fast this machine speaks with it."""
+"""`llasa info`: prints versions, device, a model's sizes, and how fast this machine speaks with it."""
 
 import math
 import os
@@ -31,7 +31,7 @@ def info(
     import transformers
 
     import llasa
-    from llasa.loading import check_device
+    from llasa.models.defaults import check_device
 
     device = check_device(device)
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
@@ -45,14 +45,14 @@ def info(
 
 
 def _show_model(model: str) -> None:
-    from transformers import LlamaConfig
-
-    from llasa.loading import codec_sizes, context_length, find_base, find_codec, find_model, read_config
+    from llasa.models.folder import codec_sizes, context_length, find_base, find_codec
+    from llasa.models.hub import find_model
+    from llasa.models.weights import read_llama_config
     from llasa.voice import list_voices, user_folder
 
     folder = find_base(find_model(model))
     _line("model", str(folder))
-    lm = LlamaConfig.from_dict(read_config(folder))
+    lm = read_llama_config(folder)
     layers = f"{lm.num_hidden_layers} layers of {lm.hidden_size}"
     _line("language model", f"{_parameters(folder)}, {layers}, context {context_length(lm.to_dict())} tokens")
     folder = find_codec(folder)
@@ -65,7 +65,7 @@ def _show_model(model: str) -> None:
 
 
 def _benchmark(model: str, device: str) -> None:
-    """Speaks a few sentences, once to warm up and once for the clock."""
+    """Speaks a few sentences twice, to warm up and to measure."""
     with waiting("measuring"):
         began = time.perf_counter()
         from llasa.tts import Llasa
@@ -97,11 +97,11 @@ def _first_audio(llasa: "Llasa", text: str) -> float:
 
 
 def _parameters(folder: Path) -> str:
-    """The number of weights in a folder, read from the headers of its files."""
+    """The number of weights in a folder, from the headers of its files."""
     import safetensors
 
     from llasa.errors import LlasaError
-    from llasa.loading import check_weights
+    from llasa.models.folder import check_weights
 
     check_weights(folder)
     total = 0

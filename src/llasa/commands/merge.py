@@ -1,4 +1,4 @@
-"""`llasa merge`: a LoRA and its base to one model folder."""
+"""`llasa merge`: writes a LoRA and its base as one model folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,15 +14,15 @@ def merge(
 ) -> None:
     """Merge a LoRA into the model it was trained on.
 
-    Speaking does not need it ([bold]--model[/] takes a LoRA too, and merges it
-    while loading), but other programs do.
+    Other programs need this. Speaking does not: [bold]--model[/] takes a LoRA
+    too, and merges it while loading.
 
     [bold]Example[/]
 
       llasa merge my-lora my-model
     """
-    from llasa.loading import find_model
-    from llasa.lora import save_merged
+    from llasa.models.hub import find_model
+    from llasa.models.lora import save_merged
 
     folder = find_model(lora)
     with waiting("merging"):

@@ -1,44 +1,61 @@
-"""`llasa say`: text in, sound out.
-
-Knows where text comes from and where audio goes; `llasa.tts` does the speaking.
-"""
+"""`llasa say`: reads a text, has `llasa.tts` speak it, and writes the audio."""
 
 import itertools
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
-from llasa.commands.common import Device, DeviceMap, Dtype, Model, bar, check_writable, tell, waiting
+from llasa.commands.common import Device, DeviceMap, Dtype, Model, bar, check_writable, read_reference, tell, waiting
 from llasa.errors import LlasaError, reason
+from llasa.ffmpeg import SUFFIXES
+from llasa.files import MB, absolute, decode, exists, is_file, read_limited, read_text
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from llasa.search.account import Account
+    from llasa.commands.common import Reference
+    from llasa.search.strategy import Strategy
+    from llasa.speak.account import Account
     from llasa.tts import Llasa
     from llasa.voice import Voice
 
 GREETING = "Hello! I am Llasa, a small language model that speaks. Pass me a text, and I will read it to you."
 STDOUT = Path("-")
+LONGEST_TEXT = 16 * MB  # four Bibles, which take a month to say
 SEARCH = "Search"
-RECORDINGS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".m4a", ".aac")
+
+
+_DASHED = re.compile("-+[^-A-Za-z]")  # how a text may begin, but no option
+
+
+class SayCommand(TyperCommand):
+    """A command whose text may begin with a dash, as in "-5 degrees" or "- milk"."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts a space, which nobody hears, before such a text, so that it is not taken for an option."""
+        named = {name for option in self.params if not getattr(option, "is_flag", True) for name in option.opts}
+        spaced = [f" {own}" if _DASHED.match(own) and last not in named else own for last, own in pairwise(["", *args])]
+        return super().parse_args(ctx, spaced)
 
 
 class Format(StrEnum):
-    """Audio on standard output: a WAV file, or bare 16-bit little-endian samples."""
+    """The format of audio on standard output: a WAV file, or raw 16-bit little-endian samples."""
 
     wav = "wav"
     pcm = "pcm"
 
 
 def say(
-    text: Annotated[str | None, typer.Argument(help="What to say; [bold]-[/] or nothing reads standard input.")] = None,
+    text: Annotated[str | None, typer.Argument(help="The text; [bold]-[/] or nothing reads standard input.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the text from this file.")] = None,
     output: Annotated[
         Path | None,
@@ -48,19 +65,24 @@ def say(
         str | None,
         typer.Option("--voice", "-v", metavar="NAME|FILE", help="A voice's name, or a recording of somebody."),
     ] = None,
-    voice_text: Annotated[str | None, typer.Option("--voice-text", help="The words spoken in that recording.")] = None,
+    voice_text: Annotated[
+        str | None,
+        typer.Option("--voice-text", help="The words spoken in that recording; [bold]auto[/] has them recognised."),
+    ] = None,
     model: Model = "tiny",
-    stream: Annotated[bool, typer.Option("--stream", help="Put out audio while speaking.")] = False,
-    format: Annotated[Format, typer.Option(help="On standard output; pcm is bare 16-bit samples.")] = Format.wav,
+    stream: Annotated[bool, typer.Option("--stream", help="Write audio while speaking.")] = False,
+    format: Annotated[Format, typer.Option(help="Of standard output; pcm is raw 16-bit samples.")] = Format.wav,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same audio.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 always takes the likeliest token.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Of the likeliest tokens, those that sum to this.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only so many of the likeliest tokens.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Only tokens this likely beside the likeliest.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens that sum to this probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep this number of the likeliest tokens.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Keep tokens at least this likely, relative to the likeliest.")
+    ] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages repeating tokens.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="The longest that one chunk of text may last.")] = None,
     speaker: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For models tuned with speakers' names: who is to speak.")
+        str | None, typer.Option(metavar="NAME", help="For models tuned with speakers' names: the speaker.")
     ] = None,
     best_of: Annotated[
         int | None,
@@ -74,7 +96,7 @@ def say(
         str | None,
         typer.Option(
             metavar="WHO",
-            help="Who judges, with weights: [bold]content=1,speaker=0.5[/]. The words alone by default.",
+            help="Which verifiers score, with weights: [bold]content=1,speaker=0.5[/]. The words alone by default.",
             rich_help_panel=SEARCH,
         ),
     ] = None,
@@ -83,7 +105,7 @@ def say(
     ] = None,
     keep_candidates: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep all that was tried, with a page to listen.", rich_help_panel=SEARCH),
+        typer.Option(metavar="DIR", help="Save all candidates, with a page to compare them.", rich_help_panel=SEARCH),
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -91,10 +113,11 @@ def say(
 ) -> None:
     """Say a text.
 
-    Long texts are split, and spoken chunk by chunk in one voice.
+    Long texts are split and spoken chunk by chunk in one voice.
 
-    More compute buys better speech: [bold]--best-of[/], [bold]--search[/] or
-    [bold]--budget[/] say it many times, and [bold]--verify[/] says who chooses.
+    More compute gives better speech: [bold]--best-of[/], [bold]--search[/] or
+    [bold]--budget[/] try many candidates, and [bold]--verify[/] names the
+    verifiers that choose between them.
 
     Without [bold]-o[/], audio goes to standard output if that is a pipe or a
     file, and otherwise to llasa.wav.
@@ -115,16 +138,18 @@ def say(
     target = _target(output)
     if target != STDOUT and format is Format.pcm:
         raise LlasaError("--format pcm is for standard output: add -o -")
-    _check_voice(voice, voice_text, model)
+    reference = _check_voice(voice, voice_text, model)
     seconds = None if budget is None else _seconds(budget)
-    greedy = temperature == 0 or top_k == 1
-    _check_search(best_of, search, verify, seconds, greedy, keep_candidates, target, stream)
+    from llasa.search.strategy import choose
+
+    strategy = choose(best_of, search, verify is not None, seconds, greedy=temperature == 0 or top_k == 1)
+    _check_search(strategy, verify, keep_candidates, target, stream)
     with waiting(f"loading {model}"):
-        from llasa.speaking import draw_seed
+        from llasa.speak.request import draw_seed
         from llasa.tts import Llasa
 
         llasa = Llasa.load(model, device=device, dtype=dtype, device_map=device_map)
-        chosen = _voice(llasa, voice, voice_text)
+        chosen = _voice(llasa, voice, reference)
     settings = {
         "seed": draw_seed(seed), "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "max_seconds": max_seconds, "speaker": speaker,
@@ -144,7 +169,7 @@ def _say(
     settings: dict[str, Any],
     candidates: Path | None,
 ) -> None:
-    from llasa.speech import Interrupted
+    from llasa.speak.speech import Interrupted
 
     stopped = False
     with bar("speaking") as advance:
@@ -161,13 +186,13 @@ def _say(
         if candidates:
             from llasa.search.page import save_candidates
 
-            with waiting("keeping the candidates"):
+            with waiting("saving the candidates"):
                 save_candidates(speech.search, candidates, llasa.codec)
-            tell(f"{candidates / 'index.html'}: all {len(speech.search.candidates)} candidates, to listen to")
+            tell(f"{candidates / 'index.html'}: a page with all {len(speech.search.candidates)} candidates")
     if cut := speech.finished.count(False):
-        tell(f"note: {cut} of {len(speech.finished)} chunks came to no end and were cut off: try another --seed")
+        tell(f"note: {cut} of {len(speech.finished)} chunks did not end and were cut off: try another --seed")
     if stopped:
-        _interrupted(f"kept the {len(speech.finished)} chunks that were finished" if count else "nothing was finished")
+        _interrupted(f"kept the {len(speech.finished)} finished chunks" if count else "nothing was finished")
 
 
 def _stream(
@@ -201,33 +226,23 @@ def _seconds(budget: str) -> float:
     try:
         return float(budget.removesuffix("s"))
     except ValueError:
-        raise LlasaError(f"the budget is {budget!r}, not a number of seconds: write 10s") from None
+        raise LlasaError(f"the budget is {budget!r}, which is not a number of seconds: write 10s") from None
 
 
 def _check_search(
-    best_of: int | None,
-    search: str | None,
-    verify: str | None,
-    budget: float | None,
-    greedy: bool,
-    keep: Path | None,
-    target: Path,
-    stream: bool,
+    strategy: "Strategy | None", verify: str | None, keep: Path | None, target: Path, stream: bool
 ) -> None:
-    """Finds what is wrong with a search before the model is loaded."""
-    from llasa.search.strategy import choose
-
-    strategy = choose(best_of, search, verify is not None, budget, greedy)
+    """Checks the options of a search before the model is loaded."""
     if stream and strategy:
-        raise LlasaError("what is streamed is heard before it can be judged: search without --stream")
+        raise LlasaError("a search cannot be streamed, since it chooses only at the end: search without --stream")
     if keep is not None:
         from llasa.search.page import check_folder
 
         if strategy is None:
-            raise LlasaError("--keep-candidates keeps what a search tried: add --best-of, --search or --budget")
+            raise LlasaError("--keep-candidates saves the candidates of a search: add --best-of, --search or --budget")
         check_folder(keep)
-        if target != STDOUT and target.resolve().is_relative_to(keep.resolve()):
-            raise LlasaError(f"{target} is in {keep}, which is the candidates' alone: name another place for it")
+        if target != STDOUT and absolute(target).is_relative_to(absolute(keep)):
+            raise LlasaError(f"{target} is in {keep}, which is only for candidates: write it elsewhere")
     if verify is not None:
         from llasa.verifiers.combine import parse
 
@@ -240,8 +255,8 @@ def _interrupted(what: str) -> NoReturn:
 
 
 def _read_text(text: str | None, file: Path | None) -> str:
-    """The text from wherever it comes; refuses one without a word in it."""
-    from llasa.planning import check_text
+    """Reads the text from the argument, the file or standard input; refuses a text without a word."""
+    from llasa.text.script import check_text
 
     if text is not None and file is not None:
         raise LlasaError("there are two texts: pass the text or --file, not both")
@@ -251,74 +266,90 @@ def _read_text(text: str | None, file: Path | None) -> str:
         words = str(text)
     else:
         try:
-            data = sys.stdin.buffer.read() if file in (None, STDOUT) else file.read_bytes()  # type: ignore[union-attr]
-            words = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise LlasaError(f"{file or 'standard input'} is not text in UTF-8: convert it first") from error
+            if file is None or file == STDOUT:
+                words = decode(read_limited(sys.stdin.buffer, "standard input", LONGEST_TEXT), "standard input")
+            else:
+                words = read_text(file, LONGEST_TEXT)
         except OSError as error:
-            raise LlasaError(f"cannot read {file}: {reason(error)}") from error
+            raise LlasaError(f"cannot read standard input: {reason(error)}") from error
     check_text(words)
     return words
 
 
 def _target(output: Path | None) -> Path:
-    """Where the audio goes, known to be writable: a file, or `STDOUT`."""
+    """Where to write the audio: a file that can be written, or `STDOUT`."""
     from llasa.audio import FORMATS
 
     terminal = sys.stdout.isatty()
     if output == STDOUT and terminal:
         raise LlasaError("standard output is a terminal: redirect it, or pass -o FILE")
     if output == STDOUT or (output is None and not terminal):
+        _check_stdout()
         return STDOUT
     if output is None:
         names = (Path(f"llasa{'' if n == 1 else f'-{n}'}.wav") for n in itertools.count(1))
-        output = next(name for name in names if not name.exists())
+        output = next(name for name in names if not exists(name))
     if output.suffix.lower() not in FORMATS:
         raise LlasaError(f"cannot tell the audio format of {output}: end its name in {', '.join(FORMATS)}")
     check_writable(output)
     return output
 
 
+def _check_stdout() -> None:
+    """Refuses a standard output that the caller closed, before the model is loaded."""
+    try:
+        number = sys.stdout.fileno()
+    except OSError:  # something in memory
+        return
+    try:
+        os.write(number, b"")
+    except OSError as error:
+        raise LlasaError(f"cannot write to standard output ({reason(error)}): pass -o FILE") from error
+
+
 def _is_recording(voice: str) -> bool:
-    """Whether a --voice means a file to clone from, and not a voice's name or a voice file."""
+    """Whether --voice names a recording to clone from, rather than a voice or a voice file."""
     path = Path(voice)
     if path.suffix.lower() == ".safetensors":
         return False
-    return path.is_file() or os.sep in voice or path.suffix.lower() in RECORDINGS
+    return is_file(path) or os.sep in voice or path.suffix.lower() in SUFFIXES
 
 
-def _check_voice(voice: str | None, voice_text: str | None, model: str) -> None:
-    """Finds what is wrong with a voice before the model is loaded."""
-    from llasa import audio
-    from llasa.loading import find_model
-    from llasa.voice import LONGEST, check_reference, list_voices, suggest
+def _check_voice(voice: str | None, voice_text: str | None, model: str) -> "Reference | None":
+    """Checks the options of a voice before the model is loaded, and reads the recording if there is one."""
+    from llasa.models.hub import find_model
+    from llasa.voice import list_voices, suggest
 
     known = list_voices(find_model(model))
-    recording = voice is not None and voice not in known and _is_recording(voice)
-    if recording:
-        check_reference(audio.load(str(voice), max_seconds=LONGEST), 16000, voice_text)
-    elif voice_text is not None:
+    if voice is not None and voice not in known and _is_recording(voice):
+        return read_reference(Path(voice), voice_text)
+    if voice_text is not None:
         raise LlasaError("--voice-text is the transcript of a recording: pass the recording with --voice FILE")
-    elif voice is not None and voice not in known and Path(voice).suffix.lower() != ".safetensors":
+    if voice is not None and voice not in known and Path(voice).suffix.lower() != ".safetensors":
         raise LlasaError(suggest(voice, known))
+    return None
 
 
-def _voice(llasa: "Llasa", voice: str | None, voice_text: str | None) -> "Voice | None":
-    if voice is None or voice_text is None:
+def _voice(llasa: "Llasa", voice: str | None, reference: "Reference | None") -> "Voice | None":
+    if voice is None or reference is None:
         return llasa.voice(voice)
-    return llasa.clone(voice, voice_text, name=Path(voice).stem)
+    samples, words = reference
+    chosen = llasa.clone(samples, words, name=Path(voice).stem)
+    if words is None:
+        tell(f"the recording says: {chosen.text}")
+    return chosen
 
 
 def _write(
     pieces: Iterator["np.ndarray"], target: Path, format: Format, rate: int, total: int | None
 ) -> tuple[int, bool]:
-    """Writes audio as it comes to standard output, or all at once to a file.
+    """Writes audio to standard output piece by piece, or to a file all at once.
 
     Args:
-        total: number of samples, if that is known.
+        total: the number of samples, if it is known.
 
     Returns:
-        the number of samples written, and whether Ctrl-C ended it.
+        The number of samples written, and whether Ctrl-C stopped it.
     """
     import numpy as np
 
@@ -352,7 +383,7 @@ def _write(
 
 
 def _is_rewindable(stream: BinaryIO) -> bool:
-    """Whether standard output is a fresh file, in which the WAV header can be completed at the end."""
+    """Whether standard output is a new file, so that the WAV header can be completed at the end."""
     try:
         import fcntl
 

@@ -1,4 +1,4 @@
-"""`llasa data synth`: a teacher reads a text file, and the models learn from it."""
+"""`llasa data synth`: lets a teacher read a text file into shards of audio."""
 
 import math
 from collections.abc import Iterator
@@ -9,34 +9,35 @@ import typer
 
 from llasa.commands.common import tell
 from llasa.errors import LlasaError
+from llasa.files import read_text
 
 if TYPE_CHECKING:
     from llasa.data.synthesis import Progress
     from llasa.data.teachers import Teacher
 
-VALIDATION = 30  # one in so many sentences, and of the hours, is held out
+VALIDATION = 30  # one in this many sentences, and of the hours, is held out
 
 
 def synth(
-    text: Annotated[Path, typer.Argument(help="A text file, a sentence a line.")],
+    text: Annotated[Path, typer.Argument(help="A text file with a sentence on each line.")],
     out: Annotated[Path, typer.Argument(help="Folder for the shards; train/ and val/ are made in it.")],
     teacher: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="Who reads: [bold]flite[/] (robots; needs nothing else), [bold]kokoro[/] (human, 54 voices) or "
-            "[bold]piper[/] (human, quick, one voice a model).",
+            help="Who reads: [bold]flite[/] (robotic; needs nothing else), [bold]kokoro[/] (neural, 54 voices) or "
+            "[bold]piper[/] (neural, fast, one voice a model).",
         ),
     ] = "flite",
     hours: Annotated[
-        float | None, typer.Option(help="Stop when there is so much speech, to a few minutes; by default all is read.")
+        float | None, typer.Option(help="Stop at about so many hours of speech; by default the whole text is read.")
     ] = None,
     voice: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=SHARE",
-            help="How much of the corpus a voice reads, 0.2 for a fifth; may be given several times. The "
-            "rest is for the invented voices. By default the teacher's own choice.",
+            help="The share of the corpus that a voice reads, 0.2 for a fifth; repeatable. The invented voices read "
+            "the rest. By default the teacher chooses.",
         ),
     ] = None,
     invented: Annotated[
@@ -45,13 +46,13 @@ def synth(
             "--mixtures",
             "--speakers",
             min=0,
-            help="Invented voices: mixtures of two or three of kokoro's (300 by default), or shifted ones of flite's "
-            "(240).",
+            max=100_000,
+            help="Number of invented voices: mixtures of kokoro's (300 by default), or shifted ones of flite's (240).",
         ),
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", metavar="FILE", help="kokoro's or piper's .onnx, if not that of the packages."),
+        typer.Option("--model", metavar="FILE", help="kokoro's or piper's .onnx; by default that of the packages."),
     ] = None,
     voices: Annotated[
         Path | None,
@@ -59,21 +60,23 @@ def synth(
     ] = None,
     held_out: Annotated[
         int | None,
-        typer.Option(min=1, help="Sentences kept for validation, the file's first; a thirtieth by default."),
+        typer.Option(min=1, help="Number of sentences for validation, the file's first; by default a thirtieth."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Use only so many sentences, the file's first.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Use only the file's first so many sentences.")] = None,
     form: Annotated[
         str,
         typer.Option(
-            "--format", metavar="NAME", help="Of the sound: [bold]flac[/], or [bold]opus[/], a fifth of the bytes."
+            "--format", metavar="NAME", help="Audio format: [bold]flac[/], or [bold]opus[/], a fifth of the bytes."
         ),
     ] = "flac",
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a core and the teacher's memory.")] = 2,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of processes; each needs a core and the teacher's memory.")
+    ] = 2,
 ) -> None:
-    """Have a teacher read a text file in many voices, into shards of audio.
+    """Let a teacher read a text file in many voices, into shards of audio.
 
-    A shard that exists is kept: stopped or killed, the same command goes on,
-    and with more --hours it adds to what there is.
+    Finished shards are kept: after a stop the same command continues, and with
+    more --hours it adds to them.
 
     Examples:
 
@@ -86,18 +89,18 @@ def synth(
     """
     from llasa.data.synthesis import FORMATS, Part, record, sentences, synthesise
     from llasa.data.teachers import open_teacher
-    from llasa.locks import claimed
+    from llasa.files import claimed
 
     if form not in FORMATS:
         raise LlasaError(f"there is no format {form}: choose one of {', '.join(FORMATS)}")
     if hours is not None and not hours > 0:
-        raise LlasaError(f"{hours:g} hours of speech cannot be made: give a number above 0")
+        raise LlasaError(f"--hours is {hours:g}: give a number above 0")
     found = sentences(_lines(text))[:limit]
     if not found:
-        raise LlasaError(f"{text} has no sentence of 4 to 170 characters with a word in it")
+        raise LlasaError(f"{text} has no sentence of 4 to 170 characters with a word in it: pass another text")
     kept = max(1, len(found) // VALIDATION) if held_out is None else held_out
     if not 0 < kept < len(found):
-        raise LlasaError(f"{text} has {len(found)} usable sentences, too few to hold out {kept} of them")
+        raise LlasaError(f"{text} has {len(found)} usable sentences, too few to hold out {kept}: lower --held-out")
     who = open_teacher(teacher, model, voices, invented)
     shares = shares_of(voice or [], who)
     parts = [
@@ -111,19 +114,14 @@ def synth(
 
 
 def _lines(text: Path) -> list[str]:
-    if not text.is_file():
-        raise LlasaError(f"no text file {text}")
-    try:
-        return text.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise LlasaError(f"{text} is not a text file in UTF-8") from error
+    return read_text(text).splitlines()
 
 
 def shares_of(given: list[str], teacher: "Teacher") -> dict[str, float]:
-    """Shares of a corpus, of `NAME=SHARE` each.
+    """Reads shares of a corpus, each `NAME=SHARE`.
 
     Raises:
-        LlasaError: one is something else, the teacher has no such voice, or they are more than all.
+        LlasaError: one is malformed, the teacher has no such voice, or their sum is above 1.
     """
     shares: dict[str, float] = {}
     names = {*teacher.voices, *teacher.invented}
@@ -134,21 +132,21 @@ def shares_of(given: list[str], teacher: "Teacher") -> dict[str, float]:
         except ValueError:
             share = 0.0
         if not 0 < share <= 1:
-            raise LlasaError(f"--voice {item} is not NAME=SHARE, with a share above 0 and up to 1: af_heart=0.2, say")
+            raise LlasaError(f"--voice {item} is not NAME=SHARE with a share above 0 and up to 1, such as af_heart=0.2")
         if name not in names:
             listed = ", ".join(teacher.voices)
             more = f"; and {teacher.invented[0]} to {teacher.invented[-1]}" if teacher.invented else ""
-            raise LlasaError(f"{teacher.name} has no voice {name}, but {listed}{more}")
+            raise LlasaError(f"{teacher.name} has no voice {name}: choose from {listed}{more}")
         if name in shares:
-            raise LlasaError(f"--voice {name} is given twice")
+            raise LlasaError(f"--voice {name} is given twice: give it once")
         shares[name] = share
     if sum(shares.values()) > 1 + 1e-9:
-        raise LlasaError(f"the voices' shares sum up to {sum(shares.values()):g}, which is more than 1")
+        raise LlasaError(f"the sum of the voices' shares is {sum(shares.values()):g}: lower them to 1 in all")
     return shares
 
 
 def show(name: str, steps: "Iterator[Progress]", hours: float | None) -> None:
-    """Follows the making of a part on standard error: a bar if that is a terminal, else a line for each new shard."""
+    """Shows the progress of a part on standard error: a bar on a terminal, else a line for each new shard."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -166,19 +164,19 @@ def show(name: str, steps: "Iterator[Progress]", hours: float | None) -> None:
     if console.is_terminal:
         tell(f"{name}: {facts(step)}")
     if step.unread:
-        tell(f"{name}: {step.unread} sentences left out, which the teacher could not read")
+        tell(f"{name}: left out {step.unread} sentences that the teacher could not read")
     if hours and step.seconds < 3600 * hours:
-        tell(f"{name}: the text is over before {hours:g} hours are full")
+        tell(f"{name}: the text ends before {hours:g} hours are reached")
 
 
 def facts(step: "Progress") -> str:
-    """What is there, and how fast it came."""
+    """How much there is, and the speed."""
     speed = f", {step.made / step.wall:.1f}x real time" if step.made else ""
     return f"{step.utterances} utterances, {step.seconds / 3600:.2f} hours{speed}"
 
 
 def left(step: "Progress") -> str:
-    """How long the rest will take, as it went so far."""
+    """An estimate of the time left, at the speed so far."""
     rest = step.total - step.seconds - step.running
     if not step.made or rest <= 0:
         return ""

@@ -1,12 +1,13 @@
-"""`llasa voices`: list, add and remove reference voices."""
+"""`llasa voices`: lists, adds and removes reference voices."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llasa.commands.common import Device, Model, tell, waiting
+from llasa.commands.common import Device, Model, read_reference, tell, waiting
 from llasa.errors import LlasaError, reason
+from llasa.files import exists
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -33,7 +34,7 @@ def voices(context: typer.Context) -> None:
 @app.command("list")
 def show(model: Model = "tiny") -> None:
     """List the voices that a model can speak in: its presets and your own."""
-    from llasa.loading import find_model
+    from llasa.models.hub import find_model
     from llasa.voice import Voice, list_voices, user_folder
 
     found = list_voices(find_model(model))
@@ -51,9 +52,12 @@ def show(model: Model = "tiny") -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What to call the voice.")],
+    name: Annotated[str, typer.Argument(help="Name for the voice.")],
     recording: Annotated[Path, typer.Argument(help="An audio file: 3 to 10 seconds of one person speaking.")],
-    text: Annotated[str | None, typer.Option("--text", "--voice-text", help="The words spoken in it.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", "--voice-text", help="The words spoken in it; [bold]auto[/] has them recognised."),
+    ] = None,
     model: Model = "tiny",
     force: Annotated[bool, typer.Option("--force", help="Replace a voice of that name.")] = False,
     device: Device = None,
@@ -64,18 +68,20 @@ def add(
 
       llasa voices add anna anna.wav --text "What Anna says in it."
     """
-    from llasa import audio
-    from llasa.voice import LONGEST, check_name, check_reference, user_folder
+    from llasa.voice import check_name, user_folder
 
     path = user_folder() / f"{check_name(name)}.safetensors"
-    if path.exists() and not force:
+    if exists(path) and not force:
         raise LlasaError(f"there is a voice called {name} already: pass --force to replace it")
-    check_reference(audio.load(recording, max_seconds=LONGEST), 16000, text)
+    samples, words = read_reference(recording, text)
     with waiting(f"loading {model}"):
         from llasa.tts import Llasa
 
         llasa = Llasa.load(model, device=device)
-        llasa.clone(recording, text or "", name).save(path)
+        voice = llasa.clone(samples, words, name)
+        voice.save(path)
+    if words is None:
+        tell(f"the recording says: {voice.text}")
     tell(f"added: llasa say --voice {name} ...")
 
 
@@ -85,7 +91,7 @@ def remove(name: Annotated[str, typer.Argument(help="One of your own voices.")])
     from llasa.voice import check_name, suggest, user_folder
 
     path = user_folder() / f"{check_name(name)}.safetensors"
-    if not path.exists():
+    if not exists(path):
         raise LlasaError(suggest(name, [p.stem for p in user_folder().glob("*.safetensors")], kind="of yours "))
     try:
         path.unlink()

@@ -1,9 +1,9 @@
-"""The shard tasks of `llasa data encode` on a Ray cluster.
+"""Runs the shard tasks of `llasa data encode` on a Ray cluster.
 
-Each task is one block of a Ray data set, mapped by a stateless function, which Ray Data retries without end. So a task
-whose worker or node dies is run again wherever there is room; with actors, calls would wait for their own actor to come
-back. A worker keeps its codec from one task to the next. Shards are renamed into place, so one that is made twice is
-the same file twice.
+Each task is one block of a Ray data set and is mapped by a stateless function, which Ray Data retries without limit. So
+a task whose worker or node dies runs again wherever there is room; with actors, calls would wait for their own actor to
+return. A worker keeps its codec from one task to the next. Shards are renamed into place, so making one twice does no
+harm.
 """
 
 import pickle
@@ -13,31 +13,33 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from llasa.codec import Codec
-from llasa.data.encode import Job, Step, encode_task
+from llasa.codec import Codec, load_codec
+from llasa.data.encode import EncodeJob, Step, encode_task
 from llasa.data.sources import Task
-from llasa.errors import LlasaError, need_extra
-from llasa.loading import check_device, first_line
+from llasa.errors import LlasaError, first_line, need_extra
+from llasa.files import exists
+from llasa.models.defaults import check_device
 
 
-def run_on_ray(job: Job, todo: list[Task], address: str) -> Iterator[Step]:
-    """Runs tasks on a cluster; yields a step for each that is finished.
+def run_on_ray(address: str, job: EncodeJob, todo: list[Task]) -> Iterator[Step]:
+    """Runs tasks on a cluster and yields a step for each finished one.
 
     Every node needs the package, and the source and the output folder under the same paths.
 
     Raises:
-        LlasaError: ray is not installed, there is no such cluster, or what a task has raised.
+        LlasaError: ray is not installed, there is no such cluster, or a task raised it.
     """
-    with connected(address):
-        yield from _map(job, todo)
+    if todo:
+        with connected(address):
+            yield from _map(job, todo)
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Around work on a cluster, whose own errors it turns into one line.
+    """Connects to a cluster for the work inside, and turns Ray's errors into one line.
 
     Raises:
-        LlasaError: ray is not installed, there is no such cluster, or it cannot go on.
+        LlasaError: ray is not installed, there is no such cluster, or the cluster fails.
     """
     need_extra("cluster", "ray")
     _check_address(address)
@@ -51,14 +53,16 @@ def connected(address: str) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         yield
     except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
-        raise LlasaError(f"the Ray cluster at {address} cannot go on ({first_line(error)})") from error
+        raise LlasaError(
+            f"the Ray cluster at {address} failed ({first_line(error)}): run the same command again"
+        ) from error
     finally:
         if began_here:
             ray.shutdown()
 
 
 def _check_address(address: str) -> None:
-    """Makes sure that someone listens at `host:port`, for which Ray itself would wait for minutes."""
+    """Checks that something listens at `host:port`; Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return
@@ -69,7 +73,7 @@ def _check_address(address: str) -> None:
         raise LlasaError(f"no Ray cluster answers at {address} ({reason.lower()}): see `ray status` there") from error
 
 
-def _map(job: Job, todo: list[Task]) -> Iterator[Step]:
+def _map(job: EncodeJob, todo: list[Task]) -> Iterator[Step]:
     import logging
 
     import ray
@@ -87,13 +91,13 @@ def _map(job: Job, todo: list[Task]) -> Iterator[Step]:
 
 
 def _work(batch: dict[str, Any]) -> dict[str, list[Any]]:
-    """One task, on a node. What is wrong with the input is told, not raised, for Ray would wrap it in a traceback."""
+    """Runs one task on a node. Errors in the input are returned, because Ray would wrap a raised one in a traceback."""
     job, task = pickle.loads(batch["task"][0])
     seconds = forward = 0.0
     error = ""
     try:
-        # Made already, when its block was lost with a node after that.
-        if not (job.out / task.shard).exists():
+        # The shard may exist already, if its block was lost with a node afterwards.
+        if not exists(job.out / task.shard):
             for step in encode_task(_codec(job.model, check_device(job.device)), job, task):
                 seconds, forward = seconds + step.seconds, forward + step.forward
     except LlasaError as problem:
@@ -103,4 +107,4 @@ def _work(batch: dict[str, Any]) -> dict[str, list[Any]]:
 
 @lru_cache(maxsize=1)
 def _codec(model: str, device: str) -> Codec:
-    return Codec.load(model, device=device)
+    return load_codec(model, device=device)

@@ -1,12 +1,12 @@
-"""A corpus to shards of codes: every task of a source becomes one shard, written once, whatever happens on the way.
+"""Encodes a corpus into shards of codes. Each task of a source becomes one shard, which is written whole or not at all.
 
-The pieces of one shard's work, in `encode_task`: threads decode, resample and judge clips ahead of the codec (they need
-no processes: decoding, resampling and NumPy release Python's lock); clips of a pool are sorted by length and go through
-the codec in batches of little padding. What was dropped and why is written into the shard itself, so that shard and
-account appear together or not at all, and the report of a job is that of its shards.
+`encode_task` makes one shard. Threads decode, resample and filter clips ahead of the codec; processes are not needed,
+since decoding, resampling and NumPy release Python's lock. Clips are sorted by length in pools and go through the codec
+in batches with little padding. The account of what was dropped, and why, is written into the shard itself, so both
+appear together, and the report of a job is the sum over its shards.
 
-The job, in `encode`: one process, or a Ray cluster (`cluster.py`), runs the tasks whose shards are missing. A lock
-keeps a second run out, `job.json` holds what the shards were made of and with.
+`encode` runs a job: one process, or a Ray cluster (`cluster.py`), makes the shards that are missing. A lock keeps a
+second run out. `job.json` remembers the source and the settings.
 """
 
 import io
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llasa import audio
-from llasa.codec import Codec
+from llasa.codec import Codec, load_codec
 from llasa.codec.convert import find
 from llasa.data.filters import Limits, refuse
 from llasa.data.layouts import Item
@@ -30,17 +30,19 @@ from llasa.data.origin import JOB, codes_of
 from llasa.data.report import Report, Tally, read_account, read_report, require_begun_with, write_json
 from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.data.sources import Source, Task
-from llasa.errors import LlasaError
-from llasa.loading import check_device, fingerprint
-from llasa.locks import claimed
+from llasa.errors import LlasaError, TooLong
+from llasa.files import MB, claimed, exists, is_folder
+from llasa.models.defaults import check_device
+from llasa.models.folder import fingerprint
 
-POOL = 128  # clips sorted by length together, and as many decoded ahead of them; 250 MB each at 30 s a clip
-BATCH = {"cpu": 1000}  # codes that go through at once; on a CPU more only leave its cache
-LARGEST = 8000  # elsewhere
+POOL = 128  # clips sorted by length together; as many are decoded ahead; 250 MB each at 30 s a clip
+AHEAD = 512 * MB  # bytes of recordings from archives that wait to be decoded
+BATCH = {"cpu": 1000}  # codes in a batch, by device; on a CPU more would not fit its cache
+LARGEST = 8000  # codes in a batch on other devices
 
 
 class Step(NamedTuple):
-    """Progress: the shard that is finished, if one is, seconds of audio more, and those the codec took for them."""
+    """Progress: the finished shard if there is one, further seconds of audio, and the codec's seconds for them."""
 
     shard: int | None
     seconds: float
@@ -48,7 +50,7 @@ class Step(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """An utterance ready for the codec, or the reason why it is not."""
+    """An utterance ready for the codec, or the reason why it is dropped."""
 
     item: Item
     samples: np.ndarray | None
@@ -58,16 +60,16 @@ class Clip(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every task needs beside itself. It can be sent to another process.
+class EncodeJob:
+    """The settings that all tasks share. It can be sent to another process.
 
     Attributes:
-        out: where the shards go.
-        model: the codec, as `Codec.load` takes it.
-        device: a torch device, or None for the best there is.
-        workers: threads that decode.
-        level: dBFS of speech that clips are set to, after silence at their ends is cut off, as a reference is
-            prepared; without it they stay as they are.
+        out: folder of the shards.
+        model: the codec, by a name that `load_codec` takes.
+        device: a torch device, or None for the best one.
+        workers: number of threads that decode.
+        level: dBFS to which clips are set after the silence at their ends is cut, as for a reference; None leaves
+            clips unchanged.
     """
 
     out: Path
@@ -78,24 +80,36 @@ class Job:
     level: float | None = None
 
 
+def encode_here(job: EncodeJob, todo: list[Task]) -> Iterator[Step]:
+    """Makes shards in this process, one after the other."""
+    if not todo:
+        return
+    codec = load_codec(job.model, device=check_device(job.device))
+    for task in todo:
+        yield from encode_task(codec, job, task)
+
+
+# Makes the shards of some tasks; yields a step for each finished shard, and others in between.
+Run = Callable[[EncodeJob, list[Task]], Iterator[Step]]
+
+
 def encode(
     source: Source,
-    job: Job,
-    ray: str | None,
+    job: EncodeJob,
     progress: Callable[[int, float, float], None],
     warn: Callable[[str], None],
+    run: Run = encode_here,
 ) -> Report:
-    """Runs a job, or what is missing of it, and writes `report.json`.
+    """Runs a job, or the missing part of it, and writes `report.json`.
 
     Args:
-        ray: the address of a Ray cluster.
-        progress: called after every batch with the shards there are, and of this run the seconds of audio encoded and
+        progress: called after every batch with the number of shards, and for this run the seconds of audio encoded and
             the seconds that the codec took.
-        warn: called with a line about a damaged shard of an earlier run, which is made again.
+        warn: called with a line about each damaged shard of an earlier run, which is made again.
+        run: makes the shards; by default this process, one after the other.
 
     Raises:
-        LlasaError: another run writes the folder, it holds shards made of or with something else, or it cannot be
-            written.
+        LlasaError: another run writes to the folder, it holds shards of another job, or it cannot be written.
     """
     with claimed(job.out):
         _check_job(source, job)
@@ -104,7 +118,7 @@ def encode(
         todo = [task for task in source.tasks if not _finished(job.out / task.shard, warn)]
         ready, seconds, forward = len(source.tasks) - len(todo), 0.0, 0.0
         progress(ready, seconds, forward)
-        for step in _run(job, todo, ray):
+        for step in run(job, todo):
             ready, seconds, forward = ready + (step.shard is not None), seconds + step.seconds, forward + step.forward
             progress(ready, seconds, forward)
         report = read_report([job.out / task.shard for task in source.tasks])
@@ -112,24 +126,11 @@ def encode(
     return report
 
 
-def _run(job: Job, todo: list[Task], ray: str | None) -> Iterator[Step]:
-    if not todo:
-        return
-    if ray is not None:
-        from llasa.data.cluster import run_on_ray
-
-        yield from run_on_ray(job, todo, ray)
-        return
-    codec = Codec.load(job.model, device=check_device(job.device))
-    for task in todo:
-        yield from encode_task(codec, job, task)
-
-
-def encode_task(codec: Codec, job: Job, task: Task) -> Iterator[Step]:
-    """Makes one shard, its rows in the order of the source; the last step comes when it is there.
+def encode_task(codec: Codec, job: EncodeJob, task: Task) -> Iterator[Step]:
+    """Makes one shard, with rows in the order of the source. The last step comes when the shard is written.
 
     Raises:
-        LlasaError: the source cannot be read, or the shard not written.
+        LlasaError: the source cannot be read, or the shard cannot be written.
     """
     tally = Tally()
     rows: list[dict[str, Any]] = []
@@ -150,7 +151,7 @@ def encode_task(codec: Codec, job: Job, task: Task) -> Iterator[Step]:
 
 
 def prepare(item: Item, rate: int, limits: Limits, level: float | None = None) -> Clip:
-    """Decodes, resamples and judges one utterance; one that is kept is then set to `level`, see `Job`."""
+    """Decodes, resamples and filters one utterance; if it is kept, sets it to `level` (see `EncodeJob`)."""
     if item.problem:
         return Clip(item, None, 0.0, "cannot be read", item.problem)
     source = item.audio if isinstance(item.audio, Path) else io.BytesIO(item.audio)
@@ -159,7 +160,7 @@ def prepare(item: Item, rate: int, limits: Limits, level: float | None = None) -
         samples = audio.load(source, rate, max_seconds=max(600.0, 2 * limits.longest))
     except LlasaError as error:
         told = str(error).replace(str(item.audio), "it") if isinstance(item.audio, Path) else str(error)
-        return Clip(item, None, 0.0, "too long" if " is too long: " in told else "cannot be read", told)
+        return Clip(item, None, 0.0, "too long" if isinstance(error, TooLong) else "cannot be read", told)
     reason = refuse(samples, rate, item.text, limits)
     seconds = len(samples) / rate
     if level is not None and not reason:
@@ -168,7 +169,7 @@ def prepare(item: Item, rate: int, limits: Limits, level: float | None = None) -
 
 
 def batches(lengths: list[int], limit: int) -> Iterator[list[int]]:
-    """Places of neighbours in length, in batches of at most `limit` codes with their padding, or of one."""
+    """Groups consecutive indices into batches of at most `limit` codes, padding included, or of one clip."""
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if batch and (len(batch) + 1) * lengths[place] > limit:
@@ -180,7 +181,7 @@ def batches(lengths: list[int], limit: int) -> Iterator[list[int]]:
 
 
 def _pools(clips: Iterator[Clip], tally: Tally) -> Iterator[list[tuple[Item, np.ndarray]]]:
-    """The clips that are kept, POOL at a time; the others go into the account alone."""
+    """Yields the clips that are kept, POOL at a time, and counts all of them in the tally."""
     pool: list[tuple[Item, np.ndarray]] = []
     for clip in clips:
         tally.add(clip.reason, clip.seconds, clip.item.where, clip.detail)
@@ -194,13 +195,16 @@ def _pools(clips: Iterator[Clip], tally: Tally) -> Iterator[list[tuple[Item, np.
 
 
 def _ahead(work: Callable[[Item], Clip], items: Iterable[Item], workers: int) -> Generator[Clip, None, None]:
-    """`map(work, items)` by threads, in order, POOL items ahead of whoever takes the results."""
+    """`map(work, items)` in threads, in order, up to POOL items or AHEAD bytes ahead of the consumer."""
     pending: deque[Future[Clip]] = deque()
+    weights: deque[int] = deque()
     threads = ThreadPoolExecutor(workers)
     try:
         for item in items:
+            weights.append(len(item.audio) if isinstance(item.audio, bytes) else 0)
             pending.append(threads.submit(work, item))
-            if len(pending) > POOL:
+            while len(pending) > POOL or (len(pending) > 1 and sum(weights) > AHEAD):
+                weights.popleft()
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
@@ -213,18 +217,18 @@ def _codes_row(item: Item, codes: np.ndarray, seconds: float) -> dict[str, Any]:
     return facts | {"codes": codes, "seconds": seconds, "phones": item.phones, "ends": item.ends}
 
 
-def _check_job(source: Source, job: Job) -> None:
-    """Compares a job with the one that the folder was begun with, or writes it down.
+def _check_job(source: Source, job: EncodeJob) -> None:
+    """Compares a job with the one that the folder was begun with, or records it in a new folder.
 
     Raises:
-        LlasaError: they differ, or the folder holds shards that no job made.
+        LlasaError: the two differ, or the folder holds shards of unknown origin.
     """
     path = job.out / JOB
     codec = find(job.model)
     wanted = {
         "source": {"layout": source.layout, "digest": source.digest, "shards": len(source.tasks)},
         "shard": source.shard,
-        "codec": fingerprint(codec) if codec.is_dir() else f"{codec.name}, {codec.stat().st_size} bytes",
+        "codec": fingerprint(codec) if is_folder(codec) else f"{codec.name}, {codec.stat().st_size} bytes",
         "filters": asdict(job.limits),
     }
     if require_begun_with(path, wanted):
@@ -235,12 +239,12 @@ def _check_job(source: Source, job: Job) -> None:
 
 
 def _finished(shard: Path, warn: Callable[[str], None]) -> bool:
-    """Whether a shard is there and whole. A machine that lost power may have left one that is not: it is removed.
+    """Whether a shard exists and is whole. One that a power cut left damaged is removed.
 
     Raises:
-        LlasaError: the system cannot read it now, which says nothing of what is in it.
+        LlasaError: the system cannot read the shard now, so it may still be good.
     """
-    if not shard.exists():
+    if not exists(shard):
         return False
     try:
         read_account(shard)

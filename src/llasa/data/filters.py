@@ -1,8 +1,8 @@
-"""Which clips belong in a corpus: their length, level, voice activity, and whether the text can be theirs.
+"""Decides which clips belong in a corpus, by length, level, voice activity, and whether the text can fit.
 
-Voice activity is a plain measure of energy. A detector such as WebRTC's was tried and finds no more: it calls white
-noise, mains hum and a sine 95 to 100 % speech, and agrees on what is silent. Speech comes and goes, which noises and
-tones do not, so beside the share of frames with sound the spread of their levels is asked for. Music passes both.
+Voice activity is measured by energy. WebRTC's detector was tried and finds no more: it calls white noise, mains hum and
+a sine 95 to 100 % speech, and agrees on what is silent. Speech varies in level, which noises and tones do not, so the
+spread of levels is measured as well as the share of frames with sound. Music passes both tests.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ import numpy as np
 from llasa import audio
 
 FRAME = 0.05  # seconds
-STEADY = 6.0  # dB between the 10th and the 90th percentile of levels; speech has 15 and more, noise and tones under 2
+STEADY = 6.0  # dB between the 10th and 90th percentile of levels; speech has 15 or more, noise and tones under 2
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is kept.
+    """The limits that a clip must keep.
 
     Attributes:
         shortest, longest: seconds.
-        quietest: level of the speech in dBFS, as `audio.loudness` measures it.
-        voiced: least share of the clip in which there is sound; at 0 noise passes too.
+        quietest: least level of the speech in dBFS, as measured by `audio.loudness`.
+        voiced: least share of the clip with sound; 0 lets noise pass too.
         slowest, fastest: letters a second between the first sound and the last; LJSpeech's reader says 7 to 17, flite's
             quickest voices 25.
     """
@@ -36,11 +36,11 @@ class Limits:
 
 
 def refuse(samples: np.ndarray, rate: int, text: str, limits: Limits) -> str:
-    """Why a clip is left out, in a word or two that clips are counted by; empty if it is kept.
+    """The reason for which a clip is dropped, in a few words; empty if it is kept.
 
     Args:
         samples: (N,) float32.
-        text: what is said in it; empty if unknown.
+        text: the transcript; empty if unknown.
     """
     seconds = len(samples) / rate
     if seconds < limits.shortest:
@@ -62,9 +62,9 @@ def refuse(samples: np.ndarray, rate: int, text: str, limits: Limits) -> str:
 
 
 def activity(samples: np.ndarray, rate: int) -> tuple[float, float]:
-    """Share of 50 ms frames that have sound, and the spread of levels in dB from the 10th to the 90th percentile.
+    """The share of 50 ms frames with sound, and the spread of levels in dB from the 10th to the 90th percentile.
 
-    A frame has sound when it is no more than 30 dB below the 95th percentile, and above -60 dBFS.
+    A frame has sound if it is no more than 30 dB below the 95th percentile and above -60 dBFS.
     """
     size = min(round(FRAME * rate), len(samples))
     frames = samples[: len(samples) // size * size].reshape(-1, size)
@@ -74,11 +74,12 @@ def activity(samples: np.ndarray, rate: int) -> tuple[float, float]:
 
 
 def spoken_letters(text: str) -> float:
-    """How many letters a text has, were every word of it written out in an alphabet.
+    """The number of letters of a text, as if every word were written out in an alphabet.
 
-    Digits are read as words, so one counts for four; a Chinese character for three, a kana for two, a Korean syllable
-    for two and a half: about what each takes to say, so that one pair of limits serves all scripts. Marks count for
-    nothing, for the pauses they stand for differ; `planning.letters` measures texts to be spoken, pauses included.
+    A digit is read as a word and counts for four letters, a Chinese character for three, a kana for two, a Korean
+    syllable for two and a half. That is about how long each takes to say, so one pair of limits serves all scripts.
+    Punctuation does not count, since the pauses it stands for vary. For texts to be spoken, `text.script.letters`
+    includes the pauses.
     """
     return sum(_weight(character) for character in text)
 

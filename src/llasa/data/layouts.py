@@ -1,29 +1,29 @@
-"""What a corpus on disk holds, by its layout: folders of audio files with their texts, as a list of utterances.
+"""Lists the utterances of a corpus on disk: folders of audio files with their texts, in several layouts.
 
-Knows where each layout keeps texts, speakers and languages; opens no audio. What lies in archives (tar, Parquet, the
-hub) is read by `sources.py`. Texts stay as they are written, on one line.
+A layout says where texts, speakers and languages are kept. No audio is opened here. `listings.py` reads tables that
+name recordings, `sources.py` archives (tar, Parquet, the hub). Texts are kept as they are written, on one line.
 """
 
-import csv
-import io
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from llasa.errors import LlasaError, reason
+from llasa.errors import LlasaError
+from llasa.ffmpeg import SUFFIXES
+from llasa.files import is_file, listed, read_text
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au"}
-# The columns of a table that are looked for, the first that is there being taken.
+# The names of a table's columns; the first that exists is used.
 COLUMNS = {
     "id": ("id", "utt_id", "segment_id", "_id"),
-    "audio": ("audio", "path", "audio_path", "audio_filepath", "file_name", "file", "wav"),
+    "audio": ("audio", "path", "audio_path", "audio_filepath", "audio_file", "file_name", "file", "wav"),
     "text": ("text", "normalized_text", "text_normalized", "transcript", "transcription", "sentence"),
-    "speaker": ("speaker", "speaker_id", "client_id", "spk"),
+    "speaker": ("speaker", "speaker_id", "speaker_name", "client_id", "spk"),
     "language": ("language", "lang", "locale"),
 }
-MANIFESTS = ("metadata.jsonl", "metadata.csv", "manifest.jsonl", "manifest.csv")
+SIDECARS = (".txt", ".lab", ".normalized.txt")  # of a recording's text beside it, in any case
+TEXTUAL = {".txt", ".lab", ".csv", ".tsv", ".json", ".jsonl", ".list", ".textgrid", ".srt", ".vtt", ".trn"}
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Item:
     """One utterance of a source.
 
     Attributes:
-        id: its name, which no other of the source has.
+        id: its name, unique in the source.
         audio: a file, or the bytes of one.
-        where: how a report names it.
-        phones, ends: when each phone ends, in seconds, where that is known.
+        where: its name in reports.
+        phones, ends: the phones and the second at which each ends, if known.
         problem: why there is no audio, if there is none.
     """
 
@@ -48,9 +48,21 @@ class Item:
     ends: tuple[float, ...] = ()
     problem: str = ""
 
+    def __post_init__(self) -> None:
+        # Half of a surrogate pair, as JSON's \\ud800 or a file name that is not UTF-8 has it, fits into no file.
+        for name in ("id", "where", "text", "speaker", "language", "problem"):
+            object.__setattr__(self, name, getattr(self, name).encode("utf-8", "replace").decode())
+
+
+class Listing(NamedTuple):
+    """What a layout finds: the utterances, and a line that says where texts and speakers were taken from."""
+
+    items: list[Item]
+    taken: str
+
 
 def pick(row: dict[str, Any], what: str) -> str:
-    """A row's value for one of COLUMNS, as text on one line; empty where there is none."""
+    """A row's value for one of COLUMNS, as text on one line; empty if there is none."""
     value = next((row[name] for name in COLUMNS[what] if row.get(name) is not None), "")
     return " ".join(str(value).split())
 
@@ -60,146 +72,90 @@ def facts(row: dict[str, Any]) -> tuple[str, str, str]:
     return pick(row, "text"), pick(row, "speaker"), pick(row, "language")
 
 
-def folder(source: Path) -> list[Item]:
-    """Every audio file below a folder; its text is the .txt file beside it, its speaker the folder it lies in."""
-    items = []
-    for path in audio_files(source):
-        place = path.relative_to(source)
-        text, speaker = _sidecar(path.with_suffix(".txt")), place.parent.as_posix().removeprefix(".")
-        items.append(Item(place.with_suffix("").as_posix(), path, place.as_posix(), text, speaker))
-    if len({item.id for item in items}) < len(items):  # NAME.wav beside NAME.flac
-        items = [replace(item, id=item.where) for item in items]
-    return items
-
-
-def ljspeech(source: Path) -> list[Item]:
-    """`metadata.csv` of `name|text` or `name|raw text|text`, the recordings in `wavs/` or beside it; one reader.
+def folder(source: Path) -> Listing:
+    """Every audio file below a folder. Its text is the .txt or .lab file beside it, its speaker the name of its folder.
 
     Raises:
-        LlasaError: there is no metadata.csv, or a line lacks its text.
+        LlasaError: no recording has a text, but there are files that may hold their texts in another way; or a text is
+            a list of phones and times.
     """
-    table = source / "metadata.csv"
-    if not table.exists():
-        raise LlasaError(f"{source} has no metadata.csv: is it an LJSpeech-layout folder?")
-    items = []
-    for number, line in enumerate(_text(table).splitlines(), 1):
-        name, *texts = line.split("|")
-        if not texts:
-            raise LlasaError(f"{table}, line {number}: no text after {name!r}")
-        wav = source / "wavs" / f"{name}.wav"
-        places = [wav, source / name, *(source / f"{name}{suffix}" for suffix in SUFFIXES)]
-        path = next((place for place in places if place.is_file()), wav)
-        text = " ".join(texts[-1].split())
-        place = path.relative_to(source) if path.is_relative_to(source) else path  # a table may name files elsewhere
-        items.append(Item(name, path, place.as_posix(), text, source.resolve().name, "en"))
-    return items
+    paths = listed(source, SUFFIXES)
+    others = {str(path).lower(): path for path in listed(source, TEXTUAL)}
+    items, used = [], dict[str, int]()
+    for path in paths:
+        place = path.relative_to(source)
+        stem = str(path.with_suffix("")).lower()
+        beside = next((suffix for suffix in SIDECARS if stem + suffix in others), "")
+        text = _sidecar(others[stem + beside]) if beside else ""
+        used[beside] = used.get(beside, 0) + bool(text)
+        items.append(
+            Item(
+                place.with_suffix("").as_posix(),
+                path,
+                place.as_posix(),
+                text,
+                place.parent.as_posix().removeprefix("."),
+            )
+        )
+    if paths and others and not any(used.values()):
+        shown = ", ".join(path.relative_to(source).as_posix() for path in sorted(others.values())[:3])
+        raise LlasaError(
+            f"no recording in {source} has its text in a .txt or .lab file of its name, and what {shown} says of them "
+            "is not known: pass a table that names the recordings, or move away what is no text"
+        )
+    if len({item.id for item in items}) < len(items):  # NAME.wav beside NAME.flac
+        items = [replace(item, id=item.where) for item in items]
+    counts = [f"{count} from NAME{suffix}" for suffix, count in used.items() if count]
+    texts = f"texts: {', '.join(counts)} beside the recordings" if counts else "no texts"
+    without = len(items) - sum(used.values())
+    return Listing(
+        items, texts + (f", {without} recordings without" if counts and without else "") + "; speakers: folders"
+    )
 
 
-def librispeech(source: Path) -> list[Item]:
+def librispeech(source: Path) -> Listing:
     """`SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt` of `id TEXT`, the FLAC files beside it."""
     items = []
     for table in sorted(source.rglob("*.trans.txt")):
-        for line in _text(table).splitlines():
+        for line in filter(str.strip, read_text(table).splitlines()):
             name, _, text = line.partition(" ")
             path = table.with_name(f"{name}.flac")
             items.append(Item(name, path, path.relative_to(source).as_posix(), text.strip(), name.split("-")[0], "en"))
-    return items
+    return Listing(items, "texts: *.trans.txt; speakers: the first part of each name")
 
 
-def libritts(source: Path) -> list[Item]:
+def libritts(source: Path) -> Listing:
     """`SPEAKER/CHAPTER/SPEAKER_CHAPTER_N_N.wav`, its text in `.normalized.txt` beside it."""
     items = []
-    for path in audio_files(source):
-        text = _sidecar(path.with_suffix(".normalized.txt"))
+    for path in listed(source, SUFFIXES):
+        beside = path.with_suffix(".normalized.txt")
+        text = _sidecar(beside) if is_file(beside) else ""
         place = path.relative_to(source).as_posix()
         items.append(Item(path.stem, path, place, text, path.stem.split("_")[0], "en"))
-    return items
+    return Listing(items, "texts: *.normalized.txt; speakers: the first part of each name")
 
 
-def commonvoice(source: Path) -> list[Item]:
-    """A table of a Common Voice release, by default `validated.tsv` of its folder, with the recordings in `clips/`.
+def taken_from(table: Path, columns: Sequence[str], named: bool = True) -> str:
+    """A line that says which of a table's columns are used, and for what.
 
-    Raises:
-        LlasaError: there is no such table, or it has not Common Voice's columns.
+    Args:
+        columns: what they are called.
+        named: whether the table calls them so; if not, they are numbered.
     """
-    table = source / "validated.tsv" if source.is_dir() else source
-    if not table.is_file():
-        raise LlasaError(f"{source} has no validated.tsv: name the table to use, such as {source / 'train.tsv'}")
-    clips = table.parent / "clips"
-    items = []
-    for _, row in _table(table, delimiter="\t", quoting=csv.QUOTE_NONE):
-        if not {"path", "sentence"} <= row.keys():
-            raise LlasaError(f"{table} has not the columns of Common Voice, path and sentence")
-        name = row["path"] or ""
-        path = clips / (name if Path(name).suffix else f"{name}.mp3")
-        items.append(Item(path.stem, path, f"clips/{path.name}", *facts(row)))
-    return items
-
-
-def manifest(source: Path) -> list[Item]:
-    """A JSONL or CSV file with a row an utterance and the columns of COLUMNS; paths from the file's folder on.
-
-    Raises:
-        LlasaError: a line is not a row or lacks audio, two rows share an id, or none of the first hundred files exists.
-    """
-    source = source if source.is_file() else next(source / n for n in MANIFESTS if (source / n).is_file())
-    items: list[Item] = []
-    seen: dict[str, int] = {}
-    for number, row in _rows(source):
-        name = pick(row, "audio")
-        if not name:
-            wanted = ", ".join(COLUMNS["audio"])
-            raise LlasaError(f"{source}, line {number}: no audio file (a column of one of the names {wanted})")
-        key = pick(row, "id") or Path(name).with_suffix("").as_posix()
-        if key in seen:
-            raise LlasaError(f"{source}, line {number}: the id {key!r} is that of line {seen[key]} too")
-        seen[key] = number
-        items.append(Item(key, source.parent / name, name, *facts(row)))
-    first = [Path(str(item.audio)) for item in items[:100]]
-    if first and not any(path.is_file() for path in first):
-        raise LlasaError(f"{source} names files that do not exist, such as {first[0]}: paths start from its folder")
-    return items
-
-
-def _rows(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if source.suffix == ".csv":
-        yield from _table(source)
-        return
-    for number, line in enumerate(_text(source).split("\n"), 1):  # a JSON string may hold other line ends
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise LlasaError(f"{source}, line {number} is not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise LlasaError(f"{source}, line {number} is not a JSON object")
-        yield number, row
-
-
-def _table(source: Path, **form: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(_text(source), newline=""), **form)
-    try:
-        for row in reader:
-            yield reader.line_num, {str(name).strip(): value for name, value in row.items()}
-    except csv.Error as error:
-        raise LlasaError(f"{source}, line {reader.line_num}: {error}") from error
-
-
-def audio_files(source: Path) -> list[Path]:
-    """Every recording below a folder, but for hidden files, such as macOS leaves beside the real ones."""
-    found = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in found if not path.name.startswith("."))
+    used = {what: next((name for name in names if name in columns), "") for what, names in COLUMNS.items()}
+    shown = {name: repr(name) if named else f"column {place}" for place, name in enumerate(columns, 1)}
+    parts = [f"{what} from {shown[name]}" for what, name in used.items() if name]
+    unused = [shown[name] for name in columns if name not in used.values()]
+    return f"{table.name}: {', '.join(parts)}" + (f"; not used: {', '.join(unused)[:100]}" if unused else "")
 
 
 def _sidecar(path: Path) -> str:
-    return " ".join(_text(path).split()) if path.is_file() else ""
+    """The text in a file beside a recording.
 
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LlasaError(f"{path} is not UTF-8 text: save it as such") from error
-    except OSError as error:
-        raise LlasaError(f"cannot read {path}: {reason(error)}") from error
+    Raises:
+        LlasaError: it is no text but a list of times, as speech recognition keeps phones in .lab files.
+    """
+    text = read_text(path)
+    if re.match(r"\s*\d+(\.\d+)?\s+\d+(\.\d+)?\s+\S+\s*(\n|$)", text):
+        raise LlasaError(f"{path} is a list of times, not a text: put the text into NAME.txt, and move this file away")
+    return " ".join(text.split())

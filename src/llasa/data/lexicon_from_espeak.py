@@ -1,7 +1,7 @@
-"""Builds a model's lexicon by asking espeak-ng how it says every word: what the neural teacher reads, stress included.
+"""Builds a model's lexicon from espeak-ng's pronunciations, stress included, which the neural teacher reads.
 
-A word that sentences often hold gets the form that it has inside them, which for "the", "of" or "to" is a weaker one
-than when it is said alone. espeak-ng comes with the packages `phonemizer` and `espeakng-loader`, Kokoro's front end.
+A word that is frequent in the sentences gets the form that it has inside them: for "the", "of" or "to" that is weaker
+than the form said alone. espeak-ng comes with the packages `phonemizer` and `espeakng-loader`, Kokoro's front end.
 """
 
 import re
@@ -10,21 +10,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llasa.errors import LlasaError
-from llasa.lexicon import LONG, PHONES, fold
+from llasa.text.lexicon import LONG, PHONES, fold
 
-_OFTEN = 3  # so many times inside sentences, and that form is taken
+LONGEST = 10_000  # letters of a line in which forms are looked up; phonemizer takes minutes for a book on one line
+_OFTEN = 3  # a form that occurs this often inside sentences is used
 _PARTS = frozenset("".join(PHONES)) | {LONG}
-# Marks that Kokoro does not read either: a consonant that is a syllable, a nasal vowel, a tie.
+# Marks that Kokoro does not read either: a syllabic consonant, a nasal vowel, a tie.
 _DROPPED = re.compile("[\u0303\u0329\u0361]")
 _EDGES = ".,?!;:-\"'()[]“”‘’—… "
 
 
 def espeak_lexicon(words: Iterable[str], sentences: Sequence[str] = ()) -> dict[str, str]:
-    """Word to phone characters for every word that espeak-ng says as one.
+    """Word to phone characters, for every word that espeak-ng reads as one word.
 
     Args:
         words: in lower case.
-        sentences: where forms inside a sentence are looked for, as a teacher would read them.
+        sentences: texts as a teacher would read them, in which to find forms inside a sentence.
 
     Raises:
         LlasaError: espeak-ng is not installed.
@@ -36,8 +37,9 @@ def espeak_lexicon(words: Iterable[str], sentences: Sequence[str] = ()) -> dict[
         if phones := _phones(spoken):
             lexicon[word] = phones
     forms: dict[str, Counter[str]] = defaultdict(Counter)
+    sentences = [sentence for sentence in sentences if len(sentence) <= LONGEST]
     for sentence, spoken in zip(sentences, speak(sentences), strict=True):
-        # espeak-ng runs some small words together ("of the"): there nobody knows whose phones are whose.
+        # espeak-ng runs some small words together ("of the"), and the phones of each are then unknown.
         written, heard = sentence.split(), spoken.split()
         if len(written) == len(heard):
             for word, group in zip(written, heard, strict=True):
@@ -51,13 +53,13 @@ def espeak_lexicon(words: Iterable[str], sentences: Sequence[str] = ()) -> dict[
 
 
 def _phones(spoken: str) -> str | None:
-    """espeak-ng's IPA for one word in the lexicon's characters; None of several words, or of another language's."""
+    """espeak-ng's IPA for one word in the lexicon's characters; None for several words or those of another language."""
     symbols = _DROPPED.sub("", spoken.strip())
     return fold(symbols)[0] or None if set(symbols) <= _PARTS else None
 
 
 def _speaker() -> Any:
-    """A function from texts to their IPA, one each."""
+    """A function from texts to the IPA of each."""
     try:
         import espeakng_loader
         from phonemizer.backend import EspeakBackend
@@ -69,7 +71,7 @@ def _speaker() -> Any:
     backend = EspeakBackend("en-us", preserve_punctuation=True, with_stress=True)
 
     def speak(texts: Sequence[str]) -> list[str]:
-        # One by one: of many at once it may give back more than it was given.
+        # One by one, because for many at once it may return more than it was given.
         return [" ".join(backend.phonemize([text], strip=False)).strip() for text in texts]
 
     return speak

@@ -1,10 +1,9 @@
-"""Which codec made a corpus of codes, told so that a codec whose decoder alone was trained on counts as the same.
+"""Records which codec made a corpus of codes. A codec whose decoder alone was trained further counts as the same.
 
-A codec's fingerprint is of all its weights; codes depend on those before the quantiser only. A few of these, as
-numbers, hold whatever the decoder learns, in half precision too.
+A codec's fingerprint covers all of its weights, but codes depend only on those before the quantiser. A few of these
+weights, stored as numbers, identify the codes; they do not change when the decoder learns, and survive half precision.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,21 @@ import numpy as np
 
 from llasa.codec.convert import find, read
 from llasa.errors import LlasaError
+from llasa.files import exists, parse_json, read_text
 
 JOB = "job.json"
 _BEFORE = ("acoustic_encoder.", "fc_encoder.", "quantizer.project_in.", "encoder.")
-_COUNT = 32  # weights that are compared, one of each of so many matrices
+_COUNT = 32  # weights to compare, one from each of as many matrices
 
 
 def codes_of(codec: Path) -> dict[str, Any]:
-    """What tells a codec's codes from another's: `levels` and `weights`; `codec` is what `find` found.
+    """What identifies a codec's codes: `levels` and `weights`. `codec` is what `llasa.codec.convert.find` returned.
 
     Raises:
-        LlasaError: it cannot be read.
+        LlasaError: the codec cannot be read.
     """
     config, tensors = read(codec)
-    # Not biases, nor the filters against aliasing, which are alike in all codecs.
+    # Without biases and anti-aliasing filters, which are alike in all codecs.
     matrices = [name for name, t in tensors.items() if t.ndim > 1 and len(t) > 1 and t.shape[1:].numel() > 1]
     names = sorted(name for name in matrices if name.startswith(_BEFORE))
     chosen = [tensors[names[i]].flatten() for i in np.linspace(0, len(names) - 1, _COUNT, dtype=int)]
@@ -34,17 +34,17 @@ def codes_of(codec: Path) -> dict[str, Any]:
 
 
 def require_codes_of(folders: list[Path], codec: str) -> None:
-    """Refuses codes of another codec, where `llasa data encode` wrote down whose they are.
+    """Refuses codes of another codec, in folders where `llasa data encode` recorded the codec.
 
     Raises:
-        LlasaError: a folder holds such.
+        LlasaError: a folder holds codes of another codec.
     """
     found: dict[str, Any] = {}
     for folder in folders:
         path = folder / JOB
         try:
-            made = json.loads(path.read_text(encoding="utf-8"))["codes"] if path.exists() else None
-        except KeyError:  # of an older version, which did not say
+            made = parse_json(read_text(path))["codes"] if exists(path) else None
+        except KeyError:  # written by an older version, which did not record it
             continue
         except (ValueError, TypeError) as error:
             raise LlasaError(f"{path} is damaged: encode the corpus again, or delete this file") from error

@@ -1,4 +1,4 @@
-"""Real recordings into the corpus' audio shards: LJSpeech-layout folders and plain audio folders."""
+"""Writes real recordings into audio shards, from folders of the LJSpeech layout and plain folders of audio."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,27 +7,29 @@ from typing import Any
 import numpy as np
 
 from llasa import audio
-from llasa.data import layouts
+from llasa.data import layouts, listings
 from llasa.data.report import Report
 from llasa.data.shards import AUDIO_SCHEMA, write_shard
-from llasa.data.synthesis import RATE, RMS_LEVEL, flac
+from llasa.data.synthesis import flac
+from llasa.data.teachers.teacher import RATE, RMS_LEVEL
 from llasa.errors import LlasaError
-from llasa.text import normalise
+from llasa.files import exists, is_file, listed
+from llasa.text.normalise import normalise
 
 
 def ljspeech(folder: Path) -> list[tuple[Path, str]]:
-    """(file, text) of the recordings of an LJSpeech-layout folder that are there.
+    """(file, text) of the recordings that an LJSpeech-layout folder really has.
 
     Raises:
-        LlasaError: there is no metadata.csv, or a line lacks its text.
+        LlasaError: there is no metadata.csv, or a line has no text.
     """
-    items = layouts.ljspeech(folder)
-    return [(item.audio, item.text) for item in items if isinstance(item.audio, Path) and item.audio.is_file()]
+    items = listings.ljspeech(folder).items
+    return [(item.audio, item.text) for item in items if isinstance(item.audio, Path) and is_file(item.audio)]
 
 
 def plain(folder: Path) -> list[tuple[Path, str]]:
-    """(file, "") of every recording below a folder; the speaker is the name up to its first dash or underscore."""
-    return [(path, "") for path in layouts.audio_files(folder)]
+    """(file, "") of every recording below a folder."""
+    return [(path, "") for path in listed(folder, layouts.SUFFIXES)]
 
 
 def make_shards(
@@ -38,11 +40,13 @@ def make_shards(
     speaker: str | None = None,
     shard_size: int = 200,
 ) -> Iterator[tuple[int, float]]:
-    """Writes recordings into `out/name-NNNNN.parquet`, loudness set; yields (utterances, seconds) for each new shard.
+    """Writes recordings, set to one loudness, into `out/name-NNNNN.parquet`.
+
+    Yields (utterances, seconds) for each new shard.
 
     Args:
-        report: is added what became of each recording; one that cannot be read is left out.
-        speaker: the one reader of them all; by default each file's name up to its first dash or underscore.
+        report: counts what was kept and dropped; a recording that cannot be read is dropped.
+        speaker: the speaker of all recordings; by default each file's name up to its first dash or underscore.
 
     Raises:
         LlasaError: a shard cannot be written.
@@ -50,7 +54,7 @@ def make_shards(
     out.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(items), shard_size):
         path = out / f"{name}-{start // shard_size:05d}.parquet"
-        if path.exists():
+        if exists(path):
             continue
         rows: list[dict[str, Any]] = []
         for file, text in items[start : start + shard_size]:

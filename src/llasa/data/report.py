@@ -1,6 +1,6 @@
-"""What became of a corpus: how much was kept, and what was dropped for which reason.
+"""Counts what was kept of a corpus, and what was dropped for which reason.
 
-A shard carries its own account in its Parquet footer; the report of a job is their sum.
+Each shard has its own account in its Parquet footer; the report of a job is their sum.
 """
 
 import json
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from llasa.errors import LlasaError, reason
-from llasa.writing import whole
+from llasa.files import exists, parse_json, read_text, whole
 
-EXAMPLES = 5  # of a reason, by name
+EXAMPLES = 5  # names listed for each reason
 _KEY = b"llasa"
 
 
 @dataclass
 class Count:
-    """So many utterances, and the seconds of audio in them as far as they are known, some of them by name."""
+    """A number of utterances, their seconds of audio as far as known, and some of their names."""
 
     utterances: int = 0
     seconds: float = 0.0
@@ -30,14 +30,14 @@ class Count:
 
 
 class Tally:
-    """Counts of what was kept and dropped. Reasons are in the order in which they came up."""
+    """Counts what was kept and dropped. Reasons are in the order in which they occurred."""
 
     def __init__(self) -> None:
         self.kept = Count()
         self.dropped: dict[str, Count] = {}
 
     def add(self, reason: str, seconds: float, where: str, detail: str) -> None:
-        """One utterance, kept if there is no reason why not."""
+        """Counts one utterance, as kept if `reason` is empty."""
         if not reason:
             self.kept.add(Count(1, seconds))
             return
@@ -53,7 +53,7 @@ class Report(Tally):
     """The account of a whole corpus."""
 
     def as_dict(self) -> dict[str, Any]:
-        """What `report.json` holds."""
+        """The content of `report.json`."""
 
         def row(count: Count) -> dict[str, Any]:
             return {"utterances": count.utterances, "hours": round(count.seconds / 3600, 4)}
@@ -62,7 +62,7 @@ class Report(Tally):
         return {"kept": row(self.kept), "dropped": dropped}
 
     def table(self) -> str:
-        """The account for people to read, a line for what was kept and one a reason."""
+        """The account as a table for people: a line for what was kept, and one for each reason."""
         lines = [f"{'':<18} {'utterances':>10} {'hours':>9}   such as"]
         rows = [("kept", self.kept), *sorted(self.dropped.items(), key=lambda row: -row[1].utterances)]
         for name, count in rows:
@@ -75,7 +75,7 @@ def read_report(shards: list[Path]) -> Report:
     """The sum of the accounts of shards.
 
     Raises:
-        LlasaError: one is missing or not whole, or has no account.
+        LlasaError: a shard is missing or damaged, or has no account.
     """
     report = Report()
     for shard in shards:
@@ -95,7 +95,7 @@ def read_account(shard: Path) -> dict[str, Any]:
     """The account of one shard.
 
     Raises:
-        ValueError: it is not whole, or has no account.
+        ValueError: the shard is damaged, or has no account.
         LlasaError: the system cannot read it.
     """
     import pyarrow as pa
@@ -104,7 +104,7 @@ def read_account(shard: Path) -> dict[str, Any]:
     try:
         return json.loads((pq.read_schema(shard).metadata or {})[_KEY])
     except OSError as error:
-        if error.errno:  # else it is pyarrow's own, of what it has read
+        if error.errno:  # without one it is pyarrow's error about the content
             raise LlasaError(f"cannot read {shard}: {reason(error)}: run the same command again") from error
         raise ValueError(str(error)) from error
     except (pa.ArrowException, KeyError) as error:
@@ -112,15 +112,15 @@ def read_account(shard: Path) -> dict[str, Any]:
 
 
 def require_begun_with(path: Path, wanted: dict[str, Any]) -> bool:
-    """Compares what a folder is to be made of with what its file of that, JSON, says; True if there is such a file.
+    """Compares settings with those in a folder's JSON file. Returns whether there is such a file.
 
     Raises:
-        LlasaError: they differ, or the file is damaged.
+        LlasaError: the settings differ, or the file is damaged.
     """
-    if not path.exists():
+    if not exists(path):
         return False
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = parse_json(read_text(path))
         differs = [name for name in wanted if begun.get(name) != wanted[name]]
     except (ValueError, AttributeError) as error:
         raise LlasaError(f"{path} is damaged: choose another folder, or delete this file") from error

@@ -1,4 +1,4 @@
-"""Parquet shards: how a corpus lies on disk, with audio before tokenising and with codes after."""
+"""Reads and writes Parquet shards, the form of a corpus on disk: with audio before encoding, with codes after it."""
 
 import io
 from collections.abc import Iterator
@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from llasa.errors import LlasaError
-from llasa.loading import first_line
-from llasa.writing import whole
+from llasa.errors import LlasaError, first_line
+from llasa.files import whole
 
 _COMMON = [("id", pa.string()), ("text", pa.string())]
 _FACTS = [("speaker", pa.string()), ("language", pa.string()), ("seconds", pa.float32())]
@@ -26,7 +25,7 @@ def write_shard(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> No
     """Writes rows as a shard, whole or not at all.
 
     Raises:
-        LlasaError: it cannot be written; a disk is full, say.
+        LlasaError: it cannot be written, for instance because the disk is full.
     """
     try:
         with whole(path) as temporary:
@@ -48,13 +47,13 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of one shard; `phones` and `ends` are empty where it has no such columns.
+    """The rows of one shard. `phones` and `ends` are empty if it has no such columns.
 
     Args:
-        columns: only these, of those that it has.
+        columns: the columns to read, as far as the shard has them; by default all.
 
     Raises:
-        LlasaError: the file is not a whole Parquet shard; the message names it.
+        LlasaError: the file is not a whole Parquet shard.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -79,13 +78,13 @@ def read_codes(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def open_codes(files: list[Path]) -> Any:
-    """The rows of some shards of codes of one folder as a `datasets.Dataset`, whose memory they do not take.
+    """The rows of one folder's shards of codes as a `datasets.Dataset` that is mapped from disk.
 
-    It is mapped from a copy on disk, where the `datasets` library keeps its own (HF_DATASETS_CACHE); the next to open
-    the same shards, in whichever process, find it there.
+    The `datasets` library writes a copy into its cache (HF_DATASETS_CACHE) and maps that. Whoever opens the same shards
+    next, in any process, uses the same copy.
 
     Raises:
-        LlasaError: a shard is damaged or holds audio, or they have different columns; or the copy cannot be written.
+        LlasaError: a shard is damaged or holds audio, the shards have different columns, or the copy cannot be written.
     """
     import datasets
 
@@ -93,7 +92,7 @@ def open_codes(files: list[Path]) -> Any:
     datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
-    except Exception as error:  # of the library, of pyarrow, of the system
+    except Exception as error:  # from the library, pyarrow or the system
         told = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
         raise LlasaError(
             f"cannot map the shards of {folder} ({told}): make room in {datasets.config.HF_DATASETS_CACHE}, or make "
@@ -105,6 +104,6 @@ def open_codes(files: list[Path]) -> Any:
 
 
 def row_audio(row: dict[str, Any]) -> np.ndarray:
-    """The float32 mono samples of a row, at the rate the corpus was written with (16 kHz)."""
+    """The float32 mono samples of a row, at the corpus' rate of 16 kHz."""
     samples, _ = soundfile.read(io.BytesIO(row["audio"]), dtype="float32")
     return samples

@@ -1,8 +1,8 @@
-"""A synthetic corpus: a teacher reads a text file in many voices, into shards, by several processes.
+"""Makes a synthetic corpus: a teacher reads a text file in many voices, in several processes, into shards.
 
-What all teachers have in common: who reads which text and how fast, how much silence stays around it and how loud it
-is, and shards that are made once whatever happens. What a teacher says comes with the end of every phone, if it knows:
-the alignment that the LM's training uses (`train/lm_data.py`).
+Here is what all teachers share: which voice reads which text and how fast, the silence around it, its loudness, and
+shards that appear whole or not at all. A teacher also gives the end of every phone if it can; the training of the
+language model uses this alignment (`train/lm/data.py`).
 
 Shards are Parquet: `id, text, audio (FLAC or Ogg Opus bytes), speaker, language, seconds, phones, ends`.
 """
@@ -29,27 +29,25 @@ import soundfile
 
 from llasa.data.report import require_begun_with, write_json
 from llasa.data.shards import AUDIO_SCHEMA, read_rows, write_shard
-from llasa.data.teachers.teacher import PAUSE, RATE, Reading, Teacher, Unreadable, sounding
+from llasa.data.teachers.teacher import RATE, Teacher, Unreadable, finish
 from llasa.errors import LlasaError
-from llasa.text import is_speakable, normalise
+from llasa.files import exists
+from llasa.text.normalise import is_speakable, normalise
 
-# Loudness of everything written, so that no voice teaches the models its own gain.
-RMS_LEVEL = 0.06
-LEAD, TAIL = 0.06, 0.12  # seconds of silence kept around an utterance
-SHORTEST, LONGEST = 4, 170  # characters of a sentence
-SHARD = 100  # utterances: what a process that is stopped loses is minutes
-PACE = 15.0  # characters a second, roughly, by which hours are planned
+SHORTEST, LONGEST = 4, 170  # characters in a sentence
+SHARD = 100  # utterances in a shard, so a process that is stopped loses only minutes
+PACE = 15.0  # characters a second, a rough figure to plan hours with
 
 
 class Sentence(NamedTuple):
-    """A sentence of the corpus, and the words in which the teacher is given it."""
+    """A sentence of the corpus, and the form in which the teacher reads it."""
 
     text: str
     spoken: str
 
 
 class Task(NamedTuple):
-    """One utterance to be made."""
+    """One utterance to make."""
 
     id: str
     sentence: Sentence
@@ -61,8 +59,8 @@ class Part(NamedTuple):
     """Sentences that make one folder of shards.
 
     Attributes:
-        seed: who reads what follows from it, and names begin with it.
-        hours: enough of them; all sentences are read if it is None.
+        seed: decides who reads what, and is part of the names.
+        hours: how much speech is enough; None reads all sentences.
     """
 
     folder: Path
@@ -73,15 +71,15 @@ class Part(NamedTuple):
 
 @dataclass
 class Progress:
-    """How far a part is.
+    """The progress of a part.
 
     Attributes:
-        utterances, seconds: there are in its folder, by shards that are finished.
-        running: seconds of audio in shards that are not.
-        total: seconds that there will be, roughly.
+        utterances, seconds: in the finished shards of its folder.
+        running: seconds of audio in unfinished shards.
+        total: rough estimate of the seconds at the end.
         made: seconds of audio made by this run.
-        wall: seconds this run has taken.
-        unread: sentences that the teacher could not read, in this run.
+        wall: seconds that this run has taken.
+        unread: sentences of this run that the teacher could not read.
     """
 
     utterances: int = 0
@@ -94,10 +92,10 @@ class Progress:
 
 
 def sentences(lines: Iterable[str]) -> list[Sentence]:
-    """The lines that make a sentence to be read: of fitting length, with a word in them.
+    """The lines that can be read: of suitable length, with at least one word.
 
-    The teacher is given a line as it is written, whose marks tell it how to read; but where normalising changes words
-    (numbers, abbreviations), as it is normalised: else it would say other words than the text that goes with it.
+    The teacher reads a line as it is written, since punctuation tells it how to read. If normalising changes words
+    (numbers, abbreviations) it reads the normalised line, so that it says the words of the text.
     """
     result = []
     for line in lines:
@@ -111,34 +109,13 @@ def _letters(text: str) -> str:
     return re.sub(r"[\W_]", "", text).lower()
 
 
-def finish(reading: Reading) -> Reading:
-    """Cuts the silences at the ends to LEAD and TAIL, and sets the loudness.
-
-    Raises:
-        Unreadable: there is nothing but silence.
-    """
-    samples, phones, ends = reading.samples, reading.phones, np.array(reading.ends)
-    spoken = [i for i, phone in enumerate(phones) if phone != PAUSE and any(map(str.isalpha, phone))]
-    if spoken:
-        begin, end = ends[0] if phones[0] == PAUSE else LEAD, ends[spoken[-1]]
-    else:
-        begin, end = sounding(samples)
-    start, stop = max(0.0, begin - LEAD), min(len(samples) / RATE, end + TAIL)
-    samples = samples[int(start * RATE) : int(stop * RATE)]
-    samples = samples * (RMS_LEVEL / max(float(np.sqrt(np.mean(samples**2))), 1e-6))
-    peak = float(np.abs(samples).max())
-    if peak > 0.99:
-        samples = samples * (0.99 / peak)
-    return Reading(samples.astype(np.float32), phones, np.clip(ends - start, 0, stop - start).tolist())
-
-
 def assign(sentences: list[Sentence], teacher: Teacher, shares: Mapping[str, float], seed: int) -> list[Task]:
-    """Gives each sentence a voice and a speed: voices by their share, the rest spread evenly over the invented ones.
+    """Gives each sentence a voice and a speed: voices by their shares, the rest spread evenly over the invented ones.
 
-    Where there is nobody to take the rest, the shares count for as much of all as they are of their sum.
+    If there are no invented voices, the shares are scaled to a sum of 1.
 
     Args:
-        shares: by voice; if it is empty, the teacher's own.
+        shares: by voice; if empty, the teacher's own.
     """
     shares = shares or {name: share for name, share in teacher.shares.items() if name in teacher.voices}
     others = [name for name in teacher.invented if name not in shares]
@@ -148,7 +125,7 @@ def assign(sentences: list[Sentence], teacher: Teacher, shares: Mapping[str, flo
     rest = max(0.0, 1.0 - sum(shares.values()))
     weights = np.array([*(shares[name] for name in pool), *(rest / len(others) for _ in others)])
     chosen = np.random.default_rng(seed).choice(len(weights), size=len(sentences), p=weights / weights.sum())
-    # Drawn apart, so that a longer text begins with what a shorter one is.
+    # Drawn separately, so that a longer text begins with the tasks of a shorter one.
     speeds = np.random.default_rng([seed, 1]).uniform(*teacher.speeds, size=len(sentences)).round(2)
     pool += others
     return [
@@ -177,12 +154,12 @@ def _file(samples: np.ndarray, container: str, coding: str) -> bytes:
 
 
 def record(path: Path, teacher: Teacher, shares: Mapping[str, float], parts: list[Part], form: str) -> None:
-    """Writes down what a corpus is made of, or compares it with what was written down when it was begun.
+    """Records what a corpus is made of, or compares it with the record of an earlier run.
 
-    Hours are no part of it: a corpus may grow.
+    Hours are not recorded, since a corpus may grow.
 
     Raises:
-        LlasaError: they differ.
+        LlasaError: the two differ.
     """
     told = [text for part in parts for sentence in part.sentences for text in sentence] + [str(len(parts[0].sentences))]
     wanted = {
@@ -204,14 +181,14 @@ def synthesise(
     shard: int = SHARD,
     workers: int = 2,
 ) -> Iterator[Progress]:
-    """Writes a part shard by shard, those that exist left as they are; says how far it is twice a second.
+    """Writes the missing shards of a part, and yields its progress twice a second.
 
     Args:
         shares: see `assign`.
         form: one of FORMATS.
 
     Raises:
-        LlasaError: what the teacher raised; it could read nothing of a shard; or a shard cannot be written or read.
+        LlasaError: the teacher raised it, could read nothing of a shard, or a shard cannot be written or read.
     """
     tasks = assign(part.sentences, teacher, shares, part.seed)
     jobs = [
@@ -221,10 +198,10 @@ def synthesise(
     part.folder.mkdir(parents=True, exist_ok=True)
     found = Progress()
     for path, _ in jobs:
-        if path.exists():
+        if exists(path):
             lengths = [row["seconds"] for row in read_rows(path, ["seconds"])]
             found.utterances, found.seconds = found.utterances + len(lengths), found.seconds + sum(lengths)
-    todo = [job for job in jobs if not job[0].exists()]
+    todo = [job for job in jobs if not exists(job[0])]
     enough = np.inf if part.hours is None else 3600 * part.hours
     found.total = min(enough, found.seconds + sum(map(_planned, todo)))
     yield replace(found)
@@ -244,7 +221,7 @@ def synthesise(
                     utterances, seconds, unread = future.result()
                 except BrokenProcessPool as error:
                     raise LlasaError(
-                        "a process of the teacher died, for want of memory perhaps: try --workers 1"
+                        "a process of the teacher died, perhaps because memory ran out: try --workers 1"
                     ) from error
                 del pending[future]
                 found.utterances, found.seconds = found.utterances + utterances, found.seconds + seconds
@@ -256,21 +233,21 @@ def synthesise(
 
 
 def _planned(job: tuple[Path, list[Task]]) -> float:
-    """The seconds that a shard will have, roughly."""
+    """A rough estimate of the seconds of a shard."""
     return sum(len(task.sentence.text) / task.speed for task in job[1]) / PACE
 
 
-# What a process of the pool works with: set in it when it starts.
+# The state of a process of the pool, set when it starts.
 _worker: dict[str, Any] = {}
 
 
 @contextmanager
 def _processes(teacher: Teacher, form: str, workers: int) -> Iterator[tuple[ProcessPoolExecutor, Any]]:
-    """A pool that makes shards, and how many seconds of audio it has made so far.
+    """A pool that makes shards, and a counter of the seconds of audio it has made.
 
-    Left by an error or by Ctrl-C, it stops after the utterances that it is at.
+    After an error or Ctrl-C it stops when the current utterances are done.
     """
-    # Not forked: the libraries that teachers are made of have threads and locks.
+    # Spawned, because the teachers' libraries have threads and locks that do not survive a fork.
     context = multiprocessing.get_context("spawn")
     made, stop = context.Value("d", 0.0), context.Event()
     pool = ProcessPoolExecutor(workers, context, _begin, (teacher, form, made, stop))
@@ -282,7 +259,7 @@ def _processes(teacher: Teacher, form: str, workers: int) -> Iterator[tuple[Proc
 
 
 def _begin(teacher: Teacher, form: str, made: Any, stop: Any) -> None:
-    """Makes a process ready: Ctrl-C is for its parent to hear, and it does not outlive that."""
+    """Prepares a process of the pool: it leaves Ctrl-C to its parent, and ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker.update(teacher=teacher, encode=FORMATS[form], made=made, stop=stop)
     parent = multiprocessing.parent_process()
@@ -296,20 +273,21 @@ def _begin(teacher: Teacher, form: str, made: Any, stop: Any) -> None:
 
 
 def make_shard(path: Path, tasks: list[Task]) -> tuple[int, float, int]:
-    """Speaks one shard's utterances and writes it. A text that the teacher cannot read is left out.
+    """Speaks the utterances of one shard and writes it. A text that the teacher cannot read is left out.
 
     Returns:
         the number of utterances written, their seconds, and how many were left out.
 
     Raises:
-        LlasaError: the teacher cannot speak, or none of these; the run was stopped; the shard cannot be written.
+        LlasaError: the teacher cannot speak at all, or can read none of these texts; the run was stopped; or the shard
+            cannot be written.
     """
     teacher: Teacher = _worker["teacher"]
     rows: list[dict[str, Any]] = []
     told = ""
     for task in tasks:
         if _worker["stop"].is_set():
-            raise LlasaError("stopped; the same command goes on")
+            raise LlasaError("stopped: run the same command again to continue")
         try:
             samples, phones, ends = finish(teacher.speak(task.sentence.spoken, task.voice, task.speed))
         except Unreadable as error:

@@ -1,11 +1,9 @@
-"""Token sequences in, token sequences out: `start`, `extend`, `select`.
+"""Generates token sequences with a Llama, by four verbs: `start`, `extend`, `select`, `merge` (backend.py).
 
-Knows a Llama's weights, its KV cache and sampling; knows nothing of text, codecs or audio.
+Text, codecs and audio are handled elsewhere; here tokens are plain numbers.
 """
 
-from llasa.engine.engine import Engine
-from llasa.engine.llama import Checkpoint
+from llasa.engine.backend import Backend, State, open_backend
 from llasa.engine.sampling import Sampling
-from llasa.engine.state import Row, State
 
-__all__ = ["Checkpoint", "Engine", "Row", "Sampling", "State"]
+__all__ = ["Backend", "Sampling", "State", "open_backend"]

@@ -1,20 +1,20 @@
-"""A Llama's weights laid out for decoding, and its forward pass.
+"""Lays out a Llama's weights for fast decoding, and computes its forward pass.
 
-Knows the architecture of transformers' `LlamaForCausalLM`, whose second implementation this is (tested equal to the
-first); how tokens attend to one another is the caller's. Knows nothing of caches, sampling or rows.
+This is a second implementation of transformers' `LlamaForCausalLM`, and the tests hold the two equal. The caller
+provides attention, and with it the KV cache.
 
-The weights come from a `Checkpoint`, one matrix at a time: each is laid out anew and let go before the next is fetched,
-so that loading never holds the model twice.
+The weights come one matrix at a time: each is laid out and released before the next is fetched, so loading never holds
+the model twice.
 
-What makes it faster than the original, where one step of a small model is mostly overhead: query, key and value are
-one matrix, so are gate and up; rotary embedding is one complex product in place; the output matrix holds only the rows
-that may be sampled; and on a CPU the matrices are packed for oneDNN once. On a CPU everything but the matrices is
-float32, since bfloat16 attention is many times slower there.
+In the original, one step of a small model is mostly overhead. This one is faster: query, key and value are one matrix,
+and so are gate and up; rotary embedding is one complex product in place; the output matrix holds only the rows that may
+be sampled; and on a CPU the matrices are packed for oneDNN once. On a CPU everything but the matrices is float32, since
+bfloat16 attention is many times slower there.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from llasa.errors import LlasaError
+from llasa.models.weights import Weights
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -32,29 +33,11 @@ Linear = Callable[[Tensor], Tensor]
 Attention = Callable[[int, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A Llama that is yet to be read.
-
-    Attributes:
-        config: transformers' `LlamaConfig`.
-        tensor: a name, as in the state dict of transformers' `LlamaForCausalLM`, to its weights, wherever they lie and
-            of whatever precision. Each name is asked for once; a tied `lm_head.weight` too.
-        dtype: precision of the matrices in which to compute.
-        devices: where each layer is to lie. Tokens come in at the first, and logits out at the last.
-    """
-
-    config: Any
-    tensor: Callable[[str], Tensor]
-    dtype: torch.dtype
-    devices: tuple[torch.device, ...]
-
-
-def checkpoint_of(model: "LlamaForCausalLM") -> Checkpoint:
-    """A transformers model as a checkpoint: on its device, in its precision. The model is left as it is."""
+def weights_of(model: "LlamaForCausalLM") -> Weights:
+    """A transformers model as `Weights`: on its device, in its precision. The model does not change."""
     weights = model.state_dict()
     devices = (model.device,) * model.config.num_hidden_layers
-    return Checkpoint(model.config, lambda name: weights[name].clone(), model.dtype, devices)
+    return Weights(model.config, lambda name: weights[name].clone(), model.dtype, devices)
 
 
 @dataclass(frozen=True)
@@ -76,12 +59,12 @@ class Llama:
         embedding: (vocabulary, hidden), in the precision of the file.
         layers: the layers, in order.
         norm: the last norm's weight, (hidden,).
-        head: the output matrix's legal rows, (n, hidden) -> (n, legal).
+        head: the output matrix, reduced to the tokens that may be sampled: (n, hidden) -> (n, legal).
         rotations: (context, 1, head_size / 2) complex64; row p turns a query or key at position p, and scales each by
             the fourth root of 1 / head_size: their product comes out scaled by the square root, as attention wants it.
         heads, kv_heads, head_size, eps: as in the configuration.
         weights: precision of the matrices.
-        dtype: of what flows between the matrices, and of the KV cache.
+        dtype: precision of the activations between the matrices, and of the KV cache.
     """
 
     embedding: Tensor
@@ -98,30 +81,30 @@ class Llama:
 
 
 @torch.no_grad()
-def read_llama(checkpoint: Checkpoint, legal: Tensor, context: int) -> Llama:
-    """Lays out a checkpoint's weights for decoding.
+def read_llama(source: Weights, legal: Tensor, context: int) -> Llama:
+    """Lays out weights for decoding.
 
-    On a CPU the embedding stays the tensor that the checkpoint gave: one that is mapped from a file stays there, and of
-    its rows only those of the tokens that occur are ever read.
+    On a CPU the embedding is the tensor that `source` gave. If it is mapped from a file it stays there, and only the
+    rows of tokens that occur are ever read.
 
     Args:
-        checkpoint: where the weights come from.
+        source: where the weights come from.
         legal: ids of the tokens that may be sampled; the head's rows come in this order.
         context: number of positions.
 
     Raises:
-        LlasaError: a Llama with an activation or a position scaling that this implementation does not have.
+        LlasaError: the Llama has an activation or a rope type that this implementation lacks.
     """
-    config, tensor, weights = checkpoint.config, checkpoint.tensor, checkpoint.dtype
+    config, tensor, weights = source.config, source.tensor, source.dtype
     if config.hidden_act != "silu":
-        raise LlasaError(f"the model's activation is {config.hidden_act}: only Llamas with silu can be decoded")
+        raise LlasaError(f"the model's activation is {config.hidden_act}: use a Llama with silu")
     rotary = LlamaRotaryEmbedding(config)  # a fresh one: casting a model to bfloat16 rounds its frequencies too
     if rotary.rope_type in ("dynamic", "longrope"):
         raise LlasaError(
-            f"the model's rope type is {rotary.rope_type}: positions that shift with length are unsupported"
+            f"the model's rope type is {rotary.rope_type}: use a model whose positions do not depend on the length"
         )
-    first, last = checkpoint.devices[0], checkpoint.devices[-1]
-    dtype = torch.float32 if any(device.type == "cpu" for device in checkpoint.devices) else weights
+    first, last = source.devices[0], source.devices[-1]
+    dtype = torch.float32 if any(device.type == "cpu" for device in source.devices) else weights
     cos, sin = rotary(torch.zeros(1), torch.arange(context)[None])
     half = config.head_dim // 2
     rotations = torch.complex(cos[0, :, :half], sin[0, :, :half])[:, None].to(first) * config.head_dim**-0.25
@@ -130,12 +113,12 @@ def read_llama(checkpoint: Checkpoint, legal: Tensor, context: int) -> Llama:
         return tensor(f"{name}.weight").to(device, dtype, copy=True)
 
     def linear(device: torch.device, biased: bool, *names: str, turned: int = 0) -> Linear:
-        """The matrices under one another as one; the outputs of the first `turned` are interleaved for rotation."""
+        """The named matrices stacked into one; the outputs of the first `turned` are interleaved for rotation."""
 
         def stacked(kind: str) -> Tensor:
             parts = [tensor(f"{name}.{kind}").to(device, weights) for name in names]
             parts[:turned] = [_interleave(part, config.head_dim) for part in parts[:turned]]
-            return torch.cat(parts)  # a copy in any case: the parts may be views of a file
+            return torch.cat(parts)  # always a copy, because the parts may be views of a file
 
         return _linear(stacked("weight"), stacked("bias") if biased else None)
 
@@ -153,11 +136,11 @@ def read_llama(checkpoint: Checkpoint, legal: Tensor, context: int) -> Llama:
             linear(device, config.mlp_bias, f"{name}.mlp.down_proj"),
         )
 
-    # The largest first, while there is most room: the head is copied twice on its way.
+    # The largest first, while most memory is free: laying out the head copies it twice.
     head = _linear(tensor("lm_head.weight")[legal].to(last, weights), None)
     return Llama(
         embedding=tensor("model.embed_tokens.weight").to(first),
-        layers=tuple(layer(index, device) for index, device in enumerate(checkpoint.devices)),
+        layers=tuple(layer(index, device) for index, device in enumerate(source.devices)),
         norm=norm("model.norm", last),
         head=head,
         rotations=rotations,
@@ -171,9 +154,9 @@ def read_llama(checkpoint: Checkpoint, legal: Tensor, context: int) -> Llama:
 
 
 def forward(llama: Llama, ids: Tensor, positions: Tensor, attend: Attention) -> Tensor:
-    """Token ids (n,) at their positions (n,) to the last layer's normed output (n, hidden).
+    """The normed output of the last layer (n, hidden) for token ids (n,) at their positions (n,).
 
-    The n tokens may be one sequence or one token of n sequences: only `attend` makes a difference between them.
+    The n tokens may be one sequence, or one token of each of n sequences: only `attend` treats the two differently.
     """
     size = (llama.embedding.shape[1],)
     turning = llama.heads + llama.kv_heads
@@ -192,10 +175,10 @@ def forward(llama: Llama, ids: Tensor, positions: Tensor, attend: Attention) -> 
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    """x -> x W^T + b in the weight's precision; W is the function's own from here on.
+    """A function x -> x W^T + b in the weight's precision, which keeps W.
 
-    oneDNN with packed weights sums every row in the same order however many rows there are, so a row's result does not
-    depend on its batch; it also beats F.linear in all but the smallest float32 products.
+    With packed weights, oneDNN sums every row in the same order whatever the number of rows, so a row's result does not
+    depend on its batch. It is also faster than F.linear in all but the smallest float32 products.
     """
     if not _packs(weight):
         return lambda x: F.linear(x.to(weight.dtype), weight, bias)
@@ -213,9 +196,10 @@ def _packs(weight: Tensor) -> bool:
 
 
 def _interleave(values: Tensor, head_size: int) -> Tensor:
-    """Reorders each head's outputs so that the two that are rotated together lie side by side, as complex numbers do.
+    """Reorders each head's outputs so that the two that are rotated together lie side by side, like complex numbers.
 
-    transformers pairs output i with i + head_size / 2. Scores do not change: queries and keys are reordered alike.
+    transformers pairs output i with i + head_size / 2. Attention scores do not change, because queries and keys are
+    reordered in the same way.
 
     Args:
         values: a projection's weight (heads * head_size, hidden) or bias (heads * head_size,).

@@ -1,10 +1,8 @@
-"""What is kept between calls of the engine: rows and their KV cache.
-
-Knows how rows are kept, dropped, duplicated and joined; knows nothing of models.
-"""
+"""Holds what the engine keeps between calls: rows and their KV cache. Rows can be picked, duplicated and joined."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,17 +13,17 @@ from llasa.errors import LlasaError
 
 @dataclass
 class Row:
-    """One sequence under way.
+    """One sequence that is being generated.
 
     Attributes:
         prompt: number of prompt tokens.
-        last: the last prompt token, the first that is yet to go through the model.
+        last: the last prompt token, which goes through the model in the first step.
         limit: the most tokens that it may generate.
-        least: tokens that come before it may end.
+        least: the fewest tokens that it must have before it may end.
         sampling: how its tokens are picked.
-        key: what its random numbers are made of.
+        key: identifies its random numbers.
         tokens: ids generated so far, without the end token.
-        finished: whether it has come to the end token.
+        finished: whether it has reached the end token.
     """
 
     prompt: int
@@ -56,12 +54,13 @@ class Row:
 class State:
     """Rows and their cache, (layers, 2 for keys and values, rows, heads, width, head size).
 
-    The cache is in parts, one for every stretch of layers that share a device: with one device, one part. A row's
-    entries begin at column 0; the columns behind `Row.cached` hold no meaning.
+    The cache has one part for each run of layers on the same device, so one part with one device. A row's entries begin
+    at column 0; columns from `Row.cached` on are not filled.
     """
 
     rows: list[Row]
     cache: tuple[Tensor, ...]
+    loop: Any = field(default=None, repr=False)  # the `llasa.engine.replay.Loop` that advances it on a GPU
 
     @property
     def layers(self) -> list[Tensor]:
@@ -75,23 +74,23 @@ class State:
 
     @property
     def finished(self) -> list[bool]:
-        """Which rows have come to the end token."""
+        """Which rows have reached the end token."""
         return [row.finished for row in self.rows]
 
     @property
     def stopped(self) -> list[bool]:
-        """Which rows get no more tokens: finished, or out of room."""
+        """Which rows get no more tokens: they are finished, or have reached their limit."""
         return [row.stopped for row in self.rows]
 
 
 def pick(state: State, rows: Sequence[int], seeds: Sequence[int] | None = None) -> State:
-    """A new state of these rows in this order; the old one is left as it is.
+    """A new state of these rows in this order; the old one does not change.
 
-    A row picked more than once goes on differently in each place: the first keeps its random numbers, the others get
-    their own, which follow from the seed, the number of tokens and which copy it is. With `seeds`, all get new ones.
+    Copies of a row continue differently: the first keeps its random numbers, and the others get their own, which follow
+    from the seed, the number of tokens and the number of the copy. With `seeds`, all get new random numbers.
 
     Raises:
-        LlasaError: there is no such row, or a number of seeds that is not that of rows.
+        LlasaError: there is no such row, or not one seed a row.
     """
     if seeds is not None and len(seeds) != len(rows):
         raise LlasaError(f"{len(seeds)} seeds for {len(rows)} rows: give one a row")
@@ -114,7 +113,7 @@ def pick(state: State, rows: Sequence[int], seeds: Sequence[int] | None = None) 
 
 
 def join(first: State, second: State) -> State:
-    """A new state of the rows of both; the old ones are left as they are."""
+    """A new state of the rows of both; the old ones do not change."""
     rows = [replace(row, tokens=list(row.tokens)) for row in (*first.rows, *second.rows)]
     cache = allocate(rows, first.cache)
     place = 0
@@ -127,12 +126,12 @@ def join(first: State, second: State) -> State:
 
 
 def allocate(rows: Sequence[Row], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """An unfilled cache with room for all that these rows may become; layers, heads, type and devices as in `like`."""
+    """An empty cache with room for these rows at full length; layers, heads, type and devices are as in `like`."""
     width = max((row.prompt + row.limit for row in rows), default=0)
 
     def part(old: Tensor) -> Tensor:
         layers, pair, _, heads, _, size = old.shape
-        # Not zeroed: on the CPU, pages that are never written to then never take up memory.
+        # Not zeroed: on the CPU, pages that are never written then take no memory.
         return torch.empty((layers, pair, len(rows), heads, width, size), dtype=old.dtype, device=old.device)
 
     return tuple(part(old) for old in like)

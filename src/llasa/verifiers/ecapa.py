@@ -1,8 +1,8 @@
-"""Who speaks: ECAPA-TDNN (arXiv 2005.07143) through speechbrain, against the reference.
+"""Scores speaker similarity to the reference with ECAPA-TDNN (arXiv 2005.07143), through speechbrain.
 
-Trained on VoxCeleb; by its authors' threshold one speaker's cosine is 0.25 and more, so that its scores lie lower than
-WavLM's. A model's folder is speechbrain's: `hyperparams.yaml` and the checkpoints that it names. That file builds the
-model and can call any function while it does: load only what you trust.
+The model was trained on VoxCeleb. By its authors' threshold, two recordings are of one speaker if their cosine is 0.25
+or more, so its scores are lower than WavLM's. A model's folder has speechbrain's layout: `hyperparams.yaml` and the
+checkpoints that it names. That file builds the model and can call any function, so load only models that you trust.
 """
 
 import logging
@@ -14,17 +14,18 @@ from types import ModuleType
 
 import numpy as np
 
-from llasa.errors import LlasaError
-from llasa.loading import check_device, first_line
+from llasa.errors import LlasaError, first_line
+from llasa.files import is_file
+from llasa.models.defaults import check_device
+from llasa.verifiers.downloads import find_weights
 from llasa.verifiers.likeness import Likeness
-from llasa.verifiers.weights import find_weights
 
 DEFAULT = "speechbrain/spkrec-ecapa-voxceleb"
 INSTALL = "pip install hyperpyyaml sentencepiece && pip install --no-deps speechbrain"
 
 
 def load(model: str | None = None, device: str = "cpu") -> Likeness:
-    """The verifier, from a folder or hub id in speechbrain's layout.
+    """Loads the verifier from a folder or hub id in speechbrain's layout.
 
     Raises:
         LlasaError: a package is missing, there is no such model, or the hub cannot be reached.
@@ -37,17 +38,17 @@ def load(model: str | None = None, device: str = "cpu") -> Likeness:
     device = check_device(device)
     name = model or DEFAULT
     folder = find_weights(name, ["*.yaml", "*.ckpt", "*.txt"])
-    if not (folder / "hyperparams.yaml").is_file():
+    if not is_file(folder / "hyperparams.yaml"):
         raise LlasaError(f"{name} has no hyperparams.yaml: pass a folder or hub id in speechbrain's layout")
     try:
         with _without_torchaudio():
             from speechbrain.inference.classifiers import EncoderClassifier
 
-            # The file names the hub as the checkpoints' place.
+            # The file says that the checkpoints are on the hub.
             encoder = EncoderClassifier.from_hparams(
                 source=str(folder), overrides={"pretrained_path": str(folder)}, run_opts={"device": device}
             )
-    except Exception as error:  # whatever the file names may raise
+    except Exception as error:  # functions that the file names may raise anything
         raise LlasaError(f"the model {name} cannot be loaded ({first_line(error)}): fetch or copy it again") from error
 
     @torch.inference_mode()
@@ -59,10 +60,10 @@ def load(model: str | None = None, device: str = "cpu") -> Likeness:
 
 @contextmanager
 def _without_torchaudio() -> Iterator[None]:
-    """Where no torchaudio is installed, an empty module in its place, for as long as speechbrain is being imported.
+    """Provides an empty torchaudio, if none is installed, while speechbrain is imported.
 
-    speechbrain imports torchaudio first of all, of which ECAPA uses nothing, and there is no torchaudio on PyPI that
-    loads beside a CPU torch.
+    speechbrain imports torchaudio at once, although ECAPA does not use it, and no torchaudio on PyPI loads beside a CPU
+    torch.
     """
     logging.getLogger("speechbrain").setLevel(logging.ERROR)
     if "torchaudio" in sys.modules or find_spec("torchaudio") is not None:

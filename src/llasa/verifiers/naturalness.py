@@ -1,9 +1,8 @@
-"""How natural it sounds: DNSMOS P.835 (arXiv 2110.01763), which rates noise and distortion.
+"""Scores naturalness with DNSMOS P.835 (arXiv 2110.01763), which rates noise and distortion.
 
-Its weights lie inside its package.
+The weights lie inside the package speechmos.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from llasa.errors import need_extra
-from llasa.verifiers.protocol import RATE
+from llasa.verifiers.protocol import RATE, Batch
 
 
 def load(device: str = "cpu") -> "Naturalness":
-    """The verifier, which stays on the CPU.
+    """Loads the verifier, which stays on the CPU.
 
     Raises:
         LlasaError: a package is missing.
@@ -25,9 +24,9 @@ def load(device: str = "cpu") -> "Naturalness":
 
 
 class Naturalness:
-    """DNSMOS' overall opinion score of 1 to 5 brought to 0 to 1; 0 for no sound.
+    """DNSMOS' overall opinion score, scaled from 1 to 5 to 0 to 1; 0 for silence.
 
-    It rates whole utterances: a fragment is looped until it is 9 seconds long, with a jump at every turn.
+    It rates whole utterances only: it would repeat a fragment until it is 9 seconds long, with a jump at every repeat.
     """
 
     name = "naturalness"
@@ -35,18 +34,12 @@ class Naturalness:
     needs_text = False
     needs_reference = False
 
-    def score(
-        self,
-        texts: Sequence[str],
-        audios: Sequence[np.ndarray],
-        references: Sequence[np.ndarray | None],
-        ended: bool = True,
-    ) -> np.ndarray:
-        return np.array([(dnsmos(audio) - 1) / 4 if audio.any() else 0.0 for audio in audios])
+    def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+        return np.array([(dnsmos(audio) - 1) / 4 if audio.any() else 0.0 for audio in batch.audios])
 
 
 def dnsmos(samples: np.ndarray) -> float:
-    """DNSMOS P.835, overall: the opinion score from 1 to 5 that listeners would give. NaN for no sound at all."""
+    """DNSMOS P.835, overall: an estimate of listeners' mean opinion score, from 1 to 5; NaN for silence."""
     if not samples.any():
         return float("nan")
     scores = _rater()(np.clip(samples, -1, 1).astype(np.float32), RATE, False)
@@ -60,7 +53,7 @@ def _rater() -> Any:
 
     folder = files("speechmos") / "dnsmos_models"
     primary, p808 = str(folder / "sig_bak_ovr.onnx"), str(folder / "model_v8.onnx")
-    # Sessions of its own making spin a thread on every core while they wait, which starves other processes.
+    # The sessions that speechmos makes spin a thread on every core while they wait, which starves other processes.
     options = SessionOptions()
     options.intra_op_num_threads = 1
     rater = DNSMOS(primary, p808)

@@ -1,7 +1,7 @@
-"""What is plainly wrong with some speech: silence, clipping, a length that the text cannot have, a loop. No models.
+"""Finds plain faults in speech without a model: silence, clipping, a length that does not fit the text, loops.
 
-Knows texts, 16 kHz waveforms and code sequences. It finds what no person would do and leaves the rest to others: on
-real speech, long pauses and repeated words included, it is meant to find nothing.
+It finds only what no person would do, and leaves the rest to other verifiers. In real speech it is meant to find
+nothing, even with long pauses and repeated words.
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from functools import cache
 
 import numpy as np
 
-from llasa.planning import PACE, SLACK, is_latin, letters
-from llasa.text import normalise
-from llasa.verifiers.protocol import RATE
+from llasa.text.normalise import normalise
+from llasa.text.script import PACE, SLACK, is_latin, letters
+from llasa.verifiers.protocol import RATE, Batch
 
-HOP = 320  # samples a frame here, and a code in codes of 50 a second
-LAGS = 100  # frames or codes, the longest period of a loop
-RUN = 50  # frames or codes that a loop lasts at least, besides two periods
-STUCK = 125  # codes of one and the same kind: fewer may be a pause, digital silence being one code over and over
-SAME = 0.2  # nepers between the levels of two equal sounds; real speech that looks periodic differs by over 0.3
-RANGE = 40  # dB below the loudest frame that still sound
-FLOOR = -60  # dB below full scale that do not
-CLIPPED = 0.001  # share of the samples at full scale; of the loudest of 150 recordings it was a fiftieth of that
+HOP = 320  # samples of a frame here, and of a code at 50 codes a second
+LAGS = 100  # frames or codes: the longest period of a loop
+RUN = 50  # frames or codes: the shortest loop, which must also last two periods
+STUCK = 125  # repeats of a single code that are a fault; fewer may be a pause, since digital silence repeats one code
+SAME = 0.2  # nepers: mean difference of level between equal sounds; real speech that looks periodic differs by over 0.3
+RANGE = 40  # dB below the loudest frame: quieter frames are silent
+FLOOR = -60  # dB to full scale: quieter frames are silent
+CLIPPED = 0.001  # share of the samples at full scale; the loudest of 150 recordings had a fiftieth of that
 BANDS = 24
 
 
@@ -32,33 +32,27 @@ class Sanity:
     needs_text = True
     needs_reference = False
 
-    def score(
-        self,
-        texts: Sequence[str],
-        audios: Sequence[np.ndarray],
-        references: Sequence[np.ndarray | None],
-        ended: bool = True,
-    ) -> np.ndarray:
-        pairs = zip(texts, audios, strict=True)
+    def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+        pairs = zip(batch.texts, batch.audios, strict=True)
         return np.array([float(judge_sound(text, audio, ended=ended) is None) for text, audio in pairs])
 
 
 def load(device: str = "cpu") -> Sanity:
-    """The verifier, which stays on the CPU."""
+    """Makes the verifier, which stays on the CPU."""
     return Sanity()
 
 
 def judge_sound(text: str, samples: np.ndarray, pace: float = PACE, ended: bool = True) -> str | None:
-    """What is wrong with a reading of a text, in words that go after "it is" or "it"; None if nothing is.
+    """The fault in a reading of a text, in words that complete "it is" or "it"; None if there is none.
 
     Args:
-        text: the words, whole even where the sound is a fragment.
+        text: the whole text, even if the sound is a fragment.
         samples: (T,) at 16 kHz; may be empty.
-        pace: seconds a letter, the voice's (`planning.pace`).
-        ended: False says that it is a fragment from the beginning, which may still be short or start with a pause.
+        pace: the voice's seconds a letter (`speak.plan.pace`).
+        ended: False if the sound is a fragment from the beginning, which may be short or start with a pause.
     """
     if not np.isfinite(samples).all():
-        return "not a number"
+        return "NaN"
     seconds = len(samples) / RATE
     levels = _levels(samples)
     sounding = levels > max(FLOOR, levels.max(initial=-np.inf) - RANGE)
@@ -68,7 +62,7 @@ def judge_sound(text: str, samples: np.ndarray, pace: float = PACE, ended: bool 
         return "silent"
     if np.mean(np.abs(samples) >= 0.99) > CLIPPED:
         return "clipped"
-    # The bounds that `planning` sets for codes.
+    # The bounds that `speak.plan` sets for codes.
     expected = letters(normalise(text) if is_latin(text) else text) * pace
     if ended and seconds < 0.4 * expected - 0.16:
         return "too short for its text"
@@ -78,29 +72,29 @@ def judge_sound(text: str, samples: np.ndarray, pace: float = PACE, ended: bool 
 
 
 def repeats(codes: np.ndarray | Sequence[int]) -> bool:
-    """Whether a sequence of codes (T,), 50 a second, holds a loop: the same 2 to 100 codes over and over, exactly.
+    """Whether a sequence of codes (T,), 50 a second, holds a loop: the same 2 to 100 codes repeated exactly.
 
-    It has to last a second and two periods beyond the first; one single code has to last 2.5 seconds.
+    After its first period a loop has to last a second and two more periods; a single code has to last 2.5 seconds.
     """
     sequence = np.asarray(codes, np.int64)
     changes = np.cumsum(sequence[1:] != sequence[:-1])
     for lag in range(1, min(LAGS, len(sequence) - RUN) + 1):
         least = STUCK if lag == 1 else max(RUN, 2 * lag)
         same = sequence[lag:] == sequence[:-lag]
-        if np.count_nonzero(same) < least:  # true of nearly all speech, which a search asks about every second
+        if np.count_nonzero(same) < least:  # a quick test that ends here for nearly all speech
             continue
         edges = np.flatnonzero(np.diff(np.r_[False, same, False]))
         for start, stop in edges.reshape(-1, 2):
             if stop - start < least:
                 continue
-            # A single code repeats with every period: such a stretch is lag 1's to judge.
+            # A single repeated code matches at every lag, so only lag 1 counts it.
             if lag == 1 or (changes[stop + lag - 2] - changes[start]) * lag >= stop - start:
                 return True
     return False
 
 
 def _loops(samples: np.ndarray, sounding: np.ndarray) -> bool:
-    """Whether the spectrum repeats with some period so exactly as only a machine would, while it sounds."""
+    """Whether the spectrum of a sounding part repeats with some period, as exactly as only a machine would."""
     if len(samples) < (RUN + 5) * HOP:
         return False
     spectra = _spectra(samples.astype(np.float32))
@@ -118,13 +112,13 @@ def _loops(samples: np.ndarray, sounding: np.ndarray) -> bool:
 
 
 def _levels(samples: np.ndarray) -> np.ndarray:
-    """(T // HOP,) dB to full scale of every 20 ms."""
+    """The level of every 20 ms, (T // HOP,) in dB to full scale."""
     frames = samples[: len(samples) // HOP * HOP].reshape(-1, HOP).astype(np.float64)
     return 10 * np.log10(np.square(frames).mean(1) + 1e-12)
 
 
 def _spectra(samples: np.ndarray) -> np.ndarray:
-    """(frames, BANDS) natural logarithms of energies in mel bands, every 20 ms, floored 50 dB below the loudest."""
+    """Logarithms of energies in mel bands every 20 ms, (frames, BANDS), floored 50 dB below the loudest frame."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::HOP] * np.hanning(400).astype(np.float32)
     power = np.square(np.abs(np.fft.rfft(frames, 512)))
     energies = np.add.reduceat(power, _edges(), axis=1)

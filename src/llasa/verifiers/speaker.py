@@ -1,10 +1,9 @@
-"""Who speaks: Resemblyzer's embedding (GE2E, arXiv 1710.10467) against the reference's.
+"""Scores speaker similarity to the reference with Resemblyzer (GE2E, arXiv 1710.10467).
 
-Its weights lie inside its package. That asks for another package that has no wheels, so that it is installed on its
-own, without what it asks for.
+The weights lie inside the package Resemblyzer. It depends on a package that has no wheels, so it is installed without
+its dependencies.
 """
 
-from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -13,10 +12,11 @@ import numpy as np
 
 from llasa.errors import LlasaError, need_extra
 from llasa.verifiers.likeness import required
+from llasa.verifiers.protocol import Batch
 
 
 def load(device: str = "cpu") -> "Resemblyzer":
-    """The verifier, which stays on the CPU.
+    """Loads the verifier, which stays on the CPU.
 
     Raises:
         LlasaError: a package is missing.
@@ -35,20 +35,15 @@ class Resemblyzer:
     needs_text = False
     needs_reference = True
 
-    def score(
-        self,
-        texts: Sequence[str],
-        audios: Sequence[np.ndarray],
-        references: Sequence[np.ndarray | None],
-        ended: bool = True,
-    ) -> np.ndarray:
-        """As the protocol says.
+    def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+        """See `Verifier.score`.
 
         Raises:
             LlasaError: a reference is missing.
         """
-        wanted = [_of_reference(required(reference, self.name).tobytes()) for reference in references]
-        return np.array([speaker_embedding(audio) @ own for audio, own in zip(audios, wanted, strict=True)], float)
+        wanted = [_of_reference(required(reference, self.name).tobytes()) for reference in batch.references]
+        pairs = zip(batch.audios, wanted, strict=True)
+        return np.array([speaker_embedding(audio) @ own for audio, own in pairs], float)
 
 
 def speaker_embedding(samples: np.ndarray) -> np.ndarray:
@@ -58,15 +53,15 @@ def speaker_embedding(samples: np.ndarray) -> np.ndarray:
     import resemblyzer
 
     samples = samples.astype(np.float32)
-    # Its voice activity detection writes 16-bit integers, which a peak above one would overflow.
+    # Its voice activity detection converts to 16-bit integers, which a peak above one would overflow.
     spoken = resemblyzer.preprocess_wav(samples / max(1.0, float(np.abs(samples).max())))
-    # Where it finds no voice at all, judge the sound as it is.
+    # If it finds no voice at all, the whole sound is embedded.
     return _speaker_encoder().embed_utterance(spoken if spoken.size else samples)
 
 
 @lru_cache(maxsize=16)
 def _of_reference(samples: bytes) -> np.ndarray:
-    """The embedding of a reference's float32 samples: a search asks for the same one with every fragment."""
+    """The embedding of a reference's float32 samples, cached because a search needs it with every fragment."""
     return speaker_embedding(np.frombuffer(samples, np.float32))
 
 

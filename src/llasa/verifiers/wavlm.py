@@ -1,21 +1,22 @@
-"""Who speaks: WavLM's speaker verification (arXiv 2110.13900) through transformers, against the reference.
+"""Scores speaker similarity to the reference with WavLM (arXiv 2110.13900), through transformers.
 
-The x-vector head over WavLM, 100 M parameters, whose cosine is 0.86 and more for one speaker by its authors' threshold.
+It is WavLM with an x-vector head, 100 M parameters. By its authors' threshold, two recordings are of one speaker if
+their cosine is 0.86 or more.
 """
 
 import numpy as np
 
-from llasa.errors import LlasaError
-from llasa.loading import check_device, first_line
+from llasa.errors import LlasaError, first_line
+from llasa.models.defaults import check_device
+from llasa.verifiers.downloads import load_pretrained
 from llasa.verifiers.likeness import Likeness
 from llasa.verifiers.protocol import RATE
-from llasa.verifiers.weights import load_pretrained
 
 DEFAULT = "microsoft/wavlm-base-plus-sv"
 
 
 def load(model: str | None = None, device: str = "cpu") -> Likeness:
-    """The verifier, from a folder or hub id with a `WavLMForXVector`.
+    """Loads the verifier from a folder or hub id with a `WavLMForXVector`.
 
     Raises:
         LlasaError: there is no such model, the hub cannot be reached, or it is another kind of model.
@@ -28,13 +29,15 @@ def load(model: str | None = None, device: str = "cpu") -> Likeness:
     try:
         extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise LlasaError(f"{name} has no preprocessor_config.json that can be read ({first_line(error)})") from error
+        raise LlasaError(
+            f"{name} has no readable preprocessor_config.json ({first_line(error)}): fetch or copy it again"
+        ) from error
     network.to(check_device(device))
 
     @torch.inference_mode()
     def embed(audios: np.ndarray) -> np.ndarray:
-        # All are of one length, so that no attention mask is needed.
-        heard = extractor(list(audios), sampling_rate=RATE, return_tensors="pt").input_values
-        return network(heard.to(network.device)).embeddings.cpu().numpy()
+        # All are of one length, so no attention mask is needed.
+        values = extractor(list(audios), sampling_rate=RATE, return_tensors="pt").input_values
+        return network(values.to(network.device)).embeddings.cpu().numpy()
 
     return Likeness("wavlm" if model is None else f"wavlm:{model}", embed)

@@ -1,6 +1,6 @@
-"""The teachers: synthesisers whose readings the models learn from, one file each.
+"""Teachers: synthesisers whose readings the models learn from, one file each.
 
-`teacher.py` says what a teacher is, `open_teacher` makes one by its name.
+`teacher.py` defines what a teacher is; `open_teacher` makes one by its name.
 """
 
 from pathlib import Path
@@ -16,16 +16,16 @@ NAMES = ("flite", "kokoro", "piper")
 def open_teacher(
     name: str, model: Path | None = None, voices: Path | None = None, invented: int | None = None
 ) -> Teacher:
-    """A teacher by its name, ready to be sent to whoever lets it speak.
+    """A teacher by its name. It can be sent to another process.
 
     Args:
-        model: another model than the teacher's packages bring.
+        model: a model to use instead of the one in the teacher's packages.
         voices: a file or folder of voices.
-        invented: how many voices to make from its own, if not as many as the teacher does by itself.
+        invented: number of voices to make from its own; by default the teacher's usual number.
 
     Raises:
-        LlasaError: there is no such teacher, it is not installed, a file is missing or is not what it should be, or
-            the teacher has no use for one of these.
+        LlasaError: there is no such teacher, it is not installed, a file is missing or wrong, or the teacher does not
+            take one of these arguments.
     """
     if name not in NAMES:
         raise LlasaError(f"there is no teacher {name}: choose one of {', '.join(NAMES)}")

@@ -1,32 +1,31 @@
-"""Debian's flite: four robots of 2001 that need nothing but a package of the system, in hundreds of shifted voices.
+"""Debian's flite as a teacher: four synthetic voices of 2001 that need only a system package, and hundreds of variants.
 
 A speaker is a flite voice, a formant ratio and a mean pitch. Raising the sample rate by the ratio and resampling back
-moves every formant by that ratio; flite's own `duration_stretch` and `int_f0_target_mean` undo what this does to tempo
-and pitch, so each is set on its own and no vocoder touches the sound. flite also prints where every phone ends.
+moves every formant by that ratio. flite's `duration_stretch` and `int_f0_target_mean` undo the change of tempo and
+pitch, so all three are set independently, without a vocoder. flite also prints where every phone ends.
 """
 
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
-from llasa.data.synthesis import finish
-from llasa.data.teachers.teacher import PAUSE, RATE, Reading, Unreadable
+from llasa.data.teachers.teacher import PAUSE, RATE, Reading, Unreadable, finish
 from llasa.errors import LlasaError
-from llasa.text import normalise
+from llasa.files import is_folder
+from llasa.text.normalise import normalise
 
 TEACHERS = ("rms", "slt", "awb", "kal16")
-SHIFTED = 240  # shifted speakers, if nobody says how many
+SHIFTED = 240  # shifted speakers by default
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """One synthetic speaker. `pitch` is the mean F0 in Hz, or None for the voice's own."""
+    """One synthetic speaker. `pitch` is the mean fundamental in Hz, or None for the voice's own."""
 
     name: str
     voice: str
@@ -45,7 +44,7 @@ def speakers(shifted: int, seed: int = 0) -> list[Speaker]:
     for index in range(shifted):
         voice = TEACHERS[index % len(TEACHERS)]
         formants = float(np.exp(rng.uniform(np.log(0.84), np.log(1.22))))
-        # Longer vocal tracts go with lower voices: keep the two loosely tied, as in people.
+        # Longer vocal tracts go with lower voices: the two are loosely tied, as in people.
         centre = 130 * formants**2.5
         pitch = float(np.clip(centre * np.exp(rng.normal(0, 0.22)), 75, 280))
         tempo = float(rng.uniform(0.85, 1.12))
@@ -54,7 +53,7 @@ def speakers(shifted: int, seed: int = 0) -> list[Speaker]:
 
 
 def speak(text: str, speaker: Speaker) -> Reading:
-    """One text read by one speaker, its silences and loudness those of a corpus.
+    """One text read by one speaker, with the silences and the loudness of a corpus.
 
     Raises:
         LlasaError: flite is not installed.
@@ -70,13 +69,13 @@ def read(text: str, speaker: Speaker, speed: float = 1.0) -> Reading:
         LlasaError: flite is not installed.
         Unreadable: it failed on this text.
     """
-    with tempfile.NamedTemporaryFile(suffix=".wav", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
+    with tempfile.NamedTemporaryFile(suffix=".wav", dir="/dev/shm" if is_folder("/dev/shm") else None) as file:
         command = ["flite", "-voice", speaker.voice, "-psdur", "-o", file.name]
         command += ["--setf", f"duration_stretch={speaker.formants * speaker.tempo / speed:.4f}"]
         if speaker.pitch is not None:
             command += ["--setf", f"int_f0_target_mean={speaker.pitch / speaker.formants:.1f}"]
         try:
-            # A text with no space would be taken for a file name, hence -t.
+            # -t, because a text without a space would be taken for a file name.
             printed = subprocess.run([*command, "-t", text], capture_output=True, text=True, timeout=60, check=True)
         except FileNotFoundError as error:
             raise LlasaError("flite is not installed: apt-get install flite") from error
@@ -97,14 +96,14 @@ class Flite:
     """flite as a teacher.
 
     Args:
-        shifted: how many shifted speakers there are beside the plain voices.
+        shifted: number of shifted speakers, besides the plain voices.
     """
 
     name = "flite"
     prefix = ""
     voices: Sequence[str] = TEACHERS
     shares: Mapping[str, float] = {"rms": 0.3, "slt": 0.1, "awb": 0.12, "kal16": 0.08}
-    speeds = (1.0, 1.0)  # a speaker's tempo is its own
+    speeds = (1.0, 1.0)  # each speaker has a tempo of its own
 
     def __init__(self, shifted: int) -> None:
         self._speakers = {speaker.name: speaker for speaker in speakers(shifted)}
@@ -114,5 +113,5 @@ class Flite:
         return {}
 
     def speak(self, text: str, voice: str, speed: float) -> Reading:
-        # It reads marks that it does not know by their names.
+        # flite reads out the names of marks that it does not know.
         return read(normalise(text), self._speakers[voice], speed)

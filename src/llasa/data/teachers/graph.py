@@ -1,42 +1,41 @@
-"""ONNX graphs that are made to tell what they compute on the way: when each phoneme is said."""
+"""Opens ONNX graphs with an inner tensor as an extra output: when each phoneme is said."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llasa.errors import LlasaError
-from llasa.loading import first_line
+from llasa.errors import LlasaError, first_line
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
 def load_graph(model: Path | bytes) -> Any:
-    """An `onnx.ModelProto`, of a file or of what is in one.
+    """An `onnx.ModelProto`, from a file or its bytes.
 
     Raises:
-        LlasaError: it is no ONNX model.
+        LlasaError: it is not an ONNX model.
     """
     import onnx
 
     try:
         return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
-    except Exception as error:  # protobuf's, the system's
+    except Exception as error:  # from protobuf or the system
         name = "the joined parts of the model" if isinstance(model, bytes) else str(model)
         raise LlasaError(f"{name} cannot be read as an ONNX model: {first_line(error)}") from error
 
 
 def add_output(model: Any, tensor: str) -> None:
-    """Makes a graph return one of its inner tensors too."""
+    """Makes a graph also return one of its inner tensors."""
     import onnx
 
     model.graph.output.append(onnx.ValueInfoProto(name=tensor))
 
 
 def open_session(model: Any, name: str) -> "InferenceSession":
-    """A session that computes a graph on one core: there are as many processes as cores.
+    """A session that computes a graph on one core; synthesis runs as many processes as there are cores.
 
     Args:
-        name: of the model, for the message.
+        name: the model's name in messages.
 
     Raises:
         LlasaError: onnxruntime cannot compute it.
@@ -48,5 +47,5 @@ def open_session(model: Any, name: str) -> "InferenceSession":
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own have no common class
+    except Exception as error:  # onnxruntime's errors have no common class
         raise LlasaError(f"onnxruntime cannot compute {name}: {first_line(error)}") from error

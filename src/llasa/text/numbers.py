@@ -1,0 +1,335 @@
+"""Turns everything in English text that is written with digits into words: counts, money, dates, times, units, phones.
+
+The input is ASCII plus the currency and degree signs that `llasa.text.normalise` leaves in, and "^2" for a raised 2.
+Abbreviations other than months and units are left to that module. Number words come from num2words. Dates written only
+in digits are read in American order ("3/4/2021" is March fourth).
+
+Each rule is a pattern anchored to a digit and a function of its match. The rules run once each, in order, from the most
+specific (a date) to the most general (any remaining digits). A function that finds nonsense (month 13) returns the
+match unchanged for a later rule. From any start a pattern can match in only a few ways, so time is linear in the length
+of the text.
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+from num2words import num2words
+
+INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+NUMBER = rf"(?:{INTEGER}(?:\.\d+)?|\.\d+)"
+START = r"(?<!\d)(?<!\d[.,])"  # a pattern is tried once a number instead of once a digit, which would be quadratic
+MOST_DIGITS = 15  # longer integers are read digit by digit
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
+          "November", "December")  # fmt: skip
+MONTH_NUMBERS = {name[:length].lower(): i for i, name in enumerate(MONTHS, 1) for length in (3, 4, len(name))}
+# Capitalised only: "may 3 of us" and "march 4 miles" are not dates.
+_written = sorted({m[:n] for m in MONTHS for n in (3, len(m))} | {"Sept"}, key=len, reverse=True)
+MONTH = rf"\b({'|'.join([*_written, *(m.upper() for m in _written)])})\b\.?"
+WEEKDAYS = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday",
+            "Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}  # fmt: skip
+# Read like this only before a number.
+LABELS = {"no": "number", "nos": "numbers", "p": "page", "pp": "pages", "vol": "volume", "ch": "chapter",
+          "fig": "figure", "sec": "section", "approx": "approximately", "ca": "about", "c": "about"}  # fmt: skip
+
+SIGNS = "$£€¥₹"
+CURRENCIES = {  # one, many, one hundredth, many hundredths
+    "$": ("dollar", "dollars", "cent", "cents"), "£": ("pound", "pounds", "penny", "pence"),
+    "€": ("euro", "euros", "cent", "cents"), "¥": ("yen", "yen", "", ""), "₹": ("rupee", "rupees", "paisa", "paise"),
+}  # fmt: skip
+COUNTRIES = {"US": "U S", "A": "Australian", "AU": "Australian", "C": "Canadian", "CA": "Canadian",
+             "HK": "Hong Kong", "NZ": "New Zealand"}  # fmt: skip
+SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion", "t": "trillion",
+          "tn": "trillion"}  # fmt: skip
+
+UNITS = {  # one, many; case matters (mW is not MW)
+    "km": ("kilometre", "kilometres"), "m": ("metre", "metres"), "cm": ("centimetre", "centimetres"),
+    "mm": ("millimetre", "millimetres"), "mi": ("mile", "miles"), "ft": ("foot", "feet"), "yd": ("yard", "yards"),
+    "kg": ("kilogram", "kilograms"), "g": ("gram", "grams"), "mg": ("milligram", "milligrams"),
+    "lb": ("pound", "pounds"), "lbs": ("pound", "pounds"), "oz": ("ounce", "ounces"), "l": ("litre", "litres"),
+    "L": ("litre", "litres"), "ml": ("millilitre", "millilitres"), "mL": ("millilitre", "millilitres"),
+    "h": ("hour", "hours"), "hr": ("hour", "hours"), "hrs": ("hour", "hours"), "min": ("minute", "minutes"),
+    "mins": ("minute", "minutes"), "s": ("second", "seconds"), "sec": ("second", "seconds"),
+    "secs": ("second", "seconds"), "ms": ("millisecond", "milliseconds"), "Hz": ("hertz", "hertz"),
+    "kHz": ("kilohertz", "kilohertz"), "MHz": ("megahertz", "megahertz"), "GHz": ("gigahertz", "gigahertz"),
+    "kB": ("kilobyte", "kilobytes"), "KB": ("kilobyte", "kilobytes"), "MB": ("megabyte", "megabytes"),
+    "GB": ("gigabyte", "gigabytes"), "TB": ("terabyte", "terabytes"), "W": ("watt", "watts"),
+    "kW": ("kilowatt", "kilowatts"), "MW": ("megawatt", "megawatts"), "kWh": ("kilowatt hour", "kilowatt hours"),
+    "V": ("volt", "volts"), "dB": ("decibel", "decibels"), "kcal": ("kilocalorie", "kilocalories"),
+    "mph": ("mile per hour", "miles per hour"), "kph": ("kilometre per hour", "kilometres per hour"),
+    "km/h": ("kilometre per hour", "kilometres per hour"), "m/s": ("metre per second", "metres per second"),
+    "m^2": ("square metre", "square metres"), "km^2": ("square kilometre", "square kilometres"),
+    "cm^2": ("square centimetre", "square centimetres"), "ft^2": ("square foot", "square feet"),
+    "m^3": ("cubic metre", "cubic metres"), "cm^3": ("cubic centimetre", "cubic centimetres"),
+    "USD": ("dollar", "dollars"), "EUR": ("euro", "euros"), "GBP": ("pound", "pounds"), "%": ("percent", "percent"),
+    "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
+    "m/s^2": ("metre per second squared", "metres per second squared"), "mpg": ("mile per gallon", "miles per gallon"),
+    "kbps": ("kilobit per second", "kilobits per second"), "Mbps": ("megabit per second", "megabits per second"),
+    "Gbps": ("gigabit per second", "gigabits per second"), "ohm": ("ohm", "ohms"), "kohm": ("kilohm", "kilohms"),
+    "Mohm": ("megohm", "megohms"), "mA": ("milliamp", "milliamps"), "mV": ("millivolt", "millivolts"),
+    "kV": ("kilovolt", "kilovolts"), "microm": ("micrometre", "micrometres"), "nm": ("nanometre", "nanometres"),
+    "microg": ("microgram", "micrograms"), "micros": ("microsecond", "microseconds"),
+    "kPa": ("kilopascal", "kilopascals"),
+    "hPa": ("hectopascal", "hectopascals"), "kJ": ("kilojoule", "kilojoules"), "GW": ("gigawatt", "gigawatts"),
+    "rpm": ("revolution per minute", "revolutions per minute"), "ppm": ("part per million", "parts per million"),
+    "fps": ("frame per second", "frames per second"), "°": ("degree", "degrees"), "¢": ("cent", "cents"),
+}  # fmt: skip
+ATTACHED = {"p": ("penny", "pence"), "x": ("time", "times"), "k": ("thousand", "thousand")}  # never after a space
+_units = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+
+PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
+
+
+def speak_numbers(text: str) -> str:
+    """Replaces everything that holds a digit by words. The result may have surplus spaces."""
+    for pattern, function in RULES:
+        text = pattern.sub(function, text)
+    return text
+
+
+@lru_cache(maxsize=8192)
+def _words(number: int, form: str = "cardinal") -> str:
+    """num2words without its commas and hyphens: single words, as a pronouncing lexicon lists them."""
+    return num2words(number, to=form).replace(",", "").replace("-", " ")
+
+
+def _digits(text: str) -> str:
+    return " ".join(DIGITS[int(c)] for c in text if c.isdigit())
+
+
+def _groups(match: re.Match[str]) -> str:
+    """Digit by digit, with a comma where the writer left a gap: telephone numbers, codes."""
+    plus = " plus " if match[0].startswith("+") else " "
+    return plus + ", ".join(_digits(group) for group in re.findall(r"\d+", match[0])) + " "
+
+
+def _number(text: str) -> str:
+    """An integer or decimal as written, with or without thousands separators, in words."""
+    whole, _, decimals = text.replace(",", "").partition(".")
+    if len(whole) > MOST_DIGITS or (len(whole) > 1 and whole[0] == "0"):
+        words = _digits(whole)
+    else:
+        words = _words(int(whole or "0"))
+    return f"{words} point {_digits(decimals)}" if decimals else words
+
+
+def _year(text: str) -> str:
+    """Four digits, read as a year; English reads most bare counts of four digits alike ("fifteen hundred")."""
+    return _words(int(text), "year") if 1100 <= int(text) <= 2099 else _number(text)
+
+
+def pairs(digits: str) -> str:
+    """Three or four digits as two numbers, in words: "ten eighty", "seven twenty"; whole hundreds as one number."""
+    if digits.endswith("00"):
+        return _words(int(digits))
+    last = int(digits[-2:])
+    return f"{_words(int(digits[:-2]))} {'oh ' if last < 10 else ''}{_words(last)}"
+
+
+def ordinal(text: str) -> str:
+    """The ordinal of an integer, as written, in words."""
+    text = text.replace(",", "")
+    return _words(int(text), "ordinal") if len(text) <= MOST_DIGITS else f"{_digits(text)}th"
+
+
+def _plural(words: str) -> str:
+    return f"{words[:-1]}ies" if words.endswith("y") else f"{words}s"
+
+
+def _date(month: str, day: str, year: str | None) -> str | None:
+    """A date in words, or None if there is no such day."""
+    number = int(month) if month.isdigit() else MONTH_NUMBERS[month.lower()]
+    if not (1 <= number <= 12 and 1 <= int(day) <= 31):
+        return None
+    if year and len(year) == 2:
+        year = f"{'20' if int(year) < 50 else '19'}{year}"
+    return f"{MONTHS[number - 1]} {_words(int(day), 'ordinal')}" + (f", {_year(year)}" if year else "")
+
+
+def _iso_date(match: re.Match[str]) -> str:
+    words = _date(match[2], match[3], match[1])
+    return f" {words}, " if words and match[4] else f" {words} " if words else match[0]
+
+
+def _slash_date(match: re.Match[str]) -> str:
+    words = _date(match[1], match[2], match[3]) or _date(match[2], match[1], match[3])
+    return f" {words} " if words else match[0]
+
+
+def _dot_date(match: re.Match[str]) -> str:
+    words = _date(match[2], match[1], match[3])
+    return f" {words} " if words else match[0]
+
+
+def _month_day(match: re.Match[str]) -> str:
+    month, day, last, year = match.groups()
+    words = _date(month, day, None)
+    if not words or (last and not 1 <= int(last) <= 31):
+        return match[0]
+    words += f" to {_words(int(last), 'ordinal')}" if last else ""
+    return f" {words}" + (f", {_year(year)} " if year else " ")
+
+
+def _day_month(match: re.Match[str]) -> str:
+    day, month, year = match.groups()
+    if not 1 <= int(day) <= 31:
+        return match[0]
+    words = f" the {_words(int(day), 'ordinal')} of {MONTHS[MONTH_NUMBERS[month.lower()] - 1]} "
+    return words + (f"{_year(year)} " if year else "")
+
+
+def _short_phone(match: re.Match[str]) -> str:
+    # Round numbers on both sides mean a range.
+    return match[0] if match[1].endswith("0") and match[2].endswith("0") else _groups(match)
+
+
+def _world_phone(match: re.Match[str]) -> str:
+    return _groups(match) if sum(c.isdigit() for c in match[0]) >= 8 else match[0]
+
+
+def _time(match: re.Match[str]) -> str:
+    hour, mark, minute, second, half = match.groups()
+    if int(hour) > 23 or not (half or mark == ":") or (minute and int(minute) > 59):
+        return match[0]
+    words = [_words(int(hour))]
+    if not int(hour) and int(minute or 0) and not half:
+        words, half = ["twelve"], "am"
+    if minute and int(minute):
+        words.append(("oh " if int(minute) < 10 else "") + _words(int(minute)))
+    elif not half:
+        words = ["midnight"] if not int(hour) else [*words, "o'clock" if int(hour) <= 12 else "hundred"]
+    if second:
+        words.append(f"and {_words(int(second))} {'second' if int(second) == 1 else 'seconds'}")
+    if half:
+        words.append(" ".join(half.upper()))
+    return f" {' '.join(words)} "
+
+
+def _money(match: re.Match[str]) -> str:
+    country, sign, amount, last, scale, per = match.groups()
+    one, many, cent, cents = CURRENCIES[sign]
+    place = f"{COUNTRIES[country]} " if country else ""
+    whole, _, decimals = amount.partition(".")
+    tail = " per " if per else " "
+    if last or scale:
+        words = _number(amount) + (f" to {_number(last)}" if last else "")
+        return f" {words} {SCALES.get(scale.lower(), scale.lower()) + ' ' if scale else ''}{place}{many}{tail}"
+    if not cent or len(decimals) != 2:
+        return f" {_number(amount)} {place}{one if amount == '1' else many}{tail}"
+    parts = []
+    if whole.strip("0") or not int(decimals):
+        parts.append(f"{_number(whole)} {place}{one if whole == '1' else many}")
+    if int(decimals):
+        parts.append(f"{_words(int(decimals))} {cent if decimals == '01' else cents}")
+    return f" {' and '.join(parts)}{tail}"
+
+
+def _money_after(match: re.Match[str]) -> str:
+    return f" {_number(match[1])} {CURRENCIES[match[2]][match[1] != '1']} "
+
+
+def _unit(match: re.Match[str]) -> str:
+    amount, gap, unit, per = match.groups()
+    # "a 10-km run" is a ten kilometre run.
+    name = UNITS[unit][amount != "1" and gap != "-"]
+    return f" {_number(amount)} {name}{' per ' if per else ' '}"
+
+
+def _attached(match: re.Match[str]) -> str:
+    return f" {_number(match[1])} {ATTACHED[match[2]][match[1] != '1']} "
+
+
+def _decade(match: re.Match[str]) -> str:
+    digits = match[1]
+    if not digits.endswith("0") or int(digits) < 20 or (len(digits) == 4 and not 1100 <= int(digits) <= 2099):
+        return match[0]
+    return f" {_plural(_year(digits) if len(digits) == 4 else _words(int(digits)))} "
+
+
+def _fraction(match: re.Match[str]) -> str:
+    whole, top, bottom = match.groups()
+    if int(bottom) in PARTS:
+        one, many = PARTS[int(bottom)]
+    elif 3 <= int(bottom) <= 20 or int(bottom) in (100, 1000):
+        one = _words(int(bottom), "ordinal").removeprefix("one ")
+        many = f"{one}s"
+    else:
+        return f" {_number(whole) + ' and ' if whole else ''}{_number(top)} over {_number(bottom)} "
+    if whole:
+        count = ("an" if one[0] in "aeiou" else "a") if top == "1" else _number(top)
+        return f" {_number(whole)} and {count} {one if top == '1' else many} "
+    return f" {_number(top)} {one if top == '1' else many} "
+
+
+def _power(match: re.Match[str]) -> str:
+    return {"2": " squared ", "3": " cubed "}.get(match[1], f" to the power of {match[1].replace('-', 'minus ')} ")
+
+
+def _version(match: re.Match[str]) -> str:
+    parts = match[0].split(".")
+    if len(parts) == 4:  # an internet address
+        return f" {' dot '.join(map(_digits, parts))} "
+    return f" {' point '.join(map(_number, parts))} "
+
+
+def _plain(match: re.Match[str]) -> str:
+    digits, possessive = match.groups()
+    year = len(digits) == 4 and digits.isdigit() and digits[0] != "0"
+    return f" {_year(digits) if year else _number(digits)}{possessive or ''} "
+
+
+_DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
+_YEAR = r"(?:,? (\d{4})(?![\d,.:/-]*\d))?"
+_RANGE_UNIT = r"(?:\s?(?:%|°[CF]?|[ap]m\b|[AP]M\b|k[mg]\b|c?m\b))?"
+
+_Rule = tuple[str, Callable[[re.Match[str]], str] | str]
+_rules: list[_Rule] = [
+    # Dates
+    (r"(?<![\w/.-])(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?:(T)(?=\d)|(?![\w/-]))", _iso_date),
+    (r"(?<![\w/.-])(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?![\w/-])", _slash_date),
+    (r"(?<![\w/.-])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\w-]|\.\d)", _dot_date),
+    (rf"\b({'|'.join(WEEKDAYS)})\b\.?(,? )(?=\d|{MONTH})", lambda m: WEEKDAYS[m[1]] + m[2]),
+    (rf"{MONTH} {_DAY}(?![\w:%]|[.,]\d)(?: ?- ?{_DAY}(?!\w))?{_YEAR}", _month_day),
+    (rf"(?<![\w.,/:-])(?:[Tt]he )?{_DAY}(?: of)? {MONTH}{_YEAR}", _day_month),
+    (rf"{MONTH} (?=\d{{4}}(?!\d))", lambda m: f"{MONTHS[MONTH_NUMBERS[m[1].lower()] - 1]} "),
+    # Telephone numbers and other codes
+    (r"(?<![\w.,])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}(?!\d)", _world_phone),
+    (r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _groups),
+    (r"(?<![\w.,-])\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4}(?![\w-])", _groups),
+    (r"(?<![\w.,-])(\d{3})-(\d{4})(?![\w-])", _short_phone),
+    (r"(?<![\w-])\d+(?:-\d+){2,}(?![\w-])", _groups),
+    # Signs and labels before or between numbers
+    (rf"(?i:\b({'|'.join(LABELS)})\. ?(?=\d))", lambda m: f"{LABELS[m[1].lower()]} "),
+    (r"# ?(?=\d)", " number "),
+    (rf"~ ?(?=[{SIGNS}]?\d)", " about "),
+    (rf">= ?(?=-?[{SIGNS}]?\d)", " at least "),
+    (rf"<= ?(?=-?[{SIGNS}]?\d)", " at most "),
+    (rf"> ?(?=-?[{SIGNS}]?\d)", " greater than "),
+    (rf"< ?(?=-?[{SIGNS}]?\d)", " less than "),
+    (r"(?<=\d) ?\* ?(?=\d)", " times "),
+    (r"(?<=\d)(?<!\b0)(?:x| x )(?=\d)", " by "),
+    (rf"(\d{_RANGE_UNIT})(?: - |-)(?=[{SIGNS}]?\d)", r"\1 to "),
+    (rf"(?<![\w)%^-])-(?=[{SIGNS}]?\.?\d)", " minus "),
+    # Times and ratios
+    (r"(?<![\d:.,])(\d{1,2})(?:([:.])(\d\d)(?::([0-5]\d))?)?(?: ?([ap]m|[AP]M)\b)?(?![\d:])", _time),
+    (r"(?<=\d):(?=\d)", " to "),
+    # Money
+    (rf"(?:\b(US|AU|CA|HK|NZ|A|C))?([{SIGNS}]) ?({NUMBER})(?: to ({NUMBER}))?"
+     r"(?: ?(?i:(thousand|million|billion|trillion|mn|bn|tn|k|m|b|t))(?![A-Za-z0-9]))?(/(?=[A-Za-z]))?", _money),
+    (rf"{START}({NUMBER}) ?([{SIGNS}])", _money_after),
+    # Numbers with something after them
+    (rf"{START}({INTEGER})(?i:st|nd|rd|th)(?![A-Za-z0-9])", lambda m: f" {ordinal(m[1])} "),
+    (r"(?<![\d/.,])(?:(\d{1,3}) )?(\d{1,4})/(\d{1,4})(?![\d/])", _fraction),
+    (r"""(?<![\w.,])(\d{1,2})'(\d{1,2})(?:"|'')?(?!\w)""", r" \1 foot \2 "),
+    (r"(?<![\w.,])'?(\d{4}|\d\d)'?s(?![A-Za-z0-9])", _decade),
+    (rf"{START}({NUMBER})([ -]?)({_units})(?:(/)(?=[A-Za-z])|(?![A-Za-z0-9^])(?:\.(?= [a-z]))?)", _unit),
+    (rf"{START}({NUMBER})({'|'.join(ATTACHED)})(?![A-Za-z0-9])", _attached),
+    (r"\^(-?\d+)", _power),
+    # Whatever is left
+    (r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " "),
+    (rf"{START}\d+(?:\.\d+){{2,}}", _version),
+    (rf"({NUMBER})('s(?![A-Za-z]))?", _plain),
+]  # fmt: skip
+RULES = [(re.compile(pattern), function) for pattern, function in _rules]

@@ -1,0 +1,93 @@
+"""Compares a text with what a recogniser wrote: word errors, letter errors, word error rate.
+
+Both texts are normalised in the same way first. Another spelling of a word is not an error: British and American ones,
+"to day" and "today".
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+
+from llasa.errors import LlasaError
+from llasa.text.normalise import normalise
+
+# Patterns that give British and American spellings one form. The form need not be a word ("hour" becomes "hor" on both
+# sides), and only few different words become alike.
+_SPELLINGS = [
+    (re.compile(pattern), to)
+    for pattern, to in [
+        (r"(?<=..)our(?=$|s$|ed$|ing$|ers?$|abl[ey]$|ful$|less$|ites?$|ly$|hood$)", "or"),
+        (r"is(?=es?$|ed$|ers?$|ing$|ations?$)", "iz"), (r"ys(?=es?$|ed$|ing$)", "yz"), (r"(?<=[bct])re(?=s?$)", "er"),
+        (r"ll(?=ed$|ing$|[eo]rs?$|y$)", "l"), (r"(?<=[fpt]en)c(?=es?$)", "s"), (r"ogue(?=s?$)", "og"),
+        (r"^licence", "license"), (r"^practis", "practic"), (r"^grey", "gray"), (r"^mould", "mold"),
+        (r"^plough", "plow"),
+        (r"^programme(?=s?$)", "program"), (r"^cheque", "check"), (r"^sceptic", "skeptic"), (r"^skilful", "skillful"),
+        (r"^gaol", "jail"), (r"judgement", "judgment"), (r"^aeroplane", "airplane"), (r"^aluminium$", "aluminum"),
+        (r"^jewellery$", "jewelry"), (r"^tyre(?=s?$)", "tire"), (r"^ok$", "okay"), (r"^towards$", "toward"),
+        (r"^mr$", "mister"), (r"^mrs$", "missus"), (r"^dr$", "doctor"),
+    ]
+]  # fmt: skip
+
+
+def words(sentence: str) -> list[str]:
+    """The words of a sentence as a recogniser writes them: normalised, lower case, without accents and punctuation."""
+    plain = unicodedata.normalize("NFKD", normalise(sentence).lower().replace("’", "'"))
+    plain = "".join(character for character in plain if not unicodedata.combining(character))
+    # An apostrophe is kept only within a word (don't, o'clock); around a word it is a quotation mark.
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", plain)
+
+
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Substitutions, deletions and insertions, and the number of words in the reference."""
+    import jiwer
+
+    ours, theirs = ([_spelt(word) for word in words(sentence)] for sentence in (reference, hypothesis))
+    ours, theirs = _joined(ours, theirs), _joined(theirs, ours)
+    if not ours:
+        return len(theirs), 0
+    found = jiwer.process_words(" ".join(ours), " ".join(theirs))
+    return found.substitutions + found.deletions + found.insertions, len(ours)
+
+
+@cache
+def _spelt(word: str) -> str:
+    """A word in the spelling that is compared."""
+    for pattern, to in _SPELLINGS:
+        word = pattern.sub(to, word)
+    return word
+
+
+def _joined(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """Joins two neighbouring words if the other text writes them as one word and this text never does."""
+    known = set(theirs) - set(ours)
+    result: list[str] = []
+    for word in ours:
+        if result and result[-1] + word in known:
+            result[-1] += word
+        else:
+            result.append(word)
+    return result
+
+
+def letter_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Substitutions, deletions and insertions of letters, and the number of letters in the reference; spaces count."""
+    import jiwer
+
+    ours, theirs = " ".join(words(reference)), " ".join(words(hypothesis))
+    if not ours:
+        return len(theirs), 0
+    found = jiwer.process_characters(ours, theirs)
+    return found.substitutions + found.deletions + found.insertions, len(ours)
+
+
+def wer(reference: str, hypothesis: str) -> float:
+    """Word error rate of one sentence; above 1 if much was inserted.
+
+    Raises:
+        LlasaError: the reference has no words.
+    """
+    errors, total = word_errors(reference, hypothesis)
+    if not total:
+        raise LlasaError(f"the reference {reference[:60]!r} has no words: give a transcript with words")
+    return errors / total
