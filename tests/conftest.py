@@ -4,7 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import make_codec_folder, make_lm_folder
+from small_models import make_codec_folder, make_lm_folder
+
+# The files that take longest. A process runs whole files, so these start first and the short ones fill up the end.
+LONGEST = (
+    "test_docs.py", "train/test_pipeline.py", "studies/test_training.py", "benchmarks/test_bars.py",
+    "search/test_search.py", "train/codec/test_run.py", "train/lm/test_shards.py", "recipes/test_gpu_recogniser.py",
+    "commands/test_say_search.py", "recipes/test_gpu_codec.py", "train/lm/test_processes.py", "data/test_cluster.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from nested import STAGES, nest
 
 
 def arguments(recipe: dict[str, Any], out: Path, stage: str = "lm", **changes: Any) -> list[str]:
     """`train lm RECIPE`, or another stage's."""
     path = out.with_suffix(".yaml")
-    path.write_text(yaml.safe_dump(recipe | changes | {"out": str(out)}))
+    path.write_text(yaml.safe_dump(nest(STAGES[stage], recipe | changes | {"out": str(out)})))
     return ["train", stage, str(path), "--threads", "1"]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from llasa.train.lm_data import Pack
+from llasa.train.lm.data import Pack
 
 
 def union(left: Pack, right: Pack) -> Pack:

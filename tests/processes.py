@@ -11,11 +11,11 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 def start(arguments: list[str], count: int, printed: Path) -> list[multiprocessing.process.BaseProcess]:
     """Runs `llasa ARGUMENTS` as `count` processes that torch.distributed can join; what they print goes to a file."""
-    _CONTEXT.set_forkserver_preload(["llasa.train.lm_run", "accelerate", "torch.utils.tensorboard"])
+    _CONTEXT.set_forkserver_preload(["llasa.train.lm.run", "accelerate", "torch.utils.tensorboard"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = []
+    processes: list[multiprocessing.process.BaseProcess] = []
     for rank in range(count):
         environment = {
             "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count,

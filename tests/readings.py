@@ -4,8 +4,8 @@ from pathlib import Path
 
 import soundfile
 
-from llasa.data.synthesis import RATE
 from llasa.data.teachers.flite import Speaker, speak
+from llasa.data.teachers.teacher import RATE
 
 SENTENCES = [
     "The old man walked slowly down to the river to mend his nets.",

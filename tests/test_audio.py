@@ -23,7 +23,7 @@ from llasa.audio import (
     wav_bytes,
     wav_header,
 )
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, TooLong
 
 
 def tone(seconds: float = 1.0, rate: int = 16000, frequency: float = 220.0, level: float = 0.5) -> np.ndarray:
@@ -152,14 +152,14 @@ def test_load_refuses_a_bad_path_in_one_line(tmp_path: Path, name: str, message:
 
 
 def test_load_refuses_what_is_too_long_before_reading_it(tmp_path: Path) -> None:
-    with pytest.raises(LlasaError, match=r"too long: 10.0 seconds, and at most 5.0 seconds"):
+    with pytest.raises(TooLong, match=r"too long: 10.0 seconds, and at most 5.0 seconds"):
         load(io.BytesIO(wav_bytes(tone(10), 16000)), max_seconds=5)
     # A sparse file of five hours: only its header is real.
     size = 5 * 3600 * 32000
     with (tmp_path / "long.wav").open("wb") as file:
         file.write(wav_header(16000, size // 2))
         file.truncate(44 + size)
-    with pytest.raises(LlasaError, match=r"too long: 300.0 minutes, and at most 240.0 minutes"):
+    with pytest.raises(TooLong, match=r"too long: 300.0 minutes, and at most 240.0 minutes"):
         load(tmp_path / "long.wav")
 
 

@@ -1,11 +1,18 @@
 """The command line as a whole; each verb has its tests in tests/commands."""
 
+import errno
+import os
+import shlex
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 import llasa
+from llasa import cli
 from llasa.cli import main
 
 
@@ -43,3 +50,70 @@ def test_version_and_usage(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main([])
     assert "Usage" in capsys.readouterr().out
+
+
+VERBS = [["say", "Hi.", "--max-seconds", "1"], ["info"], ["voices"], ["--version"], ["--help"]]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
+@pytest.mark.parametrize("redirection", [">&-", "> /dev/full"])
+def test_an_output_that_is_closed_or_full_is_one_line(lm_folder: Path, verb: list[str], redirection: str):
+    model = ["--model", str(lm_folder)] if verb[0] in ("say", "info") else []
+    command = shlex.join([sys.executable, "-m", "llasa.cli", *verb, *model])
+    done = subprocess.run(f"{command} {redirection}", shell=True, capture_output=True, text=True)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "cannot write to standard output" in lines[0]
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_what_goes_to_a_closed_standard_error_does_not_end_up_in_the_audio(lm_folder: Path):
+    command = shlex.join([sys.executable, "-m", "llasa.cli", *VERBS[0], "--model", str(lm_folder), "--format", "pcm"])
+    done = subprocess.run(f"{command} 2>&-", shell=True, capture_output=True)
+    assert done.returncode == 0
+    assert b"seed" not in done.stdout
+    assert len(done.stdout) % 2 == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("after", [0.2, 0.6, 1.5, 3.0])
+def test_a_signal_before_speech_ends_the_command(tmp_path: Path, number: int, code: int, after: float):
+    text = "This is a sentence of a long text. " * 200
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llasa.cli", "say", text, "-o", tmp_path / "out.wav"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    time.sleep(after)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode in (code, -number)
+    assert "Traceback" not in told
+    assert set(os.listdir(tmp_path)) <= {"out.wav"}
+
+
+def test_control_characters_in_names_are_escaped(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["encode", "a\x1b[31mred\x07.wav"])
+    assert capsys.readouterr().err == "error: there is no file a\\x1b[31mred\\x07.wav\n"
+
+
+def test_errors_of_the_system_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Whatever a verb forgets to translate."""
+    for error, told in (
+        (PermissionError(errno.EACCES, "", "/some/file"), "cannot use /some/file: permission denied"),
+        (OSError(errno.EIO, ""), "cannot write to standard output or a temporary file: input/output error"),
+        (MemoryError(), "there is not enough memory: close other programs, or pass something smaller"),
+    ):
+
+        def fail(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", fail)
+        with pytest.raises(SystemExit) as stop:
+            main([])
+        assert stop.value.code == 1
+        assert capsys.readouterr().err == f"error: {told}\n"

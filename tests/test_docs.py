@@ -1,11 +1,13 @@
 """Every command in the README and in docs/ is run here, as it stands: with the embedded model, and, where it names an
 official one, with a small random model of that layout from a hub on this machine.
+
+The commands fork from a process that has done the long imports.
 """
 
 import os
 import re
+import runpy
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +15,14 @@ import pytest
 import soundfile
 import yaml
 from encoders import make_listener_folder, make_semantic_folder
-from eval.grids import make_corpus, small_study
 from hub import of_folder, serve
 from official import make_official_folder, make_official_lora
+from studies.grids import make_corpus, small_study
 from train.codec_recipes import small_recipe
+from warm import warm
 
-from llasa.data.synthesis import RATE
 from llasa.data.teachers.flite import Speaker, speak
+from llasa.data.teachers.teacher import RATE
 
 ROOT = Path(__file__).parents[1]
 # train.md's commands run at toy size in tests/train; make's are run by .ci/run.
@@ -28,7 +31,8 @@ BLOCKS = [
     (page, kind, body)
     for page in PAGES
     for kind, body in re.findall(r"^```(sh|python)\n(.*?)^```", page.read_text(), re.S | re.M)
-    if not body.startswith("state = ")  # three lines that show a shape
+    # Not three lines that show a shape, nor what is run, and listened to, in test_export.py.
+    if not body.startswith("state = ") and "AutoModelForCausalLM" not in body
 ]
 
 SAID = ["It was late.", "The lamp was low.", "Nobody spoke.", "A dog ran by.", "Rain fell on the roof."]
@@ -70,19 +74,73 @@ def hub(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> Iterato
         yield address
 
 
+@pytest.fixture(scope="module")
+def environment(folder: Path, hub: str) -> dict[str, str]:
+    """What all commands know of the machine."""
+    homes = {"LLASA_HOME": str(folder / "home"), "HF_HOME": str(folder / "hub")}
+    return os.environ | homes | {"HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1"}
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[list[str]]:
+    """The beginning of a command that runs Python code; beside it lies a `llasa`."""
+    with warm(tmp_path_factory.mktemp("bin"), environment) as command:
+        yield command
+
+
 @pytest.mark.parametrize(
     ("page", "kind", "body"), BLOCKS, ids=[f"{page.stem}-{i}" for i, (page, _, _) in enumerate(BLOCKS)]
 )
-def test_a_block_runs(page: Path, kind: str, body: str, folder: Path, hub: str) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["bash", "-euo", "pipefail", "-c", body] if kind == "sh" else [sys.executable, "-c", body]
-    homes = {"LLASA_HOME": str(folder / "home"), "HF_HOME": str(folder / "hub")}
-    environment = os.environ | homes | {"PATH": path, "HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, env=environment)
+def test_a_block_runs(
+    page: Path, kind: str, body: str, folder: Path, environment: dict[str, str], python: list[str]
+) -> None:
+    command = ["bash", "-euo", "pipefail", "-c", body] if kind == "sh" else [*python, "-c", body]
+    path = f"{Path(python[-1]).parent}{os.pathsep}{os.environ['PATH']}"  # where `llasa` is
+    done = subprocess.run(command, cwd=folder, capture_output=True, env=environment | {"PATH": path})
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     for name in re.findall(r"(?:-o|>) (\S+\.(?:wav|flac))", body):
         assert soundfile.info(folder / name).duration > 0.2
 
 
 def test_there_are_blocks_on_every_page() -> None:
-    assert {page for page, _, _ in BLOCKS} | {ROOT / "docs/how-it-works.md"} == set(PAGES)
+    to_read = {ROOT / "docs" / f"{name}.md" for name in ("architecture", "how-it-works", "index")}
+    assert {page for page, _, _ in BLOCKS} | to_read == set(PAGES)
+
+
+def test_the_architecture_page_names_files_that_exist() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    names = re.findall(r"`([\w./-]+(?:\.py|/))`", page)
+    assert len(names) > 40
+    assert not sorted(
+        name for name in set(names) if not any((top / name).exists() for top in (ROOT / "src/llasa", ROOT))
+    )
+
+
+def test_links_lead_to_files_and_headings() -> None:
+    for page in [
+        *PAGES,
+        ROOT / "docs/train.md",
+        *ROOT.glob("recipes/*/*.md"),
+        ROOT / "src/llasa/assets/tiny/README.md",
+    ]:
+        for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+            path = (page.parent / target) if target else page
+            assert path.exists(), f"{page} links to {target}"
+            if heading:
+                titles = re.findall(r"^#+ (.*)", path.read_text(), re.M)
+                assert heading in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def test_the_index_names_every_page() -> None:
+    linked = set(re.findall(r"\]\((\w[\w-]*\.md)\)", (ROOT / "docs/index.md").read_text()))
+    assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 700
+
+
+def test_pictures_are_what_their_script_draws() -> None:
+    draw = runpy.run_path(str(ROOT / "docs/pictures/draw.py"))
+    for name, svg in draw["pictures"]().items():
+        assert (ROOT / "docs/pictures" / name).read_text() == svg, "run: python docs/pictures/draw.py"

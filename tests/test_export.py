@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,19 @@ import pytest
 import soundfile
 import torch
 from huggingface_hub import ModelCard
-from models import make_codec_folder, make_lm_folder
+from nested import lm_settings
 from safetensors.torch import load_file
+from small_models import make_codec_folder, make_lm_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer, Xcodec2Model
 
 from llasa.codec import convert
 from llasa.errors import LlasaError
-from llasa.eval.listeners import pocketsphinx as transcribe
-from llasa.eval.metrics import word_errors
 from llasa.export import check_hub, export, push
-from llasa.loading import fingerprint
-from llasa.train.lm import Settings, make_model, save_model
+from llasa.measure.listeners import whisper
+from llasa.measure.metrics import word_errors
+from llasa.models.folder import fingerprint
+from llasa.train.lm.stage import make_model, save_model
+from llasa.train.settings import changed
 from llasa.tts import Llasa
 from llasa.voice import Voice
 
@@ -65,7 +66,7 @@ def test_the_folder_loads_in_plain_transformers_and_says_the_same(lm: Path, tmp_
 
 def test_what_training_leaves_is_exported(codec_folder: Path, tmp_path: Path) -> None:
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    settings = Settings({}, "", str(codec_folder), "", model=sizes | {"num_key_value_heads": 2})
+    settings = lm_settings(codec=str(codec_folder), model=sizes | {"num_key_value_heads": 2})
     model, vocabulary = make_model(settings)
     save_model(model, vocabulary, settings, tmp_path / "model")
     export(str(tmp_path / "model"), tmp_path / "out", "mit")
@@ -75,7 +76,7 @@ def test_what_training_leaves_is_exported(codec_folder: Path, tmp_path: Path) ->
     assert torch.equal(loaded.model.embed_tokens.weight, model.model.embed_tokens.weight)
     assert (tmp_path / "out" / "codec" / "model.safetensors").exists()
 
-    save_model(model, vocabulary, replace(settings, init="HKUSTAudio/Llasa-1B"), tmp_path / "tuned")
+    save_model(model, vocabulary, changed(settings, {"init": "HKUSTAudio/Llasa-1B"}), tmp_path / "tuned")
     export(str(tmp_path / "tuned"), tmp_path / "published")
     data = ModelCard.load(tmp_path / "published" / "README.md").data
     assert (data.license, data.base_model) == ("cc-by-nc-4.0", "HKUSTAudio/Llasa-1B")
@@ -128,17 +129,17 @@ def test_what_was_tuned_from_the_official_models_keeps_their_licence(lm: Path, t
 
 def test_what_cannot_be_exported(lm: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(LlasaError, match=r"what is the licence of .*pass --license"):
+    with pytest.raises(LlasaError, match=r"the licence of .* is not known: pass --license"):
         export(str(lm), out)
     with pytest.raises(LlasaError, match="exists already: name a new folder"):
         export(str(lm), tmp_path / "codec", "mit")
     with pytest.raises(LlasaError, match="not 'llama'"):
         export(str(tmp_path / "codec"), out, "mit")
     make_lm_folder(tmp_path / "other", "../codec", codebook_size=32)
-    with pytest.raises(LlasaError, match=r"speaks 32 codes but its codec .* has 64"):
+    with pytest.raises(LlasaError, match=r"has 32 speech tokens but its codec .* has 64"):
         export(str(tmp_path / "other"), out, "mit")
     (lm / "README.md").write_text("---\nlicense: [\n---\n")
-    with pytest.raises(LlasaError, match=r"README.md is no model card"):
+    with pytest.raises(LlasaError, match=r"README.md is not a model card"):
         export(str(lm), out, "mit")
     (lm / "README.md").unlink()
     (lm / "adapter_config.json").write_text("{}")
@@ -232,7 +233,7 @@ def test_a_push_that_cannot_be_says_why(hub: Any, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(LlasaError, match="me//voice cannot name a repository"):
         check_hub("me//voice")
     monkeypatch.setattr(hub, "endpoint", "http://127.0.0.1:9")
-    with pytest.raises(LlasaError, match=r"the hub does not answer to us \(.*refused\): check the network"):
+    with pytest.raises(LlasaError, match=r"the hub cannot be reached \(.*refused\): check the network"):
         check_hub("me/voice")
     with pytest.raises(LlasaError, match=r"is written but could not be pushed to me/voice .*hf upload me/voice"):
         push(tmp_path, "me/voice")
@@ -250,5 +251,5 @@ def test_the_script_in_plain_transformers_can_be_understood(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr[-2000:]
     samples, rate = soundfile.read(tmp_path / "plain.wav", dtype="float32")
     assert rate == 16000
-    errors, words = word_errors("The quick brown fox jumps over the lazy dog.", transcribe(samples))
-    assert errors <= words // 2  # here none; sampling differs among processors
+    errors, _ = word_errors("The quick brown fox jumps over the lazy dog.", whisper(samples))
+    assert errors <= 2  # none in 8 of 8; sampling differs among processors

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import ALPHABET
 from official import PLAIN, llama3_tokenizer, upstream_prompt, written_out
+from small_models import ALPHABET
 from transformers import PreTrainedTokenizerFast
 
 from llasa.errors import LlasaError

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import make_codec, make_lm_folder
+from small_models import make_codec, make_lm_folder
 
-from llasa.codec import Codec, xcodec2
+from llasa.codec import Codec, load_codec, xcodec2
 from llasa.codec import codec as codec_module
 from llasa.codec.features import acoustic_input, mel_features
 from llasa.data.teachers.flite import Speaker, speak
 from llasa.errors import LlasaError
-from llasa.eval.metrics import log_mel
+from llasa.measure.metrics import log_mel
 
 
 @pytest.fixture(scope="module")
 def codec(codec_folder: Path) -> Codec:
-    return Codec.load(codec_folder)
+    return load_codec(codec_folder)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_loading_gives_the_saved_model(codec: Codec) -> None:
 
 
 def test_a_language_models_folder_names_its_codec(lm_folder: Path) -> None:
-    assert Codec.load(lm_folder).codebook_size == 64
+    assert load_codec(lm_folder).codebook_size == 64
 
 
 def test_encode_equals_transformers(codec: Codec, voiced: np.ndarray) -> None:
@@ -89,6 +89,7 @@ def test_windows_give_the_codes_of_the_whole(codec: Codec, voiced: np.ndarray, s
     assert seconds == sorted(seconds)
     assert seconds[-1] == len(voiced)
     features, _ = mel_features(torch.from_numpy(voiced))
+    assert isinstance(codec, xcodec2.Xcodec2)
     whole = codec._quantise(acoustic_input(torch.from_numpy(voiced)), features, None)[0]
     # What is left is the reach of the semantic encoder's attention, which in a random model is everything.
     assert agreement(windowed, whole) > 0.8
@@ -117,7 +118,7 @@ def test_a_window_adapts_to_its_own_recording(codec: Codec, voiced: np.ndarray, 
 
 def test_joins_are_no_worse_than_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded codec's copy of speech in windows of 0.8 s against its copy in one pass, in nepers."""
-    codec = Codec.load("tiny")
+    codec = load_codec("tiny")
     sound, _, _ = speak(
         "The lamp by the window had burned low before anybody spoke, and it was late.", Speaker("rms", "rms")
     )
@@ -137,7 +138,7 @@ def test_joins_are_no_worse_than_the_rest(monkeypatch: pytest.MonkeyPatch) -> No
 
     smooth, everywhere = distances(50)
     abrupt, _ = distances(0)
-    assert smooth < 1.2 * everywhere
+    assert smooth < 1.2 * everywhere + 1e-6
     assert smooth < 0.6 * abrupt
 
 
@@ -180,8 +181,8 @@ def test_decoding_in_windows_is_whole_and_close(codec: Codec, small_windows: Non
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (np.array([0.1, np.nan, 0.2], dtype=np.float32), "not numbers"),
-        (np.array([0.1, np.inf, 0.2], dtype=np.float32), "not numbers"),
+        (np.array([0.1, np.nan, 0.2], dtype=np.float32), "are NaN"),
+        (np.array([0.1, np.inf, 0.2], dtype=np.float32), "far beyond"),
         (np.array([12000.0, -3000.0], dtype=np.float32), "beyond -1 to 1"),
         (np.zeros((2, 1000), dtype=np.float32), "mix it down"),
         (np.zeros(1000, dtype=np.int16), "int16"),
@@ -220,7 +221,7 @@ def broken(codec_folder: Path, tmp_path: Path) -> Path:
 
 def refuse(folder: Path | str, message: str, **settings: str) -> None:
     with pytest.raises(LlasaError, match=message) as caught:
-        Codec.load(folder, **settings)  # type: ignore[arg-type]
+        load_codec(folder, **settings)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
@@ -275,7 +276,7 @@ def test_a_language_model_without_its_codec_is_refused(tmp_path: Path) -> None:
 
 
 def test_half_precision_decodes(codec_folder: Path) -> None:
-    codec = Codec.load(codec_folder, dtype=torch.bfloat16)
+    codec = load_codec(codec_folder, dtype=torch.bfloat16)
     samples = codec.decode(codec.encode(np.sin(np.arange(16000) / 20).astype(np.float32)))
     assert samples.dtype == np.float32
     assert np.isfinite(samples).all()

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import make_codec, make_lm_folder
 from safetensors.torch import load_file, save_file
+from small_models import make_codec, make_lm_folder
 from transformers import Xcodec2Config, Xcodec2Model
 from upstream_codec import UpstreamCodec, hub_tensors, make_upstream, package_tensors, save_original
 
 from llasa import Llasa
-from llasa.codec import Codec, convert
+from llasa.codec import Codec, convert, load_codec
 from llasa.codec.features import acoustic_input, mel_features
 from llasa.errors import LlasaError
 
@@ -92,7 +92,7 @@ def test_the_original_layout_sounds_as_its_specification(
 ):
     folder = save_original(spelling(spec), tmp_path / "original", kind)
     assert convert.layout(folder) == "original"
-    sounds_as(spec, Codec.load(folder), voiced)
+    sounds_as(spec, load_codec(folder), voiced)
 
 
 def test_a_checkpoint_sounds_as_its_specification_and_runs_nothing(
@@ -100,7 +100,7 @@ def test_a_checkpoint_sounds_as_its_specification_and_runs_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     path = save_checkpoint(hub_tensors(spec), tmp_path / "last.ckpt", settings=Settings(), trap=[Attack(attack)])
-    sounds_as(spec, Codec.load(path), voiced)
+    sounds_as(spec, load_codec(path), voiced)
     save_checkpoint(hub_tensors(spec), path, trap=Attack(os.mkdir))
     refuse(path, "holds objects that cannot be loaded safely", tmp_path / "out")
     assert Settings.made == 0
@@ -116,8 +116,8 @@ def test_a_checkpoint_takes_the_semantic_encoder_from_elsewhere(
     convert.convert(original, tmp_path / "b", "transformers")
     assert same(tmp_path / "a", tmp_path / "b")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refuse(path, "holds no semantic encoder, pass one with --semantic: facebook/w2v-bert-2.0 ", tmp_path / "c")
-    refuse(path, "--semantic: there is no model called", tmp_path / "c", tmp_path / "gone")
+    refuse(path, "holds no semantic encoder (facebook/w2v-bert-2.0 ", tmp_path / "c")
+    refuse(path, "holds no semantic encoder (there is no model called", tmp_path / "c", tmp_path / "gone")
     refuse(path, "of type 'xcodec2', not 'wav2vec2-bert'", tmp_path / "c", original)
 
 
@@ -161,7 +161,7 @@ def test_plain_transformers_loads_what_is_written(original: Path, tmp_path: Path
     wave = torch.from_numpy(voiced)
     with torch.no_grad():
         codes = model.encode(acoustic_input(wave), mel_features(wave)[0]).audio_codes
-    np.testing.assert_array_equal(codes[0, 0], Codec.load(original).encode(voiced))
+    np.testing.assert_array_equal(codes[0, 0], load_codec(original).encode(voiced))
     assert (tmp_path / "there" / "preprocessor_config.json").exists()
 
 
@@ -178,7 +178,7 @@ def test_shards_are_one_codec(spec: UpstreamCodec, original: Path, tmp_path: Pat
     convert.convert(original, tmp_path / "b", "transformers")
     assert same(tmp_path / "a", tmp_path / "b")
     (folder / "model-00002-of-00002.safetensors").write_bytes(b"half")
-    refuse(folder, "model-00002-of-00002.safetensors cannot be loaded: it is damaged, or only half", tmp_path / "c")
+    refuse(folder, "model-00002-of-00002.safetensors cannot be loaded: it is damaged or incomplete", tmp_path / "c")
     (folder / "model-00002-of-00002.safetensors").unlink()
     refuse(folder, "lacks model-00002-of-00002.safetensors (1 of 2 files", tmp_path / "c")
 
@@ -221,7 +221,7 @@ def test_damaged_weights(original: Path, codec_folder: Path, tmp_path: Path):
         folder = Path(shutil.copytree(intact, tmp_path / "half"))
         data = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-        refuse(folder, "cannot be loaded: it is damaged, or only half of it was fetched", tmp_path / "out")
+        refuse(folder, "cannot be loaded: it is damaged or incomplete", tmp_path / "out")
         (folder / "model.safetensors").unlink()
         refuse(folder, "no model.safetensors", tmp_path / "out")
         shutil.rmtree(folder)
@@ -232,7 +232,7 @@ def test_damaged_checkpoints(spec: UpstreamCodec, tmp_path: Path):
     data = path.read_bytes()
     for content in (data[: len(data) // 2], b"", b"\x80\x02}q\x00.", os.urandom(1000)):
         path.write_bytes(content)
-        refuse(path, "cannot be loaded: it is damaged, or only half of it was fetched", tmp_path / "out")
+        refuse(path, "cannot be loaded: it is damaged or incomplete", tmp_path / "out")
     path.write_bytes(data[:-200] + os.urandom(200))
     refuse(path, "cannot be loaded", tmp_path / "out")
     refuse(tmp_path / "gone.ckpt", "there is no file", tmp_path / "out")

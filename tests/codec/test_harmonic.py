@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from llasa.codec.harmonic import Block, HarmonicCodec, HarmonicCodecConfig
-from llasa.train import harmonic
+from llasa.train.codec import harmonic_training as harmonic
 
 
 @pytest.fixture(scope="module")

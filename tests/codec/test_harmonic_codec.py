@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import make_harmonic_codec, make_lm_folder
 from safetensors.torch import load_file, save_file
+from small_models import make_harmonic_codec, make_lm_folder
 from transformers import AutoModel
 
-from llasa.codec import Codec
+from llasa.codec import Codec, load_codec
 from llasa.codec import codec as codec_module
 from llasa.codec.convert import convert, find
 from llasa.codec.harmonic_codec import Harmonic
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def codec(folder: Path) -> Codec:
-    return Codec.load(folder)
+    return load_codec(folder)
 
 
 def codes_for(count: int) -> np.ndarray:
@@ -128,16 +128,16 @@ def test_a_damaged_folder_is_one_line(folder: Path, tmp_path: Path) -> None:
     broken.mkdir()
     (broken / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(LlasaError):
-        Codec.load(broken)
+        load_codec(broken)
     save_file({k: v for k, v in tensors.items() if k != "encoder.join.weight"}, broken / "model.safetensors")
     with pytest.raises(LlasaError, match="encoder"):
-        Codec.load(broken)
+        load_codec(broken)
     save_file(tensors | {"encoder.join.weight": torch.ones(3, 3)}, broken / "model.safetensors")
     with pytest.raises(LlasaError, match="encoder"):
-        Codec.load(broken)
+        load_codec(broken)
     (broken / "config.json").write_text('{"model_type": "llasa_codec", "hop_length": "x"}')
     with pytest.raises(LlasaError):
-        Codec.load(broken)
+        load_codec(broken)
 
 
 def test_it_has_no_other_layout(folder: Path, tmp_path: Path) -> None:

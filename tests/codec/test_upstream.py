@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import make_codec
+from small_models import make_codec
 from torch.nn.utils.parametrizations import weight_norm
 from upstream_codec import hub_tensors, make_upstream
 

@@ -5,8 +5,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from commands.runner import Run, fails
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from llasa import audio
 
@@ -20,7 +23,25 @@ def test_files_become_codes_and_audio_again(run: Run, reference: Path, tmp_path:
     assert run("encode", reference, "-o", tmp_path / "x.npy", "--model", codec).code == 0
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), codes)
     assert run("decode", tmp_path / "x.npy", "-o", tmp_path / "x.flac", "--model", codec).code == 0
-    assert len(audio.load(tmp_path / "x.flac")) == len(codes) * 320
+    assert len(audio.load(tmp_path / "x.flac")) == 48000
+    np.save(tmp_path / "y.npy", codes)  # which says nothing of samples, as upstream's files do
+    assert run("decode", tmp_path / "y.npy", "-o", tmp_path / "y.flac", "--model", codec).code == 0
+    assert len(audio.load(tmp_path / "y.flac")) == len(codes) * 320
+
+
+@pytest.mark.parametrize("kind", ["xcodec2", "tiny"])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True)
+@given(length=st.integers(1, 4000) | st.sampled_from([319, 320, 321, 640, 16000]))
+def test_a_recording_keeps_its_length(
+    run: Run, tmp_path: Path, voiced: np.ndarray, codec_folder: Path, kind: str, length: int
+):
+    """However often it goes through the codec."""
+    model = ("--model", codec_folder if kind == "xcodec2" else kind, "--force")
+    soundfile.write(tmp_path / "x.wav", voiced[:length], 16000)
+    for _ in range(2):
+        assert run("encode", tmp_path / "x.wav", *model).code == 0
+        assert run("decode", tmp_path / "x.npy", *model).code == 0
+        assert len(audio.load(tmp_path / "x.wav")) == length
 
 
 def test_folders_keep_their_layout_and_go_on_where_they_stopped(
@@ -54,7 +75,7 @@ def test_one_bad_file_does_not_stop_the_others(run: Run, tmp_path: Path, voiced:
     assert result.code == 1
     lines = result.err.splitlines()
     assert "a.wav cannot be read as audio" in lines[0]
-    assert lines[-1] == "error: 1 of 2 files failed, as told above"
+    assert lines[-1] == "error: 1 of 2 files failed: see the errors above"
     assert (tmp_path / "b.npy").exists()
 
 

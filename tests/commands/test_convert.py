@@ -23,7 +23,7 @@ def test_there_and_back(run: Run, reference: Path, tmp_path: Path, lm_folder: Pa
 
 def test_refusals_are_one_line(run: Run, tmp_path: Path, lm_folder: Path):
     (tmp_path / "x.ckpt").write_bytes(b"no checkpoint")
-    fails(run("convert", tmp_path / "x.ckpt", tmp_path / "out"), "only half of it was fetched")
+    fails(run("convert", tmp_path / "x.ckpt", tmp_path / "out"), "damaged or incomplete")
     fails(run("convert", tmp_path / "y.ckpt", tmp_path / "out"), "there is no file")
     fails(run("convert", lm_folder, tmp_path / "out"), "has the transformers layout already")
     fails(run("convert", lm_folder, tmp_path), "exists already")

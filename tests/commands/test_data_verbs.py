@@ -27,7 +27,7 @@ def test_code_files_become_shards_become_rows_become_shards(run: Run, ljspeech: 
     model = ("--model", lm_folder)
     result = run("data", "import", ljspeech, tmp_path / "codes", *model, "--speaker", "lj")
     assert result.code == 0
-    told = ["left out for want of a transcript: 1", "train: 30 utterances, 0.00 hours", "val: 1 utterances, 0.00 hours"]
+    told = ["left out without a transcript: 1", "train: 30 utterances, 0.00 hours", "val: 1 utterances, 0.00 hours"]
     assert result.err.splitlines() == told
     result = run("data", "export", tmp_path / "codes", tmp_path / "bin", *model)
     assert result.err.splitlines() == [
@@ -71,7 +71,8 @@ def test_a_folder_becomes_codes_and_a_report(run: Run, codec_folder: Path, tmp_p
     result = run("data", "encode", corpus, out, "--model", codec_folder)
     assert result.code == 0
     assert result.out == b""
-    lines = result.err.splitlines()
+    taken, *lines = result.err.splitlines()
+    assert taken == "folder; texts: 5 from NAME.txt beside the recordings, 1 recordings without; speakers: folders"
     assert lines[1].split()[:2] == ["kept", "5"]
     assert lines[2].startswith("cannot be read              1")
     assert "broken.wav" in lines[2]
@@ -79,17 +80,27 @@ def test_a_folder_becomes_codes_and_a_report(run: Run, codec_folder: Path, tmp_p
     rows = [row for file in shard_files(out) for row in read_rows(file)]
     assert {row["text"]: row["speaker"] for row in rows} == {t: f"speaker{i % 2}" for i, t in enumerate(TEXTS)}
     again = run("data", "encode", corpus, out, "--model", codec_folder)
-    assert (again.code, again.err.splitlines()) == (0, lines[:3])
-    fails(run("data", "encode", corpus, out, "--model", codec_folder, "--longest", 9), "begun with another filters")
+    assert (again.code, again.err.splitlines()) == (0, [taken, *lines[:3]])
+    other = run("data", "encode", corpus, out, "--model", codec_folder, "--longest", 9)
+    assert (other.code, other.out) == (1, b"")
+    assert "begun with another filters" in other.err.splitlines()[1]
 
 
 def test_what_cannot_be_encoded(run: Run, codec_folder: Path, tmp_path: Path):
     model = ("--model", codec_folder)
     corpus, out = folder(tmp_path / "corpus"), tmp_path / "codes"
     fails(run("data", "encode", tmp_path / "none", out, *model), "no file or folder")
-    fails(run("data", "encode", corpus, out, "--model", tmp_path / "none"), "none")
     (tmp_path / "file").write_text("")
-    fails(run("data", "encode", corpus, tmp_path / "file", *model), "cannot write to ")
+    for wrong, told in (
+        ((out, "--model", tmp_path / "none"), "none"),
+        ((tmp_path / "file", *model), "cannot write to "),
+    ):
+        result = run("data", "encode", corpus, *wrong)
+        assert (result.code, result.out) == (1, b"")
+        taken, error = result.err.splitlines()
+        assert taken.startswith("folder; ")
+        assert error.startswith("error: ")
+        assert told in error
     result = run("data", "encode", corpus, out, *model, "--shortest", 5)
     assert result.code == 1
     assert "too short                   5" in result.err

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from commands.runner import Run, fails
-from models import make_lm_folder
+from small_models import make_lm_folder
 from train.recordings import make_recordings
 
 
@@ -27,7 +27,7 @@ def test_killed_it_goes_on_and_ends_with_a_voice(run: Run, codec_folder: Path, t
     assert len(seen) == 2
     result = run(*command)
     assert (result.code, result.out) == (0, b"")
-    assert "going on from step" in result.err
+    assert "resuming from step" in result.err
     assert "the loss on held-out clips: " in result.err
     assert result.err.splitlines()[-1].endswith(f'a model, ready for llasa say --model {out} "Hello."')
     assert run(*command).err.splitlines() == result.err.splitlines()[-2:]  # all is done

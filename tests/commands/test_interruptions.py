@@ -13,6 +13,7 @@ from commands.runner import Run, read_wav
 
 from llasa import audio
 from llasa.commands import say as verb
+from llasa.speak import takes
 from llasa.tts import Llasa
 
 LONG = "This is a sentence of the long text that is spoken here. " * 30
@@ -56,7 +57,7 @@ def test_ctrl_c_saves_the_chunks_that_are_finished(
         yield advance
 
     monkeypatch.setattr(verb, "bar", impatient)
-    monkeypatch.setattr(model, "_rows", 1)
+    monkeypatch.setattr(takes, "ROWS", 1)
     limit = 4.0
     result = say(LONG, "-o", tmp_path / "out.wav", "--seed", 1)
     assert result.code == 130

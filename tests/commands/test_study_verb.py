@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from commands.runner import Run, fails
-from eval.grids import make_corpus, small_study
+from studies.grids import make_corpus, small_study
 
 
 @pytest.fixture
@@ -18,20 +18,20 @@ def sentences(tmp_path: Path) -> Path:
 
 def test_what_cannot_be_read_is_refused(run: Run, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
-    fails(run("study", "inference", "--sentences", tmp_path / "none.txt", *out), "cannot read")
+    fails(run("study", "inference", "--sentences", tmp_path / "none.txt", *out), "there is no file")
     (tmp_path / "short.txt").write_text("Too short.\n\n")
     fails(run("study", "inference", "--sentences", tmp_path / "short.txt", *out), "no sentence of 30 to 110 characters")
     (tmp_path / "latin.txt").write_bytes("Das ist die längste Zeile, die es hier gibt.\n".encode("latin-1"))
-    fails(run("study", "inference", "--sentences", tmp_path / "latin.txt", *out), "not text in UTF-8")
+    fails(run("study", "inference", "--sentences", tmp_path / "latin.txt", *out), "not UTF-8 text")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--verify", "speaker", "--judges", "resemblyzer"), "resemblyzer is the verifier speaker"),
+        (("--verify", "speaker", "--listeners", "resemblyzer"), "resemblyzer is the verifier speaker"),
         (("--most", "1"), "--most 2 or more"),
-        (("--strategies", "beam:4"), "no search 'beam:4'"),
+        (("--strategies", "beam:4"), "unknown search 'beam:4'"),
         (("--voices", " , "), "names no voice"),
     ],
 )
@@ -48,7 +48,7 @@ def test_settings_that_make_no_study_are_refused(
 
 
 def test_a_voice_that_does_not_exist_is_refused(run: Run, sentences: Path, tmp_path: Path) -> None:
-    for voices, message in (("rms,nobody", "no voice called nobody"), ("rms,not.safetensors", "no voice called not")):
+    for voices, message in (("alma,nobody", "no voice called nobody"), ("alma,not.safetensors", "no voice called not")):
         options = ("--voices", voices, "--most", "2")
         result = run("study", "inference", "--sentences", sentences, "--out", tmp_path / "out", *options)
         assert result.code == 1
@@ -66,10 +66,10 @@ def grid(tmp_path: Path, codec_folder: Path) -> dict[str, Any]:
     ("changes", "message"),
     [
         ({"hours": [0.01]}, "two numbers of `hours` at least"),
-        ({"size": 3}, "unexpected keyword argument 'size'"),
+        ({"size": 3}, "unknown key `size`"),
         ({"corpus": "nowhere"}, "there is no folder nowhere of codes shards"),
-        ({"hours": [0.01, 5]}, "hours that can be trained on, and not 5"),
-        ({"lm": {"codec": "nowhere"}}, "required positional argument: 'validation'"),
+        ({"hours": [0.01, 5]}, "hours that can be trained on, fewer than 5"),
+        ({"lm": {"codec": "nowhere"}}, "`data.validation` is missing"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(

@@ -45,7 +45,7 @@ def test_a_text_that_is_over_before_the_hours_is_told(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(text, tmp_path / "out", "--held-out", "1", "--hours", "1", "--speakers", "0") == 0
-    assert "train: the text is over before 1 hours are full" in capsys.readouterr().err
+    assert "train: the text ends before 1 hours are reached" in capsys.readouterr().err
 
 
 def test_shares_are_read() -> None:
@@ -59,9 +59,9 @@ def test_shares_are_read() -> None:
         (["rms=much"], "rms=much is not NAME=SHARE"),
         (["rms=nan"], "rms=nan is not NAME=SHARE"),
         (["rms=1.5"], "a share above 0 and up to 1"),
-        (["anna=0.5"], "flite has no voice anna, but rms, slt, awb, kal16; and rms-000 to kal16-003"),
+        (["anna=0.5"], "flite has no voice anna: choose from rms, slt, awb, kal16; and rms-000 to kal16-003"),
         (["rms=0.5", "rms=0.2"], "rms is given twice"),
-        (["rms=0.7", "slt=0.7"], "sum up to 1.4, which is more than 1"),
+        (["rms=0.7", "slt=0.7"], "the sum of the voices' shares is 1.4"),
     ],
 )
 def test_shares_that_make_no_sense_are_refused(given: list[str], told: str) -> None:
@@ -78,7 +78,7 @@ def test_shares_that_make_no_sense_are_refused(given: list[str], told: str) -> N
         (["--teacher", "piper", "--mixtures", "3"], "piper takes no number of invented voices"),
         (["--teacher", "kokoro", "--model", "none.onnx"], "there is no model file none.onnx"),
         (["--format", "mp3"], "there is no format mp3: choose one of flac, opus"),
-        (["--hours", "0"], "0 hours of speech cannot be made"),
+        (["--hours", "0"], "--hours is 0: give a number above 0"),
         (["--held-out", "5"], "has 5 usable sentences, too few to hold out 5"),
     ],
 )
@@ -97,6 +97,6 @@ def test_a_file_without_a_sentence_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert "has no sentence of 4 to 170 characters" in capsys.readouterr().err
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xfa")
     assert run(tmp_path / "bytes", tmp_path / "out") == 1
-    assert "is not a text file in UTF-8" in capsys.readouterr().err
+    assert "is not UTF-8 text" in capsys.readouterr().err
     assert run(tmp_path / "none", tmp_path / "out") == 1
-    assert "no text file" in capsys.readouterr().err
+    assert "there is no file" in capsys.readouterr().err

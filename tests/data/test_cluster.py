@@ -1,12 +1,14 @@
 """The job on a Ray cluster of this machine: several nodes, one of which dies in the middle."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from data.corpora import sound_file, tone
 
-from llasa.data.encode import Job, encode
+from llasa.data.cluster import run_on_ray
+from llasa.data.encode import EncodeJob, encode
 from llasa.data.filters import Limits
 from llasa.data.shards import shard_files
 from llasa.data.sources import find_source
@@ -39,7 +41,7 @@ def test_a_node_that_dies_in_the_middle_loses_nothing(
         doomed = cluster.add_node(num_cpus=1, object_store_memory=quiet["object_store_memory"])
         cluster.add_node(num_cpus=1, object_store_memory=quiet["object_store_memory"])
         cluster.wait_for_nodes()
-        job = Job(tmp_path / "out", str(codec_folder), "cpu", Limits(), workers=2)
+        job = EncodeJob(tmp_path / "out", str(codec_folder), "cpu", Limits(), workers=2)
         killed: list[int] = []
 
         def kill_one(ready: int, *_: Any) -> None:
@@ -48,11 +50,11 @@ def test_a_node_that_dies_in_the_middle_loses_nothing(
                 cluster.remove_node(doomed, allow_graceful=False)
 
         source = find_source(str(corpus), shard=3)
-        report = encode(source, job, cluster.address, kill_one, print)
+        report = encode(source, job, kill_one, print, partial(run_on_ray, cluster.address))
         assert killed
         assert report.kept.utterances == 3 * SHARDS
-        alone = Job(tmp_path / "alone", str(codec_folder), "cpu", Limits(), workers=2)
-        encode(source, alone, None, lambda *_: None, print)
+        alone = EncodeJob(tmp_path / "alone", str(codec_folder), "cpu", Limits(), workers=2)
+        encode(source, alone, lambda *_: None, print)
         found = [[path.read_bytes() for path in shard_files(out)] for out in (job.out, alone.out)]
         assert len(found[0]) == SHARDS
         assert found[0] == found[1]
@@ -63,7 +65,7 @@ def test_a_node_that_dies_in_the_middle_loses_nothing(
 
 
 def test_no_cluster_is_told_in_a_line(corpus: Path, codec_folder: Path, tmp_path: Path):
-    job = Job(tmp_path / "out", str(codec_folder), "cpu", Limits(), workers=2)
-    for address, message in (("not-an-address", "cannot go on"), ("127.0.0.1:1", "no Ray cluster answers")):
+    job = EncodeJob(tmp_path / "out", str(codec_folder), "cpu", Limits(), workers=2)
+    for address, message in (("not-an-address", "failed"), ("127.0.0.1:1", "no Ray cluster answers")):
         with pytest.raises(LlasaError, match=message):
-            encode(find_source(str(corpus)), job, address, lambda *_: None, print)
+            encode(find_source(str(corpus)), job, lambda *_: None, print, partial(run_on_ray, address))

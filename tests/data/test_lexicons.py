@@ -11,7 +11,7 @@ from llasa.data.lexicon_from_espeak import espeak_lexicon
 from llasa.data.lexicon_from_flite import flite_lexicon
 from llasa.data.words import word_list, words_of
 from llasa.errors import LlasaError
-from llasa.lexicon import ARPABET
+from llasa.text.lexicon import ARPABET
 
 SAID = {
     "the": "ðˈə", "law": "lˈɔː", "lunchroom": "lˈʌntʃ ɹˈuːm", "croissant": "kwˈɑːsɑ̃", "button": "bˈʌʔn̩",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import make_codec, make_codec_folder
 from safetensors.torch import load_file, save_file
+from small_models import make_codec, make_codec_folder
 
 from llasa.codec.convert import find
 from llasa.data.origin import codes_of, require_codes_of

@@ -1,14 +1,23 @@
 """Every layout, made on the spot, read as the same utterances; and what is wrong with a source, told in a line."""
 
 import io
+import os
 import pickle
+import socket
+import subprocess
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 from data.corpora import EVERY, TEXTS, emilia, folder, jsonl, ljspeech, parquet
 
 from llasa import audio
-from llasa.data.sources import detect, find_source
+from llasa.data.sources import detect, find_source, read_parquet, read_tar
 from llasa.errors import LlasaError
 
 
@@ -66,14 +75,14 @@ def test_what_is_no_source_is_told(tmp_path: Path):
             find_source(str(name), layout)
 
     refused(tmp_path / "none", "no file or folder")
-    refused("none", "no file or folder none, and it is no hub id")
+    refused("none", "no file or folder none, and it is not a hub id")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "no audio in")
-    refused(tmp_path / "empty", "no layout 'tapes'; there are folder, manifest", "tapes")
+    refused(tmp_path / "empty", "no layout 'tapes': use one of folder, manifest", "tapes")
     refused(tmp_path / "empty", "no .tar files", "emilia")
     refused(tmp_path / "empty", "no metadata.csv", "ljspeech")
     refused(tmp_path / "empty", "no validated.tsv", "commonvoice")
-    refused(tmp_path / "empty", "none of metadata.jsonl", "manifest")
+    refused(tmp_path / "empty", "no metadata.csv, nor any other table", "manifest")
     refused(tmp_path / "empty", "no recordings of the layout libritts", "libritts")
     manifest = jsonl(tmp_path / "m")
     manifest.write_text('{"audio": "clips/0.flac"}\n{"audio"\n')
@@ -81,11 +90,11 @@ def test_what_is_no_source_is_told(tmp_path: Path):
     manifest.write_text('{"audio": "clips/0.flac"}\n{"text": "x"}\n')
     refused(manifest, "line 2: no audio file")
     manifest.write_text('{"audio": "clips/0.flac"}\n{"audio": "clips/0.flac"}\n')
-    refused(manifest, "line 2: the id 'clips/0' is that of line 1 too")
+    refused(manifest, "line 2: line 1 has the id 'clips/0' too")
     manifest.write_text('{"audio": "elsewhere/0.flac"}\n')
     refused(manifest, "names files that do not exist, such as .*elsewhere/0.flac")
     (tmp_path / "m" / "table.tsv").write_text("a\tb\n1\t2\n")
-    refused(tmp_path / "m" / "table.tsv", "not the columns of Common Voice")
+    refused(tmp_path / "m" / "table.tsv", "lacks the columns of Common Voice")
     (tmp_path / "m" / "table.tsv").write_bytes("path\tsentence\na.mp3\tcaf\u00e9\n".encode("latin-1"))
     refused(tmp_path / "m" / "table.tsv", "table.tsv is not UTF-8 text")
     (tmp_path / "m" / "table.tsv").write_text(f"path\tsentence\na.mp3\t{'x' * 140_000}\n")
@@ -114,3 +123,64 @@ def test_a_damaged_json_in_a_tar_costs_its_clip(tmp_path: Path):
     path.write_bytes(path.read_bytes().replace(b'{"id": "EN_B00000_S00001', b'["id": "EN_B00000_S00001'))
     items = list(find_source(str(path)).tasks[0].read())
     assert [item.problem for item in items] == ["", "its .json is damaged", "", "", ""]
+
+
+def test_a_sparse_member_of_a_tar_is_named_and_not_read(tmp_path: Path) -> None:
+    (tmp_path / "big.wav").touch()
+    os.truncate(tmp_path / "big.wav", 20 << 30)
+    soundfile.write(tmp_path / "good.wav", np.zeros(1600), 16000)
+    subprocess.run(["tar", "--sparse", "-cf", "a.tar", "big.wav", "good.wav"], cwd=tmp_path, check=True)
+    assert (tmp_path / "a.tar").stat().st_size < 100_000
+    big, good = read_tar(tmp_path / "a.tar")
+    assert "20480 MB, more than the 256" in big.problem
+    assert big.audio == b""
+    assert not good.problem
+
+
+def test_nothing_is_fetched_for_a_local_table(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/a.wav"
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16000)
+    sounds = [
+        {"bytes": None, "path": address},
+        {"bytes": None, "path": str(tmp_path / "a.wav")},
+        {"bytes": None, "path": "/dev/zero"},
+    ]
+    pq.write_table(pa.table({"audio": sounds, "text": ["a", "b", "c"]}), tmp_path / "a.parquet")
+    remote, local, endless = read_parquet(tmp_path / "a.parquet")
+    assert "not fetched" in remote.problem
+    assert local.audio == (tmp_path / "a.wav").read_bytes()
+    assert "more than the 256 MB" in endless.problem
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+
+
+def test_half_a_surrogate_pair_in_an_id_fits_into_a_shard(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16000)
+    (tmp_path / "list.jsonl").write_text('{"audio": "a.wav", "id": "x\\ud800", "text": "\\udfff"}\n')
+    (item,) = find_source(str(tmp_path / "list.jsonl")).tasks[0].read()
+    assert (item.id, item.text) == ("x?", "?")
+
+
+def test_json_that_is_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text("[" * 100_000)
+    with pytest.raises(LlasaError, match=r"is not JSON .it is nested too deeply"):
+        find_source(str(tmp_path / "list.jsonl"))
+
+
+def test_gigabytes_of_zeros_are_not_unpacked(tmp_path: Path) -> None:
+    with (tmp_path / "huge.tar").open("wb") as file:
+        file.truncate(20 << 30)
+    assert list(read_tar(tmp_path / "huge.tar")) == []
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+def test_archives_may_be_compressed(tmp_path: Path, kind: Any) -> None:
+    (tmp_path / "a.json").write_text('{"text": "It was late."}')
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    with tarfile.open(tmp_path / "it.tar", "w:" + kind) as archive:
+        for name in ("a.json", "a.wav"):
+            archive.add(tmp_path / name, name)
+    (item,) = read_tar(tmp_path / "it.tar")
+    assert (item.text, item.audio) == ("It was late.", b"RIFF")

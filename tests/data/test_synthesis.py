@@ -12,9 +12,10 @@ import pytest
 from picky import Picky
 
 from llasa.data.shards import AUDIO_SCHEMA, read_rows, row_audio, shard_files, write_shard
-from llasa.data.synthesis import RATE, RMS_LEVEL, Part, assign, finish, flac, opus, record, sentences, synthesise
+from llasa.data.synthesis import Part, assign, flac, opus, record, sentences, synthesise
 from llasa.data.teachers import Reading, Unreadable
 from llasa.data.teachers.flite import Flite
+from llasa.data.teachers.teacher import RATE, RMS_LEVEL, finish
 from llasa.errors import LlasaError
 
 TEXT = "The quick brown fox jumps over the lazy dog."

@@ -1,16 +1,19 @@
-"""The three verbs: prefilling, forking, seeds, stopping, selecting."""
+"""The verbs: prefilling, forking, seeds, stopping, selecting."""
 
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import make_lm
+from small_models import make_lm
 from torch import Tensor
 
-from llasa.engine import Engine, Sampling, State, engine, llama
+from llasa.engine import Sampling, llama, torch_engine
+from llasa.engine.state import State
+from llasa.engine.torch_engine import Engine
 from llasa.errors import LlasaError
 
 VOCABULARY, FIRST, SIZE, END = 150, 50, 90, 40
@@ -33,7 +36,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(ids))
         return forward(model, ids, positions, attend)
 
-    monkeypatch.setattr(engine, "forward", count)
+    monkeypatch.setattr(torch_engine, "forward", count)
     return counts
 
 
@@ -227,8 +230,8 @@ def test_merged_states_go_on_as_each_alone(tiny: Engine) -> None:
         (lambda e: e.start([[1] * 512]), "leaves no room in a context of 512"),
         (lambda e: e.start([[1, VOCABULARY]]), "outside the model's vocabulary"),
         (lambda e: e.start([[1, -1]]), "outside the model's vocabulary"),
-        (lambda e: e.start([[1]], samples=0), "at least 1"),
-        (lambda e: e.start([[1]], max_tokens=0), "at least 1"),
+        (lambda e: e.start([[1]], samples=0), "samples is 0 .* both must be 1 or more"),
+        (lambda e: e.start([[1]], max_tokens=0), "max_tokens is 0: both must be 1 or more"),
         (lambda e: e.start([[1]], samples=2, seeds=[1]), "1 seeds for 2 rows"),
         (lambda e: e.select(e.start([[1]], samples=2), [0, 2]), "row 2 .* rows 0 to 1"),
         (lambda e: e.select(e.start([[1]]), [-1]), "row -1"),
@@ -236,7 +239,7 @@ def test_merged_states_go_on_as_each_alone(tiny: Engine) -> None:
         (lambda e: Engine(make_lm(VOCABULARY), FIRST, SIZE, 50), "end token 50 is one of the speech tokens"),
     ],
 )
-def test_wrong_calls_are_told_in_one_line(tiny: Engine, call: Callable, words: str) -> None:
+def test_wrong_calls_are_reported_in_one_line(tiny: Engine, call: Callable, words: str) -> None:
     with pytest.raises(LlasaError, match=words):
         call(tiny)
 
@@ -260,3 +263,14 @@ def test_a_row_does_not_end_before_its_least(tiny: Engine) -> None:
     assert min(map(len, held)) >= 12
     with pytest.raises(LlasaError, match="one a prompt"):
         tiny.start(PROMPTS[:1], min_tokens=[1, 2])
+
+
+@pytest.mark.parametrize("free", [0, 2**20, 2**30])
+def test_as_many_rows_fit_as_twice_their_caches_are_free(
+    tiny: Engine, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = psutil.virtual_memory()._replace(available=free)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    state = tiny.start([[3, 4, 5]], seeds=[1], max_tokens=100)
+    row = sum(part.numel() * part.element_size() for part in state.cache)
+    assert tiny.rows_that_fit(103) == free // (2 * row)

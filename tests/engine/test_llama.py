@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from models import make_lm
+from small_models import make_lm
 from torch import Tensor
 from transformers import LlamaForCausalLM, RepetitionPenaltyLogitsProcessor
 
-from llasa.engine import Engine, Sampling, llama
+from llasa.engine import Sampling, llama
 from llasa.engine.sampling import Sampler
+from llasa.engine.torch_engine import Engine
 from llasa.errors import LlasaError
 
 VOCABULARY, FIRST, SIZE, END = 150, 50, 90, 40

@@ -141,3 +141,13 @@ def test_keys_have_streams_of_their_own() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(LlasaError, match=next(iter(wrong))):
         Sampling(**wrong)
+
+
+@pytest.mark.parametrize("setting", [
+    {"temperature": 10**400}, {"temperature": "hot"}, {"temperature": True}, {"temperature": float("nan")},
+    {"top_k": 2.5}, {"top_k": 10**20}, {"top_k": -1}, {"top_p": None}, {"min_p": []},
+    {"repetition_penalty": float("inf")},
+])  # fmt: skip
+def test_a_setting_of_another_kind_or_size_is_one_line(setting: dict) -> None:
+    with pytest.raises(LlasaError, match=f"^{next(iter(setting))} is .*: it must be"):
+        Sampling(**setting)

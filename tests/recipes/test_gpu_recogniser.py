@@ -14,8 +14,8 @@ import pytest
 from llasa.data.shards import AUDIO_SCHEMA, write_shard
 from llasa.data.synthesis import flac
 from llasa.data.teachers.flite import Speaker, speak
-from llasa.train.semantic import edit_distance
-from llasa.verifiers import content
+from llasa.train.recogniser.stage import edit_distance
+from llasa.verifiers import Batch, content
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "tiny" / "gpu" / "recogniser.py"
 TEXTS = [
@@ -64,8 +64,8 @@ def test_it_learns_until_it_is_stopped(corpora: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, printed
-    assert "going on without: no .parquet shards in" in printed
-    assert printed.count("left out") == 1
+    assert "left out a corpus: no .parquet shards in" in printed
+    assert printed.count("left out a corpus") == 1
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     losses = [row["ctc"] for row in rows if "ctc" in row]
     assert losses[-1] < 0.5 * losses[0]
@@ -74,14 +74,14 @@ def test_it_learns_until_it_is_stopped(corpora: Path, tmp_path: Path) -> None:
     assert {"letters/strangers/awb", "words/strangers/awb"} <= set(figures[-1])
     assert rows[0]["hours of robots/rms"] > 0
     judge = content.load(folder=tmp_path / "recogniser")
-    scores = judge.score(TEXTS[:1], [speak(TEXTS[0], Speaker("slt", "slt"))[0]], [None])
+    scores = judge.score(Batch(TEXTS[:1], [speak(TEXTS[0], Speaker("slt", "slt"))[0]], [None]))
     assert 0 < scores[0] < 1
     assert (tmp_path / "recogniser" / "model.safetensors").stat().st_size < 2**20
 
 
 def test_minutes_count_from_the_start(corpora: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
-    process = start(corpora, tmp_path, "--minutes", "0.4", "--positions", "rotary", "--muon-lr", "1e-3")
+    process = start(corpora, tmp_path, "--minutes", "0.25", "--positions", "rotary", "--muon-lr", "1e-3")
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0, printed
     assert time.monotonic() - begun < 60

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from llasa.codec import Codec
+from llasa.codec import Codec, load_codec
 from llasa.errors import LlasaError
-from llasa.search.account import Account, Candidate
 from llasa.search.page import check_folder, save_candidates
+from llasa.speak.account import Account, Candidate
 
 RATE = 16000
 CODES = np.arange(40, dtype=np.uint16)  # 0.8 s
@@ -20,7 +20,7 @@ TEXTS = ['Is 1 < 2 & "so" on?', "The second chunk."]
 
 @pytest.fixture(scope="module")
 def codec(codec_folder: Path) -> Codec:
-    return Codec.load(codec_folder)
+    return load_codec(codec_folder)
 
 
 def candidate(chunk: int, number: int, total: float, **changes: object) -> Candidate:
@@ -143,7 +143,7 @@ def test_an_earlier_page_gives_way_and_so_does_an_empty_folder(codec: Codec, acc
 def test_a_folder_of_something_else_is_left_alone(name: str, codec: Codec, account: Account, tmp_path: Path) -> None:
     (tmp_path / name).write_text("mine")
     for attempt in (lambda: check_folder(tmp_path), lambda: save_candidates(account, tmp_path, codec)):
-        with pytest.raises(LlasaError, match="holds other files"):
+        with pytest.raises(LlasaError, match="holds files that are not candidates"):
             attempt()
     assert (tmp_path / name).read_text() == "mine"
 
@@ -151,7 +151,7 @@ def test_a_folder_of_something_else_is_left_alone(name: str, codec: Codec, accou
 def test_a_page_that_was_added_to_is_left_alone(codec: Codec, account: Account, tmp_path: Path) -> None:
     save_candidates(account, tmp_path / "out", codec)
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(LlasaError, match="name a new or empty folder"):
+    with pytest.raises(LlasaError, match="choose a new or empty folder"):
         check_folder(tmp_path / "out")
 
 
@@ -160,7 +160,7 @@ def test_places_that_cannot_be_written_are_refused_in_one_line(tmp_path: Path) -
     with pytest.raises(LlasaError, match="is a file"):
         check_folder(tmp_path / "file")
     for path in (tmp_path / "file" / "out", Path("/proc/llasa")):
-        with pytest.raises(LlasaError, match="cannot keep candidates in") as raised:
+        with pytest.raises(LlasaError, match="cannot save candidates in") as raised:
             check_folder(path)
         assert "\n" not in str(raised.value)
 

@@ -4,7 +4,7 @@ The beam is compared with a second writing of it here that prefills and samples 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,18 +12,20 @@ import numpy as np
 import psutil
 import pytest
 
-from llasa.engine import State
+from llasa.engine.state import State
 from llasa.errors import LlasaError
-from llasa.search import listening
-from llasa.search import search as searching
-from llasa.search.account import Account, Candidate
-from llasa.search.search import search
+from llasa.search import beam, pool, score
+from llasa.search.chunks import search_chunk
+from llasa.search.pool import Pool, Rows
 from llasa.search.strategy import parse
 from llasa.search.task import Task, Tools
-from llasa.speaking import take_seed
-from llasa.text import chunks
+from llasa.speak import takes
+from llasa.speak.account import Account, Candidate
+from llasa.speak.request import take_seed
+from llasa.text.splitting import chunks
 from llasa.tts import Llasa
-from llasa.verifiers.combine import Judge, Stage, Term
+from llasa.verifiers import Batch
+from llasa.verifiers.combine import Scorer, Stage, Term
 
 TEXT = "It was late, and nobody spoke."
 LONGER = "It was late in the evening, and nobody in the old house by the river spoke."
@@ -38,12 +40,10 @@ class Toy:
         self.name, self.measure, self.process = name, measure, process
         self.fragments: list[list[np.ndarray]] = []
 
-    def score(
-        self, texts: Sequence[str], audios: Sequence[np.ndarray], references: Sequence[Any], ended: bool = True
-    ) -> np.ndarray:
+    def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
         if not ended:
-            self.fragments.append(list(audios))
-        return np.array([self.measure(audio) for audio in audios])
+            self.fragments.append(list(batch.audios))
+        return np.array([self.measure(audio) for audio in batch.audios])
 
 
 def brightness(samples: np.ndarray) -> float:
@@ -56,9 +56,9 @@ def llasa() -> Llasa:
     return Llasa.load("tiny", device="cpu", dtype="float32")
 
 
-def tools_for(llasa: Llasa, *verifiers: Toy, rows: int = 16) -> Tools:
-    judge = Judge([Stage(None, [Term(v.name) for v in verifiers])], {v.name: v for v in verifiers})
-    return Tools(llasa.engine, llasa.vocabulary, llasa.codec, judge, rows, Account("", ""))
+def tools_for(llasa: Llasa, *verifiers: Toy) -> Tools:
+    scorer = Scorer([Stage(None, [Term(v.name) for v in verifiers])], {v.name: v for v in verifiers})
+    return Tools(llasa.backend, llasa.vocabulary, llasa.codec, scorer, Account("", ""))
 
 
 def task_for(llasa: Llasa, text: str = TEXT, **changes: Any) -> Task:
@@ -66,9 +66,9 @@ def task_for(llasa: Llasa, text: str = TEXT, **changes: Any) -> Task:
     return replace(Task(piece, 0, None, 7, llasa.defaults), **changes)
 
 
-def run(llasa: Llasa, strategy: str, *toys: Toy, rows: int = 16, **changes: Any) -> tuple[Candidate, Account]:
-    tools = tools_for(llasa, *toys, rows=rows)
-    chosen, interrupted = search(tools, task_for(llasa, **changes), parse(strategy))
+def run(llasa: Llasa, strategy: str, *toys: Toy, **changes: Any) -> tuple[Candidate, Account]:
+    tools = tools_for(llasa, *toys)
+    chosen, interrupted = search_chunk(tools, task_for(llasa, **changes), parse(strategy))
     assert chosen is not None
     assert not interrupted
     return chosen, tools.account
@@ -78,7 +78,8 @@ def run(llasa: Llasa, strategy: str, *toys: Toy, rows: int = 16, **changes: Any)
 def counted(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Counts prefills, and tokens computed by the engine, ends apart."""
     counts = {"prefills": 0, "tokens": 0}
-    prefill, step = llasa.engine._prefill, llasa.engine._run
+    backend: Any = llasa.backend
+    prefill, step = backend._prefill, backend._run
 
     def counting_prefill(*arguments: Any) -> None:
         counts["prefills"] += 1
@@ -89,14 +90,17 @@ def counted(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         counts["tokens"] += steps * len(active) - sum(state.rows[i].finished for i in active)
         return steps
 
-    monkeypatch.setattr(llasa.engine, "_prefill", counting_prefill)
-    monkeypatch.setattr(llasa.engine, "_run", counting_step)
+    monkeypatch.setattr(llasa.backend, "_prefill", counting_prefill)
+    monkeypatch.setattr(llasa.backend, "_run", counting_step)
     return counts
 
 
 @pytest.mark.parametrize("rows", [16, 3])
-def test_best_of_n_is_the_best_of_what_say_would_have_said(llasa: Llasa, counted: dict[str, int], rows: int) -> None:
-    chosen, account = run(llasa, "best-of:6", Toy(brightness), rows=rows)
+def test_best_of_n_is_the_best_of_what_say_would_have_said(
+    llasa: Llasa, counted: dict[str, int], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takes, "ROWS", rows)
+    chosen, account = run(llasa, "best-of:6", Toy(brightness))
     assert counted["prefills"] == 1
     assert [candidate.number for candidate in account.candidates] == list(range(6))
     sound = [candidate for candidate in account.candidates if candidate.condemned is None]
@@ -112,8 +116,8 @@ def test_best_of_n_is_the_best_of_what_say_would_have_said(llasa: Llasa, counted
     task = task_for(llasa)
     for candidate in account.candidates[:2]:
         seed = take_seed(7, 0, candidate.number)
-        state = llasa.engine.start([task.piece.prompt], 1, [seed], task.sampling, task.piece.limit, [task.piece.least])
-        state = llasa.engine.extend(state, len(candidate.codes))
+        state = llasa.backend.start([task.piece.prompt], 1, [seed], task.sampling, task.piece.limit, [task.piece.least])
+        state = llasa.backend.extend(state, len(candidate.codes))
         np.testing.assert_array_equal(llasa.vocabulary.codes(state.tokens[0]), candidate.codes)
 
 
@@ -128,12 +132,12 @@ def test_seeds_reproduce_every_strategy(llasa: Llasa) -> None:
 def naive_beam(llasa: Llasa, keep: int, width: int, measure: Callable[[np.ndarray], float]) -> np.ndarray:
     """The codes that a beam should find, all of it in one list and every sound decoded anew."""
     task = task_for(llasa)
-    engine, piece = llasa.engine, task.piece
+    backend, piece = llasa.backend, task.piece
     seeds = [take_seed(7, 0, i) for i in range(keep * width)]
-    state = engine.start([piece.prompt], keep * width, seeds, task.sampling, piece.limit, [piece.least])
+    state = backend.start([piece.prompt], keep * width, seeds, task.sampling, piece.limit, [piece.least])
     ended: list[tuple[float, np.ndarray]] = []
     while True:
-        state = engine.extend(state, 50)
+        state = backend.extend(state, 50)
         pool: list[tuple[float, np.ndarray, int]] = [(score, codes, -1) for score, codes in ended]
         for row, tokens in enumerate(state.tokens):
             codes = llasa.vocabulary.codes(tokens)
@@ -144,7 +148,7 @@ def naive_beam(llasa: Llasa, keep: int, width: int, measure: Callable[[np.ndarra
         kept = [row for _, _, row in pool if row >= 0]
         if not kept:
             return max(ended, key=lambda entry: entry[0])[1]
-        state = engine.select(state, [row for row in kept for _ in range(width)])
+        state = backend.select(state, [row for row in kept for _ in range(width)])
 
 
 def test_a_beam_finds_what_a_plain_writing_of_it_finds(
@@ -158,22 +162,23 @@ def test_a_beam_finds_what_a_plain_writing_of_it_finds(
     class OfCodes(Toy):
         """Scores the codes themselves, which it finds by their sound."""
 
-        def score(self, texts: Any, audios: Any, references: Any, ended: bool = True) -> np.ndarray:
-            return np.array([spread(known[audio.tobytes()]) for audio in audios])
+        def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+            return np.array([spread(known[audio.tobytes()]) for audio in batch.audios])
 
     def remember(candidate: Candidate) -> None:
         known[candidate.samples.tobytes()] = candidate.codes
 
-    assess = searching.assess
+    plain = score.score
 
-    def judging(tools: Tools, task: Task, candidates: list[Candidate], *rest: Any, **more: Any) -> None:
+    def scoring(tools: Tools, task: Task, candidates: list[Candidate], *rest: Any, **more: Any) -> None:
         for candidate in candidates:
             remember(candidate)
-        assess(tools, task, candidates, *rest, **more)
+        plain(tools, task, candidates, *rest, **more)
 
-    monkeypatch.setattr(searching, "assess", judging)
-    monkeypatch.setattr(listening, "judge_sound", lambda *sound: None)
-    monkeypatch.setattr(searching, "repeats", lambda codes: False)
+    for module in (beam, pool):
+        monkeypatch.setattr(module, "score", scoring)
+    monkeypatch.setattr(score, "judge_sound", lambda *sound: None)
+    monkeypatch.setattr(pool, "repeats", lambda codes: False)
     chosen, account = run(llasa, "beam:2x3", OfCodes(brightness))
     assert counted["prefills"] == 1
     assert counted["tokens"] == account.tokens
@@ -202,8 +207,9 @@ def test_fragments_sound_like_the_whole(llasa: Llasa) -> None:
 
 
 def test_look_ahead_is_heard_and_thrown_away(llasa: Llasa, counted: dict[str, int]) -> None:
-    toy, told = Toy(brightness), []
-    _, account = run(llasa, "beam:2x2/50^25", toy, on_tokens=told.append)
+    toy = Toy(brightness)
+    told: list[int] = []
+    _, account = run(llasa, "beam:2x2/50^25", toy, text=LONGER, on_tokens=told.append)
     assert counted["prefills"] == 1
     assert counted["tokens"] == account.tokens
     # Four rows of 50, and 25 more of each that are forgotten; then 50 more of those that were kept and their forks.
@@ -234,8 +240,10 @@ def test_mixed_opens_with_a_beam_and_closes_with_samples(llasa: Llasa, counted: 
     assert len({c.codes.tobytes() for c in ended}) == len(ended)
 
 
-def test_a_mixed_search_in_parts_says_nothing_twice(llasa: Llasa) -> None:
-    whole, parts = (run(llasa, "mixed:1x1@1s+8", Toy(brightness), rows=rows)[1].candidates for rows in (16, 3))
+def test_a_mixed_search_in_parts_says_nothing_twice(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(llasa, "mixed:1x1@1s+8", Toy(brightness))[1].candidates
+    monkeypatch.setattr(takes, "ROWS", 3)
+    parts = run(llasa, "mixed:1x1@1s+8", Toy(brightness))[1].candidates
     assert len({candidate.codes.tobytes() for candidate in parts}) == len(parts) == 8
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(one.codes, other.codes)
@@ -258,23 +266,24 @@ def failing_after(looks: int, measure: Callable[[np.ndarray], float] = brightnes
 
 def test_a_beam_whose_verifier_fails_goes_on_without_it(llasa: Llasa) -> None:
     tools = tools_for(llasa, failing_after(1))
-    first, _ = search(tools, task_for(llasa), parse("beam:2x2"))
+    first, _ = search_chunk(tools, task_for(llasa), parse("beam:2x2"))
     assert first is not None
     assert first.sound
-    second, _ = search(tools, task_for(llasa, number=1), parse("beam:2x2"))
+    second, _ = search_chunk(tools, task_for(llasa, number=1), parse("beam:2x2"))
     assert second is not None
     assert second.sound
     assert [c.number for c in tools.account.candidates if c.chunk == 1] == [0, 1, 2, 3]
     assert tools.account.notes == [
-        "failing failed (out of order): the search goes on without it",
-        "no verifier is left that can judge fragments: the search goes on with best-of:4, not beam:2x2",
+        "failing failed (out of order): the search continues without it",
+        "no verifier that can score fragments is left: the search continues as best-of:4, not beam:2x2",
     ]
 
 
-def test_scores_of_a_verifier_that_fails_in_a_later_batch_count_for_none(llasa: Llasa) -> None:
-    chosen, account = run(
-        llasa, "best-of:6", Toy(brightness), failing_after(1, lambda samples: 100 / len(samples)), rows=3
-    )
+def test_scores_of_a_verifier_that_fails_in_a_later_batch_count_for_none(
+    llasa: Llasa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takes, "ROWS", 3)
+    chosen, account = run(llasa, "best-of:6", Toy(brightness), failing_after(1, lambda samples: 100 / len(samples)))
     sound = [candidate for candidate in account.candidates if candidate.condemned is None]
     assert {frozenset(c.scores) for c in sound} == {frozenset({"toy", "failing"}), frozenset({"toy"})}
     assert chosen is max(sound, key=lambda candidate: candidate.scores["toy"])
@@ -285,39 +294,40 @@ def test_scores_of_a_verifier_that_fails_count_for_no_row_of_a_beam(
     llasa: Llasa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What ended before it failed does not stay ahead by its scores."""
-    sort = searching._sort
+    split = Pool.split
 
-    def first_ends(tools: Tools, task: Task, state: State, numbers: list[int]) -> Any:
-        state.rows[0].finished |= numbers == [0, 1]
-        return sort(tools, task, state, numbers)
+    def first_ends(self: Pool, rows: Rows) -> Any:
+        assert isinstance(rows.state, State)
+        rows.state.rows[0].finished |= rows.numbers == [0, 1]
+        return split(self, rows)
 
     class Restless(Toy):
-        def score(self, texts: Any, audios: Any, references: Any, ended: bool = True) -> np.ndarray:
-            return np.full(len(audios), float(not ended))
+        def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+            return np.full(len(batch), float(not ended))
 
     class Partial(Toy):
-        def score(self, texts: Any, audios: Any, references: Any, ended: bool = True) -> np.ndarray:
+        def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
             if not ended:
                 raise RuntimeError("out of order")
-            return np.full(len(audios), 100.0)
+            return np.full(len(batch), 100.0)
 
-    monkeypatch.setattr(searching, "_sort", first_ends)
+    monkeypatch.setattr(Pool, "split", first_ends)
     chosen, account = run(llasa, "beam:1x2", Restless(brightness), Partial(brightness, name="partial"))
-    assert account.notes == ["partial failed (out of order): the search goes on without it"]
+    assert account.notes == ["partial failed (out of order): the search continues without it"]
     assert account.candidates[0].scores["partial"] == 100
     assert chosen is not account.candidates[0]
 
 
 def test_a_silent_fragment_is_left_behind(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
-    listen = searching.listen
+    decode = beam.decode_prefix
 
-    def hush(tools: Tools, running: list[Candidate], *rest: Any) -> None:
-        listen(tools, running, *rest)
-        for candidate in running:
-            if candidate.number == 0:
-                candidate.samples = np.zeros_like(candidate.samples)
+    def hush(tools: Tools, codes: list[np.ndarray], heard: list[np.ndarray], before: int) -> list[np.ndarray]:
+        sounds = decode(tools, codes, heard, before)
+        if before < 100:  # candidate 0 comes first for as long as it is kept
+            sounds[0] = np.zeros_like(sounds[0])
+        return sounds
 
-    monkeypatch.setattr(searching, "listen", hush)
+    monkeypatch.setattr(beam, "decode_prefix", hush)
     chosen, account = run(llasa, "beam:2x2", Toy(lambda samples: -float(np.abs(samples).mean())), text=LONGER)
     silent = account.candidates[0]
     assert (silent.number, silent.condemned, len(silent.codes)) == (0, "silent", 100)
@@ -325,7 +335,7 @@ def test_a_silent_fragment_is_left_behind(llasa: Llasa, monkeypatch: pytest.Monk
 
 
 def test_where_every_fragment_is_condemned_the_best_go_on(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "judge_sound", lambda text, samples, pace, ended: None if ended else "silent")
+    monkeypatch.setattr(score, "judge_sound", lambda text, samples, pace, ended: None if ended else "silent")
     chosen, account = run(llasa, "beam:2x2", Toy(brightness))
     assert chosen.sound
     assert not account.notes
@@ -334,7 +344,9 @@ def test_where_every_fragment_is_condemned_the_best_go_on(llasa: Llasa, monkeypa
 def test_a_beam_that_does_not_fit_is_refused(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
     free = psutil.virtual_memory()._replace(available=2**20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    with pytest.raises(LlasaError, match=r"beam of 9x9 needs .* GiB for its KV cache, and 0\.0 GiB are free"):
+    with pytest.raises(
+        LlasaError, match=r"a beam of 9x9 has 81 rows of \d+ tokens, and the free memory holds the KV caches of \d+:"
+    ):
         run(llasa, "beam:9x9", Toy(brightness))
 
 
@@ -342,7 +354,7 @@ def test_a_failing_verifier_is_left_out_and_told(llasa: Llasa) -> None:
     def fail(samples: np.ndarray) -> float:
         raise ValueError("no more")
 
-    for measure, words in ((fail, "no more"), (lambda samples: float("nan"), "not a number")):
+    for measure, words in ((fail, "no more"), (lambda samples: float("nan"), "not a finite number")):
         for strategy in ("best-of:2", "beam:2x2", "mixed:2x2@1s+2"):
             chosen, account = run(llasa, strategy, Toy(measure))
             assert chosen.finished
@@ -353,10 +365,10 @@ def test_a_failing_verifier_is_left_out_and_told(llasa: Llasa) -> None:
 def test_where_all_are_condemned_the_likeliest_is_kept_with_a_note(
     llasa: Llasa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "judge_sound", lambda *sound: "silent")
+    monkeypatch.setattr(score, "judge_sound", lambda *sound: "silent")
     chosen, account = run(llasa, "best-of:3", Toy(brightness))
     assert chosen.samples.any()
-    assert account.notes == [f"none of 3 candidates is sound, kept the likeliest (silent): {TEXT!r}"]
+    assert account.notes == [f"all 3 candidates are faulty, kept the likeliest (silent): {TEXT!r}"]
     lengths = [abs(np.log((len(c.codes) + 1) / (task_for(llasa).piece.expected + 1))) for c in account.candidates]
     assert chosen is account.candidates[int(np.argmin(lengths))]
     assert chosen.scores.keys() == {"toy"}
@@ -369,8 +381,8 @@ def test_a_loop_is_dropped_while_it_runs(llasa: Llasa, monkeypatch: pytest.Monke
         seen.append(len(codes))
         return len(seen) == 1
 
-    monkeypatch.setattr(searching, "repeats", first_loops)
-    monkeypatch.setattr(searching, "STEP", 10)
+    monkeypatch.setattr(pool, "repeats", first_loops)
+    monkeypatch.setattr(pool, "STEP", 10)
     chosen, account = run(llasa, "best-of:2", Toy(brightness))
     dropped = account.candidates[0]
     assert dropped.condemned == "repeats itself"
@@ -379,7 +391,8 @@ def test_a_loop_is_dropped_while_it_runs(llasa: Llasa, monkeypatch: pytest.Monke
     assert chosen is account.candidates[1]
 
 
-def test_ctrl_c_keeps_the_best_of_what_was_judged(llasa: Llasa) -> None:
+def test_ctrl_c_keeps_the_best_of_what_was_scored(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takes, "ROWS", 4)
     calls: list[int] = []
 
     def interrupting(samples: np.ndarray) -> float:
@@ -388,8 +401,8 @@ def test_ctrl_c_keeps_the_best_of_what_was_judged(llasa: Llasa) -> None:
             raise KeyboardInterrupt
         return brightness(samples)
 
-    tools = tools_for(llasa, Toy(interrupting), rows=4)
-    chosen, interrupted = search(tools, task_for(llasa), parse("best-of:12"))
+    tools = tools_for(llasa, Toy(interrupting))
+    chosen, interrupted = search_chunk(tools, task_for(llasa), parse("best-of:12"))
     assert interrupted
     first = [c for c in tools.account.candidates if c.scores]
     assert [c.number for c in first] == [0, 1, 2, 3]
@@ -412,7 +425,7 @@ def test_ctrl_c_in_a_beam_finishes_its_best_row(llasa: Llasa) -> None:
     toy = Toy(brightness)
     tools = tools_for(llasa, toy)
     task = task_for(llasa, LONGER, on_tokens=Stop(8 * 50))
-    chosen, interrupted = search(tools, task, parse("beam:2x2"))
+    chosen, interrupted = search_chunk(tools, task, parse("beam:2x2"))
     assert interrupted
     assert chosen is not None
     assert chosen.sound
@@ -428,7 +441,7 @@ def test_ctrl_c_in_a_beam_finishes_its_best_row(llasa: Llasa) -> None:
 def test_ctrl_c_in_the_second_half_of_a_mixed_search_finishes_a_row(llasa: Llasa) -> None:
     tools = tools_for(llasa, Toy(brightness))
     task = task_for(llasa, LONGER, on_tokens=Stop(4 * 50 + 50))
-    chosen, interrupted = search(tools, task, parse("mixed:2x2@1s+6"))
+    chosen, interrupted = search_chunk(tools, task, parse("mixed:2x2@1s+6"))
     assert interrupted
     assert chosen is not None
     assert chosen.sound
@@ -436,14 +449,14 @@ def test_ctrl_c_in_the_second_half_of_a_mixed_search_finishes_a_row(llasa: Llasa
 
 def test_a_second_ctrl_c_ends_it_all(llasa: Llasa) -> None:
     task = task_for(llasa, LONGER, on_tokens=Stop(4 * 50, times=2))
-    assert search(tools_for(llasa, Toy(brightness)), task, parse("beam:2x2")) == (None, True)
+    assert search_chunk(tools_for(llasa, Toy(brightness)), task, parse("beam:2x2")) == (None, True)
 
 
 def test_time_that_is_up_leaves_one_look(llasa: Llasa) -> None:
     late = time.perf_counter()
     chosen, account = run(llasa, "best-of:64", Toy(brightness), deadline=late)
     assert chosen.finished
-    assert len(account.candidates) == searching.FIRST
+    assert len(account.candidates) == pool.FIRST
     toy = Toy(brightness)
     chosen, account = run(llasa, "beam:2x2", toy, deadline=late)
     assert chosen.finished or chosen.condemned
@@ -469,9 +482,9 @@ def test_the_second_half_of_a_mixed_search_ends_with_the_time(llasa: Llasa) -> N
             return start + clock["now"]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(searching, "time", Clock)
+        patch.setattr(pool, "time", Clock)
         patch.setattr("llasa.search.task.time", Clock)
         _, account = run(llasa, "mixed:2x2@1s+16", Toy(judged), deadline=start + 50)
     ended = [candidate for candidate in account.candidates if len(candidate.codes) > 50]
-    assert len(ended) == searching.FIRST
+    assert len(ended) == pool.FIRST
     assert account.rows == 4  # both were there before

@@ -43,7 +43,7 @@ def test_what_is_no_search_says_what_is(written: str) -> None:
     "written", ["best-of:0", "beam:0x4", "beam:4x0", "beam:2x2/0", "mixed:4x4@0s+8", "mixed:4x4@2s+0"]
 )
 def test_nothing_is_no_search(written: str) -> None:
-    with pytest.raises(LlasaError, match="1 or more"):
+    with pytest.raises(LlasaError, match="every number must be above 0"):
         parse(written)
 
 
@@ -53,10 +53,10 @@ def test_what_the_arguments_of_say_ask_for() -> None:
     assert choose(None, "beam:2x2", False, 1.0) == Strategy(keep=2, width=2)
     assert choose(None, None, False, 2.0) == Strategy(USUAL)
     assert choose(None, None, True, None) == Strategy(USUAL)
-    with pytest.raises(LlasaError, match="best of 0"):
+    with pytest.raises(LlasaError, match="best-of is 0"):
         choose(0, None, False, None)
     with pytest.raises(LlasaError, match="two searches"):
         choose(4, "beam:2x2", False, None)
     for budget in (0.0, float("inf"), float("nan")):
-        with pytest.raises(LlasaError, match=f"a budget of {budget:g} seconds"):
+        with pytest.raises(LlasaError, match=f"the budget is {budget:g} seconds"):
             choose(4, None, False, budget)

@@ -8,9 +8,9 @@ from data.corpora import sound_file, tone
 from encoders import make_listener_folder, make_semantic_folder
 
 from llasa.data.shards import AUDIO_SCHEMA, write_shard
+from llasa.train.settings import merged
 
 FRAMES = 20  # of the shorter crops
-SIZES = ("tap", "hidden", "intermediate", "layers", "heads", "encoder_hidden", "levels")
 
 
 def recording(number: int, seconds: float) -> dict[str, Any]:
@@ -34,11 +34,12 @@ def make_recipe(folder: Path) -> dict[str, Any]:
     make_corpus(folder)
     return {
         "corpus": [str(folder / "train")], "validation": [str(folder / "val")],
-        "semantic": str(make_semantic_folder(folder / "w2v-bert")), "tap": 2, "hidden": 64, "intermediate": 64,
-        "layers": 1, "heads": 2, "encoder_hidden": 2, "levels": [5, 4, 3, 3], "dropout": 0.1, "steps": 12, "warmup": 3,
+        "semantic_encoder": str(make_semantic_folder(folder / "w2v-bert")), "tap": 2, "hidden": 64, "intermediate": 64,
+        "sizes.layers": 1, "heads": 2, "encoder_hidden": 2, "levels": [5, 4, 3, 3], "dropout": 0.1,
+        "steps": 12, "warmup": 3,
         "pitch_weight": 1, "frame_weight": 1,
-        "shapes": [[FRAMES, 4], [40, 2]], "adversarial_at": 3, "periods": [2], "fft_sizes": [126], "channels": 2,
-        "perceptual": str(make_listener_folder(folder / "xlsr")), "perceptual_layers": [1, 2], "perceptual_at": 5,
+        "shapes": [[FRAMES, 4], [40, 2]], "discriminators.at": 3, "periods": [2], "fft_sizes": [126], "channels": 2,
+        "perceptual.model": str(make_listener_folder(folder / "xlsr")), "perceptual.layers": [1, 2], "perceptual.at": 5,
         "compile": False, "ema": 0.8,
     }  # fmt: skip
 
@@ -46,9 +47,11 @@ def make_recipe(folder: Path) -> dict[str, Any]:
 def small_recipe(path: Path) -> dict[str, Any]:
     """A recipe of recipes/xcodec2 with everything that it names, in the least size and number of steps."""
     recipe = yaml.safe_load(path.read_text())
-    small = {
+    sizes = {
         "tap": 2, "hidden": 64, "intermediate": 64, "layers": 1, "heads": 2, "encoder_hidden": 2, "levels": [4, 4, 4],
-        "shapes": [[20, 2]], "steps": 2, "perceptual_at": 1, "perceptual_layers": [1, 2], "periods": [2],
-        "fft_sizes": [126],
     }  # fmt: skip
-    return recipe | {key: value for key, value in small.items() if "start" not in recipe or key not in SIZES}
+    small = {
+        "data": {"shapes": [[20, 2]]}, "schedule": {"steps": 2}, "perceptual": {"at": 1, "layers": [1, 2]},
+        "discriminators": {"periods": [2], "fft_sizes": [126]},
+    }  # fmt: skip
+    return merged(recipe, small if "start" in recipe else small | {"sizes": sizes})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llasa.data.shards import CODES_SCHEMA, write_shard
-from llasa.lexicon import save_lexicon
+from llasa.text.lexicon import save_lexicon
 
 # Where the `datasets` library keeps what it maps; it reads this when it is imported.
 CACHE = tempfile.TemporaryDirectory()

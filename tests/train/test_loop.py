@@ -1,80 +1,120 @@
-"""Recipes as people write them: what PyYAML makes of numbers, and values that no stage can use."""
+"""The loop that all stages share: killed at any step and continued, each ends as if it had never been stopped."""
 
-from dataclasses import fields
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from nested import codec_settings, lm_settings, recogniser_settings
+from safetensors.torch import load_file
+from small_models import make_lm_folder
+from train.codec_recipes import make_recipe
+from train.recordings import make_recordings
 
-from llasa.cli import main
+from llasa.data.shards import AUDIO_SCHEMA, read_rows, write_shard
 from llasa.errors import LlasaError
-from llasa.train import codec, lm, loop
+from llasa.train import loop
+from llasa.train.checkpoint import load_checkpoint
+from llasa.train.codec.run import train as train_codec
+from llasa.train.lm.run import train as train_lm
+from llasa.train.recogniser.run import train as train_recogniser
+from llasa.train.voice.finetune import FinetuneJob, finetune
 
-WHOLE = "validation: v\ncodec: c\nout: o\n"
-
-
-def read(tmp_path: Path, text: str | bytes) -> lm.Settings:
-    path = tmp_path / "lm.yaml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return loop.read_settings(lm.Settings, path)
-
-
-def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
-    found = read(
-        tmp_path, WHOLE + "corpus: {a: 2}\nlr: 5e-5\nsteps: 1e4\nema: 0\nrows: null\nmodel: {rope_theta: 1.5}\n"
-    )
-    assert (found.lr, found.steps, found.ema, found.rows) == (5e-5, 10_000, 0, None)
-    assert isinstance(found.steps, int)
-    assert (found.corpus, found.model) == ({"a": 2}, {"rope_theta": 1.5})
+STEPS = 7
+STAGES = ("lm", "lm in parts", "codec", "recogniser", "finetune")
+Train = Callable[[Path], Any]
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("corpus: [a, b]", r"`corpus: \['a', 'b'\]` has \['a', 'b'\] where `name: value` belongs"),
-        ("corpus: {a: 0.5}", "has 0.5 where a whole number belongs"),
-        ("corpus: {a: 1}\nlr: fast", "`lr: fast` has 'fast' where a number belongs"),
-        ("corpus: {a: 1}\nsteps: 10.5", "has 10.5 where a whole number belongs"),
-        ("corpus: {a: 1}\nsteps: true", "has True where a whole number belongs"),
-        ("corpus: {a: 1}\nshard: 1", "has 1 where true or false belongs"),
-        ("corpus: {a: 1}\nlexicon: 7", "has 7 where a text belongs"),
-        ("corpus: {a: 1}\npointing_heads: [1, 2]", "has 1 where a list belongs"),
-        ("corpus: {a: 1}\nstep: 3", "got an unexpected keyword argument 'step'"),
-    ],
-)
-def test_a_value_that_will_not_do_is_told_in_a_line(text: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(LlasaError, match=rf"lm.yaml.*{told}"):
-        read(tmp_path, WHOLE + text)
+@pytest.fixture(scope="module")
+def stages(
+    recipe: dict[str, Any], codec_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Train, str]]:
+    """What trains each stage into a folder, and where in it the checkpoint is."""
+    folder = tmp_path_factory.mktemp("stages")
+    parts = {"factored": False, "muon_lr": 0, "pointing_heads": [], "shard": True}
+    heard = make_recipe(folder / "codec") | {"steps": STEPS, "warmup": 2}
+    voiced = folder / "voiced"
+    voiced.mkdir()
+    rows = [row | {"text": "ab"} for file in Path(heard["corpus"][0]).iterdir() for row in read_rows(file)]
+    for i in range(3):  # several shards, and more lengths than a batch holds
+        long = [row | {"seconds": row["seconds"] + 2.0 * (k % 2)} for k, row in enumerate(rows[i::3])]
+        write_shard(voiced / f"{i}.parquet", long, AUDIO_SCHEMA)
+    recognised = {
+        "corpus": [str(voiced)], "validation": heard["validation"][0], "hidden": 32, "layers": 2, "tap": 1, "heads": 2,
+        "intermediate": 32, "batch_seconds": 8.0, "steps": STEPS, "warmup": 2, "muon_lr": 1e-3,
+    }  # fmt: skip
+    base = make_lm_folder(folder / "base", codec_folder, initializer_range=0.02)
+    job = FinetuneJob(str(make_recordings(folder / "my voice")), str(base), folder, steps=STEPS)
+    lm = recipe | {"steps": STEPS}
+    return {
+        "lm": (lambda out: train_lm(lm_settings(**lm, out=str(out))), ""),
+        "lm in parts": (lambda out: train_lm(lm_settings(**(lm | parts), out=str(out))), ""),
+        "codec": (lambda out: train_codec(codec_settings(**heard, out=str(out))), ""),
+        "recogniser": (lambda out: train_recogniser(recogniser_settings(**recognised, out=str(out))), ""),
+        "finetune": (lambda out: finetune(replace(job, out=out), lambda line: None), "training"),
+    }
 
 
-def test_what_is_no_recipe_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(LlasaError, match="is not a recipe"):
-        read(tmp_path, "- a\n- b\n")
-    with pytest.raises(LlasaError, match=r"cannot read the settings .*lm.yaml: while parsing"):
-        read(tmp_path, "{")
-    with pytest.raises(LlasaError, match=r"cannot read the settings .*lm.yaml: 'utf-8'"):
-        read(tmp_path, "out: caf\u00e9".encode("latin-1"))
-    with pytest.raises(LlasaError, match="missing 1 required positional argument: 'corpus'"):
-        read(tmp_path, WHOLE)
+class Killed(BaseException):
+    """Nothing that a training catches."""
 
 
-def test_every_shipped_recipe_is_read() -> None:
-    recipes = Path(__file__).parents[2] / "recipes"
-    for path in recipes.glob("*/lm.yaml"):
-        loop.read_settings(lm.Settings, path)
-    for path in [*recipes.glob("*/codec.yaml"), *recipes.glob("*/decoder.yaml"), recipes / "xcodec2/all.yaml"]:
-        loop.read_settings(codec.Settings, path)
+def killed(at: int, monkeypatch: pytest.MonkeyPatch, go: Callable[[], object]) -> None:
+    """Runs with a checkpoint after every step, and dies in the step after `at`."""
+    clock = loop.Clock
+
+    class Often(clock):  # type: ignore[misc, valid-type]
+        count = 0
+
+        def due(self) -> bool:
+            self.count += 1
+            if self.count > at:
+                raise Killed
+            return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Clock", Often)
+        with pytest.raises(Killed):
+            go()
 
 
-def test_every_key_of_a_recipe_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    for stage, kind in (("lm", lm.Settings), ("codec", codec.Settings)):
-        with pytest.raises(SystemExit):
-            main(["train", stage, "--help"])
-        told = capsys.readouterr().out
-        assert [each.name for each in fields(kind) if each.name not in told] == []
-    page = (Path(__file__).parents[2] / "docs/train.md").read_text(encoding="utf-8")
-    table = page.partition("## The recipe of the language model")[2].partition("\n## ")[0]
-    assert [each.name for each in fields(lm.Settings) if f"`{each.name}`" not in table] == []
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """All tensors that a run leaves, by file and name."""
+    files = [path for path in out.rglob("*.safetensors") if ".tmp" not in str(path)]
+    return {f"{file.relative_to(out)} {name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_step_and_continued_it_is_the_run_that_was_not(
+    stage: str, stages: dict[str, tuple[Train, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, within = stages[stage]
+    torch.set_num_threads(1)
+    train(tmp_path / "whole")
+    for at in (1, 2, 1, 2):  # steps 1, 3, 4 and 6, each with another start of the process behind it
+        torch.manual_seed(at)
+        np.random.seed(at)
+        killed(at, monkeypatch, lambda: train(tmp_path / "parts"))
+    train(tmp_path / "parts")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole
+    assert whole.keys() == parts.keys()
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    logs = [(tmp_path / name / within / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    losses = [[line.partition(', "realtime"')[0].partition(', "tokens_per')[0] for line in log] for log in logs]
+    # Each checkpoint on the way came with a validation, which has a row of its own.
+    assert [line for line in losses[0] if "gradient" in line] == [line for line in losses[1] if "gradient" in line]
+    if stage not in ("finetune", "lm in parts"):
+        ends = [load_checkpoint(tmp_path / name) for name in ("whole", "parts")]
+        assert ends[0] is not None
+        assert ends[1] is not None
+        for part in ("model", "average"):
+            assert all(torch.equal(ends[1][part][name], tensor) for name, tensor in ends[0][part].items())
 
 
 class Trap:
@@ -87,10 +127,58 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-def test_no_code_in_a_checkpoint_runs(tmp_path: Path) -> None:
-    torch.save({"model": {}, "step": Trap(tmp_path / "ran")}, tmp_path / loop.CHECKPOINT)
-    with pytest.raises(LlasaError, match="is damaged"):
-        loop.load_checkpoint(tmp_path)
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_code_in_a_checkpoint_runs(
+    stage: str, stages: dict[str, tuple[Train, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pickle
+
+    train, within = stages[stage]
+    out, trap = tmp_path / "out", Trap(tmp_path / "ran")
+    killed(2, monkeypatch, lambda: train(out))
+    (path,) = [path for path in (out / within).glob("checkpoint*") if path.name[0] != "."]
+    if path.is_dir():
+        kept = path / ".metadata"
+        kept.write_bytes(pickle.dumps(trap))
+        pickle.loads(kept.read_bytes())
+    else:
+        torch.save(torch.load(path, weights_only=True) | {"step": trap}, path)
+        torch.load(path, weights_only=False)
+    assert trap.path.exists()  # the trap does work
+    trap.path.unlink()
+    with pytest.raises(LlasaError, match=r"delete it to start (this stage )?over") as caught:
+        train(out)
+    assert "\n" not in str(caught.value)
+    assert not trap.path.exists()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_no_code_in_a_part_of_a_checkpoint_runs(
+    stages: dict[str, tuple[Train, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the parts themselves, where plain values are stored as pickles of their own."""
+    train, _ = stages["lm in parts"]
+    trap = Trap(tmp_path / "ran")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.parts, "json", SimpleNamespace(dumps=lambda run: trap))
+        killed(2, monkeypatch, lambda: train(tmp_path / "out"))
+    with pytest.raises(LlasaError, match=r"delete it to start (this stage )?over"):
+        train(tmp_path / "out")
+    assert not trap.path.exists()
+
+
+def test_a_recognisers_probes_run_no_code(tmp_path: Path) -> None:
+    from llasa.train.codec.stage import load_phones
+
+    torch.save({"phone.weight": Trap(tmp_path / "ran")}, tmp_path / "probes.pt")
+    with pytest.raises(LlasaError, match=r"probes\.pt is damaged"):
+        load_phones(codec_settings(semantic_encoder=str(tmp_path)), 32)
     assert not (tmp_path / "ran").exists()
-    torch.load(tmp_path / loop.CHECKPOINT, weights_only=False)  # the trap does work
-    assert (tmp_path / "ran").exists()
+
+
+def test_signals_are_given_back(stages: dict[str, tuple[Train, str]], tmp_path: Path) -> None:
+    import signal
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    stages["lm"][0](tmp_path / "lm")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

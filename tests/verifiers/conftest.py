@@ -1,4 +1,4 @@
-"""Real speech with known words and speakers: flite's."""
+"""Speech with known words and speakers: flite's, and the embedded voice's."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from llasa.data.teachers.flite import Speaker, speak
+from llasa.tts import Llasa
 
 SENTENCES = (
     "The old man walked slowly down to the river.",
@@ -29,3 +30,20 @@ class Spoken:
 def spoken() -> Spoken:
     rms, slt = ([speak(text, Speaker(voice, voice))[0] for text in SENTENCES] for voice in ("rms", "slt"))
     return Spoken(list(SENTENCES), rms, slt, [None] * len(SENTENCES))
+
+
+@dataclass(frozen=True)
+class Said:
+    """Sentences, and the clip of each by two presets, whom the embedded recogniser knows."""
+
+    texts: list[str]
+    alma: list[np.ndarray]
+    bruno: list[np.ndarray]
+    none: list[None]
+
+
+@pytest.fixture(scope="session")
+def said() -> Said:
+    tts = Llasa.load("tiny", device="cpu")
+    alma, bruno = ([tts.say(text, voice, seed=1).samples for text in SENTENCES] for voice in ("alma", "bruno"))
+    return Said(list(SENTENCES), alma, bruno, [None] * len(SENTENCES))

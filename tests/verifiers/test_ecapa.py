@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llasa.errors import LlasaError
-from llasa.verifiers import ecapa
+from llasa.verifiers import Batch, ecapa
 from llasa.verifiers.ecapa import load
 
 RATE = 16000
@@ -84,18 +84,18 @@ def test_it_is_the_cosine_that_speechbrain_gives(folder: Path, voiced: np.ndarra
     golden = [torch.cosine_similarity(embedding(s), embedding(voiced), 0).clip(0, 1).item() for s in sounds]
     verifier = load(str(folder))
     assert (verifier.name, verifier.process, verifier.needs_reference) == (f"ecapa:{folder}", True, True)
-    scores = verifier.score([""] * 4, sounds, [voiced] * 4)
+    scores = verifier.score(Batch([""] * 4, sounds, [voiced] * 4))
     np.testing.assert_allclose(scores, golden, atol=1e-4)
     assert scores[0] == pytest.approx(1)
     assert np.ptp(scores) > 1e-3
-    np.testing.assert_array_equal(verifier.score([""] * 4, sounds, [voiced] * 4), scores)
-    alone = [verifier.score([""], [sound], [voiced])[0] for sound in sounds]
+    np.testing.assert_array_equal(verifier.score(Batch([""] * 4, sounds, [voiced] * 4)), scores)
+    alone = [verifier.score(Batch([""], [sound], [voiced]))[0] for sound in sounds]
     np.testing.assert_allclose(alone, scores, atol=1e-6)
 
 
 def test_nothing_scores_nothing(folder: Path, voiced: np.ndarray):
     nothing = [np.zeros(0, np.float32), voiced[:320], np.zeros(RATE, np.float32)]
-    np.testing.assert_array_equal(load(str(folder)).score([""] * 3, nothing, [voiced] * 3), [0, 0, 0])
+    np.testing.assert_array_equal(load(str(folder)).score(Batch([""] * 3, nothing, [voiced] * 3)), [0, 0, 0])
 
 
 def test_what_cannot_be_had_is_said(folder: Path, lm_folder: Path):

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from llasa.errors import LlasaError
+from llasa.verifiers import Batch
 from llasa.verifiers.emotion import LABELS, load
 
 RATE = 16000
@@ -82,18 +83,18 @@ def test_it_is_what_the_model_says(folder: Path, sounds: list[np.ndarray]):
 
     reference = load(str(folder))
     assert (reference.name, reference.process, reference.needs_reference) == (f"emotion:{folder}", True, True)
-    scores = reference.score([""] * 4, sounds, [sounds[0]] * 4)
+    scores = reference.score(Batch([""] * 4, sounds, [sounds[0]] * 4))
     np.testing.assert_allclose(scores, alike, atol=1e-5)
     assert scores[0] == pytest.approx(1)
     assert np.ptp(scores) > 1e-3
 
     named = load(f"happy:{folder}")
     assert (named.name, named.process, named.needs_reference) == (f"emotion:happy:{folder}", True, False)
-    scores = named.score([""] * 4, sounds, [None] * 4)
+    scores = named.score(Batch([""] * 4, sounds, [None] * 4))
     np.testing.assert_allclose(scores, happy, atol=1e-5)
     assert np.ptp(scores) > 1e-3
-    np.testing.assert_array_equal(named.score([""] * 4, sounds, [None] * 4), scores)
-    assert [named.score([""], [sound], [None])[0] for sound in sounds] == list(scores)
+    np.testing.assert_array_equal(named.score(Batch([""] * 4, sounds, [None] * 4)), scores)
+    assert [named.score(Batch([""], [sound], [None]))[0] for sound in sounds] == list(scores)
 
 
 def test_a_folder_of_letters_alone_is_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -113,7 +114,7 @@ def test_the_process_is_left_as_it_was(folder: Path, capfd: pytest.CaptureFixtur
 def test_nothing_scores_nothing(folder: Path, voiced: np.ndarray):
     nothing = [np.zeros(0, np.float32), voiced[:320], np.zeros(RATE, np.float32)]
     for choice in (str(folder), f"happy:{folder}"):
-        np.testing.assert_array_equal(load(choice).score([""] * 3, nothing, [voiced] * 3), [0, 0, 0])
+        np.testing.assert_array_equal(load(choice).score(Batch([""] * 3, nothing, [voiced] * 3)), [0, 0, 0])
 
 
 def test_what_cannot_be_had_is_said(folder: Path, lm_folder: Path):
@@ -124,7 +125,7 @@ def test_what_cannot_be_had_is_said(folder: Path, lm_folder: Path):
     with pytest.raises(LlasaError, match=r"has no config\.yaml and model\.pt"):
         load(f"happy:{lm_folder}")
     (folder / "tokens.txt").write_text("\n".join([*"abcdefgh", "<unk>"]) + "\n")
-    with pytest.raises(LlasaError, match="cannot tell whether speech is happy"):
+    with pytest.raises(LlasaError, match="has no label happy"):
         load(f"happy:{folder}")
     torch.save({"other": torch.zeros(1)}, folder / "model.pt")
     with pytest.raises(LlasaError, match=r"model\.pt lacks weights of an emotion2vec"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llasa.errors import LlasaError
-from llasa.verifiers import NAMES, PROCESS, known, load_verifier, speaker
+from llasa.verifiers import NAMES, PROCESS, Batch, known, load_verifier, speaker
 from llasa.verifiers.emotion import Emotion
 from llasa.verifiers.likeness import Likeness
 from llasa.verifiers.utmos import Utmos
@@ -19,7 +19,7 @@ EMPTY = np.zeros(0, np.float32)
 def test_pocketsphinx_tells_the_right_text_from_a_wrong_one(spoken: Any) -> None:
     verifier = load_verifier("pocketsphinx")
     texts = [spoken.texts[0], spoken.texts[1], spoken.texts[0], "", ""]
-    scores = verifier.score(texts, [spoken.rms[0], spoken.rms[0], EMPTY, EMPTY, spoken.rms[0]], [None] * 5)
+    scores = verifier.score(Batch(texts, [spoken.rms[0], spoken.rms[0], EMPTY, EMPTY, spoken.rms[0]], [None] * 5))
     assert scores[0] > 0.5 > scores[1] + 0.2
     assert list(scores[2:]) == [0, 1, 0]
 
@@ -27,20 +27,20 @@ def test_pocketsphinx_tells_the_right_text_from_a_wrong_one(spoken: Any) -> None
 def test_pocketsphinx_says_what_it_cannot_read(spoken: Any) -> None:
     verifier = load_verifier("pocketsphinx")
     for text in ("Das ist ein schöner Tag, um im Park spazieren zu gehen.", "今天天气很好"):
-        with pytest.raises(LlasaError, match="it knows English, and too few words of some of the text"):
-            verifier.score([text], spoken.rms[:1], [None])
-    assert verifier.score(["Xanthippe didn't shout at 22 men."], spoken.rms[:1], [None]).shape == (1,)
+        with pytest.raises(LlasaError, match="it knows only English, and too few words of the text"):
+            verifier.score(Batch([text], spoken.rms[:1], [None]))
+    assert verifier.score(Batch(["Xanthippe didn't shout at 22 men."], spoken.rms[:1], [None])).shape == (1,)
 
 
 def test_a_speaker_needs_a_reference(spoken: Any) -> None:
     with pytest.raises(LlasaError, match="speaker needs a reference"):
-        load_verifier("speaker").score([""], spoken.rms[:1], [None])
+        load_verifier("speaker").score(Batch([""], spoken.rms[:1], [None]))
 
 
 def test_what_is_known_of_verifiers_before_they_are_loaded_is_so() -> None:
     for name in OFFLINE:
         assert load_verifier(name).process == (name in PROCESS)
-    kinds = {"whisper": Whisper, "wavlm": Likeness, "ecapa": Likeness, "emotion": Emotion, "utmos": Utmos}
+    kinds = dict[str, Any](whisper=Whisper, wavlm=Likeness, ecapa=Likeness, emotion=Emotion, utmos=Utmos)
     assert set(kinds) | set(OFFLINE) == set(NAMES)
     for name, kind in kinds.items():
         assert kind.process == (name in PROCESS)
@@ -49,7 +49,7 @@ def test_what_is_known_of_verifiers_before_they_are_loaded_is_so() -> None:
 def test_a_speaker_is_nearer_to_itself_and_so_is_a_fragment(spoken: Any) -> None:
     verifier = load_verifier("speaker")
     audios = [spoken.rms[1], spoken.slt[1], spoken.rms[1][:16000], spoken.slt[1][:16000], EMPTY]
-    own, other, part, part_of_other, nothing = verifier.score([""] * 5, audios, [spoken.rms[0]] * 5)
+    own, other, part, part_of_other, nothing = verifier.score(Batch([""] * 5, audios, [spoken.rms[0]] * 5))
     assert 1 > own > other + 0.15
     assert part > part_of_other + 0.1
     assert nothing == 0
@@ -60,15 +60,15 @@ def test_a_reference_is_embedded_once(spoken: Any, monkeypatch: pytest.MonkeyPat
     embed = speaker.speaker_embedding
     monkeypatch.setattr(speaker, "speaker_embedding", lambda samples: heard.append(len(samples)) or embed(samples))
     reference = spoken.slt[2][:20000]
-    speaker.load().score([""] * 2, spoken.rms[:2], [reference, reference.copy()])
-    speaker.load().score([""], spoken.rms[:1], [reference])
+    speaker.load().score(Batch([""] * 2, spoken.rms[:2], [reference, reference.copy()]))
+    speaker.load().score(Batch([""], spoken.rms[:1], [reference]))
     assert heard.count(20000) == 1
 
 
 def test_naturalness_prefers_clean_speech_and_is_never_nan(spoken: Any) -> None:
     noisy = spoken.rms[1] + np.random.default_rng(0).normal(0, 0.05, spoken.rms[1].size).astype(np.float32)
     clean, rough, nothing, silence = load_verifier("naturalness").score(
-        [""] * 4, [spoken.rms[1], noisy, EMPTY, np.zeros(16000, np.float32)], [None] * 4
+        Batch([""] * 4, [spoken.rms[1], noisy, EMPTY, np.zeros(16000, np.float32)], [None] * 4)
     )
     assert 1 >= clean > rough + 0.1
     assert rough >= 0
@@ -79,21 +79,21 @@ def test_naturalness_prefers_clean_speech_and_is_never_nan(spoken: Any) -> None:
 def test_a_batch_scores_as_one_by_one(name: str, spoken: Any) -> None:
     verifier = load_verifier(name)
     references = [spoken.rms[2], spoken.slt[2]]
-    batch = verifier.score(spoken.texts[:2], spoken.rms[:2], references)
+    batch = verifier.score(Batch(spoken.texts[:2], spoken.rms[:2], references))
     single = [
-        verifier.score([text], [clip], [reference])[0]
+        verifier.score(Batch([text], [clip], [reference]))[0]
         for text, clip, reference in zip(spoken.texts[:2], spoken.rms[:2], references, strict=True)
     ]
     assert verifier.name == name
     assert batch.shape == (2,)
     np.testing.assert_allclose(batch, single, rtol=1e-4)
-    assert verifier.score([], [], []).shape == (0,)
+    assert verifier.score(Batch([], [], [])).shape == (0,)
 
 
 def test_a_name_that_is_none_says_which_are(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LlasaError, match=r"no verifier called wisper: pass one of .*whisper\[:MODEL\]"):
         load_verifier("wisper")
-    with pytest.raises(LlasaError, match="content:large is no verifier: pass content"):
+    with pytest.raises(LlasaError, match="content:large is not a verifier: pass content"):
         load_verifier("content:large")
     with pytest.raises(LlasaError, match="pass whisper, or whisper:MODEL"):
         load_verifier("whisper:")

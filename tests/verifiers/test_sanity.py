@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llasa.codec import Codec
+from llasa.codec import load_codec
 from llasa.data.teachers.flite import TEACHERS, Speaker, speak
+from llasa.verifiers import Batch
 from llasa.verifiers.sanity import Sanity, judge_sound, repeats
 
 ODD = ("Yes.", "No, no, no, no, no.", "It was very, very, very, very good.", "In 1984 he paid $1,234,567 for it.")
@@ -37,11 +38,11 @@ def test_what_is_wrong_is_said(spoken: Any) -> None:
         "too short for its text": [clip[:14000]],
         "too long for its text": [np.concatenate([clip, *spoken.slt, *spoken.rms])],
         "repeats itself": [np.concatenate([clip[:16000], *[word] * 4])],
-        "not a number": [np.where(np.arange(clip.size) == 9, np.nan, clip)],
+        "NaN": [np.where(np.arange(clip.size) == 9, np.nan, clip)],
     }
     for wrong, clips in cases.items():
         assert [judge_sound(text, one) for one in clips] == [wrong] * len(clips)
-    assert list(Sanity().score([text] * 2, [clip, clip[:14000]], [None] * 2)) == [1, 0]
+    assert list(Sanity().score(Batch([text] * 2, [clip, clip[:14000]], [None] * 2))) == [1, 0]
 
 
 def test_a_fragment_may_be_short_and_begin_late_but_not_loop(spoken: Any) -> None:
@@ -85,7 +86,7 @@ def test_a_pause_of_one_code_is_no_loop_and_a_stuck_code_is() -> None:
 
 
 def test_speech_and_its_pauses_hold_no_loop_of_codes(spoken: Any) -> None:
-    codec = Codec.load("tiny")
+    codec = load_codec("tiny")
     joined = np.concatenate([spoken.rms[0], np.zeros(32000, np.float32), spoken.rms[1]])
     for clip in (spoken.rms[1], spoken.slt[1], joined):
         assert not repeats(codec.encode(clip))

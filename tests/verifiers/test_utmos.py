@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from llasa.errors import LlasaError
+from llasa.verifiers import Batch
 from llasa.verifiers.utmos import load
 
 RATE = 16000
@@ -38,14 +39,14 @@ def test_it_is_what_the_package_says(folder: Path, voiced: np.ndarray):
     verifier = load(str(folder))
     assert (verifier.name, verifier.process) == (f"utmos:{folder}", True)
     assert (verifier.needs_text, verifier.needs_reference) == (False, False)
-    scores = verifier.score([""] * 4, sounds, [None] * 4)
+    scores = verifier.score(Batch([""] * 4, sounds, [None] * 4))
     np.testing.assert_allclose(scores, golden, atol=1e-5)
-    np.testing.assert_array_equal(verifier.score([""] * 4, sounds, [None] * 4), scores)
+    np.testing.assert_array_equal(verifier.score(Batch([""] * 4, sounds, [None] * 4)), scores)
 
 
 def test_nothing_scores_nothing(folder: Path, voiced: np.ndarray):
     nothing = [np.zeros(0, np.float32), voiced[:320], np.zeros(RATE, np.float32)]
-    np.testing.assert_array_equal(load(str(folder)).score([""] * 3, nothing, [None] * 3), [0, 0, 0])
+    np.testing.assert_array_equal(load(str(folder)).score(Batch([""] * 3, nothing, [None] * 3)), [0, 0, 0])
 
 
 def test_what_cannot_be_had_is_said(folder: Path, lm_folder: Path):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector, WavLMModel
 
 from llasa.errors import LlasaError
+from llasa.verifiers import Batch
 from llasa.verifiers.wavlm import load
 
 RATE = 16000
@@ -50,35 +51,35 @@ def test_it_is_the_cosine_that_transformers_gives(folder: Path, sounds: list[np.
     verifier = load(str(folder))
     assert (verifier.name, verifier.process) == (f"wavlm:{folder}", True)
     assert (verifier.needs_text, verifier.needs_reference) == (False, True)
-    scores = verifier.score([""] * 5, sounds, [reference] * 5)
+    scores = verifier.score(Batch([""] * 5, sounds, [reference] * 5))
     np.testing.assert_allclose(scores, golden, atol=1e-5)
     assert scores[1] == pytest.approx(1)
     assert np.ptp(scores) > 1e-3
     # Neither its neighbours nor another time changes a score, and each is compared with its own reference.
-    np.testing.assert_array_equal(verifier.score([""] * 5, sounds, [reference] * 5), scores)
-    alone = [verifier.score([""], [sound], [reference])[0] for sound in sounds]
+    np.testing.assert_array_equal(verifier.score(Batch([""] * 5, sounds, [reference] * 5)), scores)
+    alone = [verifier.score(Batch([""], [sound], [reference]))[0] for sound in sounds]
     np.testing.assert_allclose(alone, scores, atol=1e-6)
-    np.testing.assert_allclose(verifier.score([""] * 5, sounds, sounds, ended=False), 1, atol=1e-5)
+    np.testing.assert_allclose(verifier.score(Batch([""] * 5, sounds, sounds), ended=False), 1, atol=1e-5)
 
 
 def test_a_reference_is_heard_once(folder: Path, sounds: list[np.ndarray]):
     verifier = load(str(folder))
     for _ in range(3):
-        verifier.score([""] * 2, sounds[:2], [sounds[0].copy()] * 2)
+        verifier.score(Batch([""] * 2, sounds[:2], [sounds[0].copy()] * 2))
     assert verifier._of_reference.cache_info().misses == 1
 
 
 def test_nothing_scores_nothing(folder: Path, voiced: np.ndarray):
     nothing = [np.zeros(0, np.float32), voiced[:320], np.zeros(RATE, np.float32)]
     verifier = load(str(folder))
-    np.testing.assert_array_equal(verifier.score([""] * 3, nothing, [voiced] * 3), [0, 0, 0])
-    np.testing.assert_array_equal(verifier.score([""] * 3, [voiced] * 3, nothing), [0, 0, 0])
-    assert verifier.score([], [], []).shape == (0,)
-    shortest = verifier.score([""], [voiced[: RATE // 2]], [voiced])
+    np.testing.assert_array_equal(verifier.score(Batch([""] * 3, nothing, [voiced] * 3)), [0, 0, 0])
+    np.testing.assert_array_equal(verifier.score(Batch([""] * 3, [voiced] * 3, nothing)), [0, 0, 0])
+    assert verifier.score(Batch([], [], [])).shape == (0,)
+    shortest = verifier.score(Batch([""], [voiced[: RATE // 2]], [voiced]))
     assert np.isfinite(shortest).all()
     assert shortest > 0
     with pytest.raises(LlasaError, match="needs a reference"):
-        verifier.score([""], [voiced], [None])
+        verifier.score(Batch([""], [voiced], [None]))
 
 
 def test_weights_as_microsoft_has_them_load(folder: Path, tmp_path: Path, voiced: np.ndarray):
@@ -90,14 +91,14 @@ def test_weights_as_microsoft_has_them_load(folder: Path, tmp_path: Path, voiced
     torch.save(weights, tmp_path / "pytorch_model.bin")
     for name in ("config.json", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    scores = [load(str(path)).score([""], [voiced], [voiced[:RATE]])[0] for path in (folder, tmp_path)]
+    scores = [load(str(path)).score(Batch([""], [voiced], [voiced[:RATE]]))[0] for path in (folder, tmp_path)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
 def test_what_cannot_be_had_is_said(tmp_path: Path, lm_folder: Path):
     with pytest.raises(LlasaError, match="there is no folder nonsense"):
         load("nonsense")
-    with pytest.raises(LlasaError, match="holds a model of type 'llama', where one of type 'wavlm' is needed"):
+    with pytest.raises(LlasaError, match="holds a model of type 'llama': pass one of type 'wavlm'"):
         load(str(lm_folder))
     # An encoder alone would be completed with random weights.
     with pytest.raises(LlasaError, match="lacks weights of WavLMForXVector"):

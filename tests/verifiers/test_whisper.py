@@ -2,6 +2,7 @@
 
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from llasa.errors import LlasaError
+from llasa.verifiers import Batch
 from llasa.verifiers.whisper import accuracy, language_of, load, pieces
 
 RATE = 16000
@@ -39,7 +41,7 @@ def make_whisper(path: Path, multilingual: bool = True, positions: int = 40) -> 
         suppress_tokens=None, begin_suppress_tokens=None, **special,
     ))  # fmt: skip
     letters = [vocabulary[letter] for letter in string.ascii_lowercase] + [vocabulary["Ġ"]]
-    settings = special | {
+    settings: dict[str, Any] = special | {
         "is_multilingual": multilingual, "no_timestamps_token_id": index["<|notimestamps|>"],
         "suppress_tokens": sorted(set(range(len(tokenizer))) - {*letters, text}), "max_length": positions,
         "begin_suppress_tokens": [vocabulary["Ġ"], text],
@@ -87,7 +89,7 @@ def test_it_hears_what_transformers_hears(folder: Path, sounds: list[np.ndarray]
     # And the same one at a time.
     for sound, text, heard in zip(sounds, TEXTS, golden, strict=True):
         assert verifier.transcribe([sound], [text]) == [heard]
-        assert verifier.score([text], [sound], [None]) == [accuracy(text, heard)]
+        assert verifier.score(Batch([text], [sound], [None])) == [accuracy(text, heard)]
 
 
 def test_a_language_that_does_not_show_is_detected(folder: Path, voiced: np.ndarray):
@@ -102,14 +104,14 @@ def test_an_english_model_is_asked_for_no_language(tmp_path: Path, voiced: np.nd
     verifier = load(str(make_whisper(tmp_path / "english", multilingual=False)))
     heard = verifier.transcribe([voiced], ["the text"])[0]
     assert heard
-    assert verifier.score(["the text", heard], [voiced, voiced], [None] * 2)[1] == 1  # its own words back
+    assert verifier.score(Batch(["the text", heard], [voiced, voiced], [None] * 2))[1] == 1  # its own words back
 
 
 def test_nothing_scores_nothing(folder: Path, voiced: np.ndarray):
     nothing = [np.zeros(0, np.float32), voiced[:320], np.zeros(RATE, np.float32)]
     verifier = load(str(folder))
-    np.testing.assert_array_equal(verifier.score(["the text"] * 3, nothing, [None] * 3), [0, 0, 0])
-    assert verifier.score([], [], []).shape == (0,)
+    np.testing.assert_array_equal(verifier.score(Batch(["the text"] * 3, nothing, [None] * 3)), [0, 0, 0])
+    assert verifier.score(Batch([], [], [])).shape == (0,)
 
 
 def test_a_long_sound_is_heard_in_pieces(folder: Path, voiced: np.ndarray):
@@ -146,7 +148,7 @@ def test_the_language_shows_in_letters_or_in_frequent_words():
 def test_what_cannot_be_had_is_said(tmp_path: Path, folder: Path, lm_folder: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(LlasaError, match="there is no folder nonsense: pass a model's folder, or a hub id"):
         load("nonsense")
-    with pytest.raises(LlasaError, match="holds a model of type 'llama', where one of type 'whisper' is needed"):
+    with pytest.raises(LlasaError, match="holds a model of type 'llama': pass one of type 'whisper'"):
         load(str(lm_folder))
     with pytest.raises(LlasaError, match=r"has no config\.json"):
         load(str(tmp_path))
@@ -167,8 +169,8 @@ def test_faster_whisper_hears(tmp_path: Path, sounds: list[np.ndarray]):
     heard = verifier.transcribe(sounds, TEXTS)
     assert len(set(heard)) > 1
     assert [verifier.transcribe([s], [text])[0] for s, text in zip(sounds, TEXTS, strict=True)] == heard
-    assert verifier.score(TEXTS, sounds, [None] * 4).shape == (4,)
-    assert verifier.score(["the text"], [np.zeros(0, np.float32)], [None]) == [0]
+    assert verifier.score(Batch(TEXTS, sounds, [None] * 4)).shape == (4,)
+    assert verifier.score(Batch(["the text"], [np.zeros(0, np.float32)], [None])) == [0]
     with pytest.raises(LlasaError, match="faster-whisper cannot load"):
         load(f"faster:{folder}")
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from llasa.data.synthesis import RATE, RMS_LEVEL
 from llasa.data.teachers import open_teacher
 from llasa.data.teachers.flite import TEACHERS, Speaker, speak, speakers
-from llasa.lexicon import ARPABET
+from llasa.data.teachers.teacher import RATE, RMS_LEVEL
+from llasa.text.lexicon import ARPABET
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 

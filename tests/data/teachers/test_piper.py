@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from data.teachers.graphs import piper_model
 
-from llasa.data.synthesis import finish
 from llasa.data.teachers import open_teacher
 from llasa.data.teachers.piper import Piper, sound_ends
-from llasa.data.teachers.teacher import RATE
+from llasa.data.teachers.teacher import RATE, finish
 from llasa.errors import LlasaError
 
 

@@ -1,0 +1,47 @@
+"""A short run of the fuzzer; `make fuzz` is the long one."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fuzzing import Verdict, run
+from hostile import Case
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("raise ValueError('a bug')", "traceback"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crash"),
+        ("print('error: one line', file=sys.stderr); raise SystemExit(1)", ""),
+        ("raise SystemExit(1)", "message"),
+        ("bytearray(4 << 30)[::4096] = bytes(1 << 20)", "memory"),
+        ("print('fine')", ""),
+    ],
+)
+def test_the_fuzzer_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, fault: str):
+    import sys
+
+    import llasa.cli
+
+    monkeypatch.setattr(llasa.cli, "main", lambda arguments: exec(code, {"sys": sys}))
+    assert run(Case("made", ()), tmp_path).fault == fault
+
+
+def test_a_hang_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import time
+
+    import fuzzing
+
+    import llasa.cli
+
+    monkeypatch.setattr(fuzzing, "PATIENCE", 0.01)
+    monkeypatch.setattr(llasa.cli, "main", lambda arguments: time.sleep(100))
+    assert run(Case("made", ()), tmp_path).fault == "hang"
+
+
+def test_nothing_of_a_short_run_ends_badly():
+    from fuzzing import fuzz
+
+    verdicts: list[Verdict] = fuzz(seed=7, count=25)
+    assert Counter(verdict.fault for verdict in verdicts) == {"": 25}
