@@ -1,4 +1,4 @@
-"""Measures decoding in a stream against decoding whole, and the copies that windows make of long recordings.
+"""Compares decoding in a stream with decoding at once, and windows of long recordings with the whole.
 
     python benchmarks/codec_stream.py [--codec FOLDER] [--joined FOLDER] [AUDIO ...]
 
@@ -18,13 +18,13 @@ import machine
 import numpy as np
 
 from llasa import audio
-from llasa.codec import Codec
+from llasa.codec import Codec, load_codec
 from llasa.codec import codec as codec_module
-from llasa.codec.stream import CONTEXT, LOOKAHEAD, StreamDecoder
+from llasa.codec.streaming import CONTEXT, LOOKAHEAD, StreamDecoder
 from llasa.data.teachers.flite import TEACHERS, Speaker, speak
-from llasa.eval import statistics
-from llasa.eval.metrics import mel_distance, stoi
-from llasa.eval.report import show, write_text
+from llasa.measure import statistics
+from llasa.measure.metrics import mel_distance, stoi
+from llasa.measure.tables import show, write_text
 
 RESULTS = Path(__file__).parent / "results" / "codec_stream.md"
 PASSAGE = (
@@ -45,13 +45,13 @@ STORY = [
     "A boy with a lantern counted us as we walked down to the pier, and he counted one too many",
 ]
 LENGTH = 120 * 16000  # samples of a recording joined from the clips of a folder, two of which are made
-# Windows and context, in codes: what the codec does beyond a minute, without context, and in smaller windows.
+# Windows and context, in codes: those of the codec beyond a minute, without context, and smaller ones.
 PRESENT = (codec_module.WINDOW, codec_module.CONTEXT)
 WINDOWS = [PRESENT, (PRESENT[0], 0), (PRESENT[0] // 2, PRESENT[1])]
 Grid = Callable[[int], list[tuple[int, int]]]
 GRID: Grid = codec_module.windows
 FIRST = 16000  # samples, the first second of a stream
-# Codes a push, of context, of look-ahead. The first is what `decode_stream` does when fed half a second at a time.
+# Codes in a push, in the context and in the look-ahead. The first line is `decode_stream` with half a second a push.
 SETTINGS = [
     (25, CONTEXT, LOOKAHEAD), (10, CONTEXT, LOOKAHEAD), (50, CONTEXT, LOOKAHEAD),
     (25, 25, LOOKAHEAD), (25, 50, LOOKAHEAD), (25, 200, LOOKAHEAD), (25, 400, LOOKAHEAD),
@@ -60,7 +60,7 @@ SETTINGS = [
 
 
 def pushed(codec: Codec, codes: np.ndarray, chunk: int, context: int, lookahead: int) -> Iterator[np.ndarray]:
-    """The pieces that come out of a stream fed `chunk` codes at a time."""
+    """The pieces from a stream that gets `chunk` codes at a time."""
     stream = StreamDecoder(codec, context, lookahead)
     for start in range(0, len(codes), chunk):
         yield stream.push(codes[start : start + chunk])
@@ -68,7 +68,7 @@ def pushed(codec: Codec, codes: np.ndarray, chunk: int, context: int, lookahead:
 
 
 def snr(reference: np.ndarray, other: np.ndarray) -> float:
-    """Signal to noise in dB, the difference of the two being the noise."""
+    """Signal-to-noise ratio in dB, where the noise is the difference of the two."""
     return float(10 * np.log10(np.sum(reference**2) / max(1e-20, float(np.sum((reference - other) ** 2)))))
 
 
@@ -80,7 +80,7 @@ def spectra(samples: np.ndarray) -> np.ndarray:
 
 
 def compare(recording: np.ndarray, whole: np.ndarray, pieces: list[np.ndarray]) -> list[float]:
-    """What the columns of the table say, for one recording."""
+    """The columns of the table for one recording."""
     stream = np.concatenate(pieces)
     assert len(stream) == len(whole)
     distance = np.sqrt(np.mean((spectra(whole) - spectra(stream)) ** 2, axis=1))
@@ -99,7 +99,7 @@ def compare(recording: np.ndarray, whole: np.ndarray, pieces: list[np.ndarray]) 
 
 
 def primed(codec: Codec, codes: np.ndarray, whole: np.ndarray) -> tuple[float, float]:
-    """SNR of the first second of a stream that starts after 100 codes: not told of them, and told."""
+    """SNR of the first second of a stream that starts after 100 codes, without and with these as context."""
     rest = whole[100 * codec.hop :][:FIRST]
     heard = []
     for before in (None, codes[:100]):
@@ -109,7 +109,7 @@ def primed(codec: Codec, codes: np.ndarray, whole: np.ndarray) -> tuple[float, f
 
 
 def latency(codec: Codec, codes: np.ndarray, chunk: int) -> float:
-    """Milliseconds from a push of `chunk` codes to its samples, when the context is full; the median of 20."""
+    """Milliseconds from a push of `chunk` codes to its samples with a full context; the median of 20."""
     stream = StreamDecoder(codec)
     stream.push(codes[:200])
     times = []
@@ -131,7 +131,7 @@ def joined(folder: Path) -> list[list[np.ndarray]]:
 
 
 def shifted(total: int) -> list[tuple[int, int]]:
-    """The codec's windows moved by half a window: where one grid has its joins, the other is amid a window."""
+    """The codec's windows, moved by half a window, so that joins fall into the middle of a window."""
     starts = [start for start, _ in GRID(total)]
     edges = [0, *(start + total // len(starts) // 2 for start in starts), total]
     return list(pairwise(edges))
@@ -140,7 +140,7 @@ def shifted(total: int) -> list[tuple[int, int]]:
 def copied(
     codec: Codec, samples: np.ndarray, window: int, context: int, grid: Grid = GRID
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Codes in windows of so many, the sound decoded in the same windows, and the samples at their joins."""
+    """Codes made in windows, the sound decoded in the same windows, and the positions of the joins in samples."""
     with patch.multiple(codec_module, WHOLE=0, WINDOW=window, CONTEXT=context, windows=grid):
         codes = codec.encode(samples)
         ends = [stop * codec.hop for _, stop in grid(len(codes))[:-1]]
@@ -148,12 +148,12 @@ def copied(
 
 
 def clip_by_clip(codec: Codec, clips: list[np.ndarray]) -> np.ndarray:
-    """The clips' copies joined, none of which heard of the others."""
+    """Copies of the clips, each made alone, joined."""
     return np.concatenate([codec.decode(codec.encode(clip))[: len(clip)] for clip in clips])
 
 
 def quality(codec: Codec, name: str, recordings: list[list[np.ndarray]]) -> list[str]:
-    """Rows of the table of copies, averages over the recordings, each given as its clips."""
+    """Rows of the table of copies: averages over recordings, which are given as lists of clips."""
     wholes = [np.concatenate(clips) for clips in recordings]
     minutes = sum(map(len, wholes)) / codec.rate / 60
     ways: dict[str, tuple[int, int] | None] = {"clip by clip": None, "all in one pass": (max(map(len, wholes)), 0)}
@@ -189,7 +189,7 @@ def at_joins(codec: Codec, name: str, recordings: list[list[np.ndarray]]) -> lis
                     second = slice(max(0, join - codec.rate // 2), join + codec.rate // 2)
                     pairs = [(whole[second], copy[second]) for copy in (joint, smooth)]
                     figures.append([measure(*pair) for measure in (mel_distance, stoi) for pair in pairs])
-        # STOI has no figure for a second without speech.
+        # STOI is undefined for a second without speech.
         mels, calm_mels, stois, calm_stois = np.array([row for row in figures if np.isfinite(row).all()]).T
         cells = [f"{name} | {window}, {context} | {len(mels)}"]
         for at, amid in ((mels, calm_mels), (stois, calm_stois)):
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
 
-    codec = Codec.load(arguments.codec)
+    codec = load_codec(arguments.codec)
     recordings = [audio.load(path) for path in arguments.audio]
     recordings = recordings or [speak(PASSAGE, Speaker(name, name))[0] for name in TEACHERS]
     encoded = [codec.encode(recording) for recording in recordings]
@@ -261,14 +261,14 @@ def main() -> None:
             f"| {chunk} | {context} | {lookahead} | {ratio:.1f} | {first:.1f} | {largest:.3f} | {near:.2f} | {far:.2f} "
             f"| {extra:+.4f} |"
         )
-    plain, told = np.mean([primed(codec, *pair) for pair in zip(encoded, wholes, strict=True)], axis=0)
+    plain, warm = np.mean([primed(codec, *pair) for pair in zip(encoded, wholes, strict=True)], axis=0)
     kinds = {"flite": [[speak(text, Speaker(name, name))[0] for text in STORY] for name in TEACHERS]}
     kinds |= {folder.name: joined(folder) for folder in arguments.joined}
     lines += [
         "\n| from a push to its samples, context full | ms |\n|---|---|",
         *(f"| {chunk} codes | {latency(codec, np.concatenate(encoded), chunk):.1f} |" for chunk in (10, 25, 50)),
         f"\nFirst second of a stream that starts 2 s into a recording: SNR {plain:.1f} dB; given the codes before it,",
-        f"{told:.1f} dB.",
+        f"{warm:.1f} dB.",
         *windows_section(codec, kinds),
         "",
         *(f"- {name}: {fact}" for name, fact in machine.describe().items()),

@@ -1,9 +1,9 @@
-"""Measures `llasa data encode` with the embedded codec: times real time, and the codec's share of the wall time.
+"""Measures the speed of `llasa data encode` with the embedded codec, and the codec's share of the time.
 
     python benchmarks/encode.py [--minutes 20] [--repeats 3]
 
-flite reads sentences in its four voices, saved as FLAC at 22,050 Hz so that there is something to decode and resample.
-The command runs as a user runs it, in a process of its own, on two cores. Writes benchmarks/results/encode.md.
+flite reads sentences in its four voices. They are saved as FLAC at 22,050 Hz, so that the command must decode and
+resample. It runs as a user runs it, in a process of its own, on two cores. Writes benchmarks/results/encode.md.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import soundfile  # noqa: E402
 from llasa import audio  # noqa: E402
 from llasa.data.synthesis import RATE  # noqa: E402
 from llasa.data.teachers.flite import TEACHERS, Speaker, speak  # noqa: E402
-from llasa.eval.report import Row, table, write_text  # noqa: E402
+from llasa.measure.tables import Row, table, write_text  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "encode.md"
 SAVED = 22050
@@ -35,7 +35,7 @@ PASSAGE = (
     "by noon wind had turned so captain chose longer way around island we ate bread cold soup played two games of chess"
 )
 LINE = re.compile(r"hours encoded, ([\d.]+)x real time; (\d+) s, (\d+) % of it in the codec")
-FASTEST, SHARE = 20, 80  # the bars: times real time, per cent
+FASTEST, SHARE = 20, 80  # the bars, in times real time and in per cent
 
 
 def make_corpus(folder: Path, minutes: float) -> float:
@@ -55,10 +55,10 @@ def make_corpus(folder: Path, minutes: float) -> float:
 
 
 def run_once(corpus: Path, out: Path, seconds: float) -> tuple[float, float, float]:
-    """Times real time of the whole command, of the job without the start of Python, and the codec's share in per cent.
+    """Speeds of the whole command and of the job without Python's start, and the codec's share in per cent.
 
     Raises:
-        RuntimeError: it failed, or dropped something.
+        RuntimeError: the command failed, or dropped a clip.
     """
     began = time.perf_counter()
     command = [sys.executable, "-m", "llasa.cli", "data", "encode", str(corpus), str(out), "--device", "cpu"]

@@ -1,9 +1,9 @@
-"""Measures the decode engine against transformers' `generate` on the same random Llamas, in tokens per second.
+"""Compares the speed of the engine and of transformers' `generate` on the same random Llamas.
 
     python benchmarks/engine.py [--models 7M 20M] [--streams 1 16] [--dtypes bfloat16 float32] [--tokens 200]
 
-Both continue the same prompts by sampling at temperature 0.8, prefill included, in turns, so that whatever else the
-machine does falls on both. Writes benchmarks/results/engine.md.
+Both continue the same prompts by sampling at temperature 0.8, prefill included. They take turns, so that other load on
+the machine affects both. Writes benchmarks/results/engine.md.
 """
 
 import argparse
@@ -16,12 +16,16 @@ import machine
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llasa.engine import Engine, Sampling
-from llasa.eval.report import write_text
+from llasa.engine import Sampling
+from llasa.engine.torch_engine import Engine
+from llasa.measure.tables import write_text
 
 RESULTS = Path(__file__).parent / "results" / "engine.md"
 # Layers, hidden, intermediate, heads.
-SIZES = {"1M": (4, 128, 384, 2), "7M": (8, 256, 688, 4), "20M": (10, 384, 1024, 6)}
+SIZES = {
+    "1M": (4, 128, 384, 2), "7M": (8, 256, 688, 4), "20M": (10, 384, 1024, 6), "60M": (12, 640, 1728, 10),
+    "120M": (12, 896, 2432, 14), "250M": (16, 1152, 3072, 18),
+}  # fmt: skip
 TEXT_TOKENS, CODES = 60, 4096
 END = 5
 
@@ -38,11 +42,14 @@ def random_llama(size: str, dtype: torch.dtype) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).to(dtype).eval()
 
 
-def contenders(model: LlamaForCausalLM, streams: int, prompt: int, tokens: int) -> dict[str, Callable[[], int]]:
-    """Functions that each generate once and return how many tokens that gave."""
+def contenders(
+    model: LlamaForCausalLM, streams: int, prompt: int, tokens: int, threads: int | None = None
+) -> dict[str, Callable[[], int]]:
+    """Functions that each generate once and return how many tokens that gave. `threads`: how many the engine takes."""
     prompts = torch.randint(TEXT_TOKENS, (streams, prompt), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(prompts)
     engine = Engine(model, TEXT_TOKENS, CODES, END)
+    engine.threads = threads or engine.threads
 
     def generate() -> int:
         ids = model.generate(
@@ -58,7 +65,7 @@ def contenders(model: LlamaForCausalLM, streams: int, prompt: int, tokens: int) 
 
 
 def race(runs: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """The median tokens per second of each contender, which take turns; the first round warms up and does not count."""
+    """The median tokens per second of each contender. They take turns; the first round is a warm-up and not counted."""
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():

@@ -1,11 +1,11 @@
-"""Fine-tunes a model to a reader and measures what that brings, on clips of the reader that training never saw.
+"""Fine-tunes a model to a reader and measures the result on clips of the reader that training never saw.
 
     python benchmarks/finetune.py --reader LJSpeech-1.1 [--sentences held-out.txt] [--full] [--work runs/finetune]
 
-Every twelfth recording, which `llasa data recordings` holds out too, is kept from the training; `llasa finetune` learns
-from the others, as a user runs it, and goes on where it was when this is run again. Then the base and the tuned model
-say the words of the clips that were kept (and the sentences), both after the reference that the fine-tuning chose, and
-`llasa.eval.finetuning` judges them. Writes results/finetune.md, or finetune-full.md with `--full`.
+Every twelfth recording is held out, as by `llasa data recordings`. `llasa finetune` learns from the others, as a user
+runs it; run this script again to continue after a stop. Then the base and the tuned model say the words of the held-out
+clips (and the sentences), both after the reference that the fine-tuning chose, and
+`bars/finetuning.py` measures them. Writes results/finetune.md, or finetune-full.md with `--full`.
 """
 
 import argparse
@@ -20,30 +20,31 @@ import machine
 
 machine.on_two_cores()
 
+from bars import finetuning  # noqa: E402
+
 from llasa import audio  # noqa: E402
 from llasa.data.real import ljspeech  # noqa: E402
 from llasa.errors import LlasaError  # noqa: E402
-from llasa.eval import finetuning  # noqa: E402
-from llasa.eval.metrics import words  # noqa: E402
-from llasa.eval.report import table, write_text  # noqa: E402
-from llasa.loading import read_json  # noqa: E402
+from llasa.measure.metrics import words  # noqa: E402
+from llasa.measure.tables import table, write_text  # noqa: E402
+from llasa.models.folder import read_json  # noqa: E402
 from llasa.tts import Llasa  # noqa: E402
 from llasa.voice import Voice  # noqa: E402
 
 NAME = "tuned"
-HELD_OUT = 12  # one in so many
+HELD_OUT = 12  # one recording in this many
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fine-tunes a model to a reader and measures what that brings.")
+    parser = argparse.ArgumentParser(description="Fine-tunes a model to a reader and measures the result.")
     parser.add_argument("--reader", type=Path, required=True, help="folder in LJSpeech's layout")
     parser.add_argument("--model", default="tiny", help="the base (default tiny)")
-    parser.add_argument("--sentences", type=Path, help="held-out sentences, one a line, said as well")
-    parser.add_argument("--count", type=int, default=72, help="how many of them, from the first (default 72)")
+    parser.add_argument("--sentences", type=Path, help="held-out sentences to say as well, one a line")
+    parser.add_argument("--count", type=int, default=72, help="number of sentences, from the first (default 72)")
     parser.add_argument("--full", action="store_true", help="train all weights instead of a LoRA")
-    parser.add_argument("--work", type=Path, default=Path("runs/finetune"), help="folder for what is trained")
+    parser.add_argument("--work", type=Path, default=Path("runs/finetune"), help="folder for the tuned models")
     parser.add_argument("-o", "--output", type=Path, help="the table to write")
-    parser.add_argument("--quick", action="store_true", help="24 clips, 3 steps, 2 sentences: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="a test run with 24 clips, 3 steps and 2 sentences")
     arguments = parser.parse_args()
     try:
         run(arguments)
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def tune(arguments: argparse.Namespace, recordings: Path, out: Path) -> float:
-    """Runs `llasa finetune`; the seconds it took."""
+    """Runs `llasa finetune` and returns the seconds that it took."""
     command = [
         str(Path(sys.executable).with_name("llasa")), "finetune", "--data", str(recordings), "--model", arguments.model,
         "--out", str(out), "--name", NAME, "--device", "cpu", *(["--full"] if arguments.full else []),
@@ -107,9 +108,9 @@ def tune(arguments: argparse.Namespace, recordings: Path, out: Path) -> float:
     ]  # fmt: skip
     began = time.perf_counter()
     if subprocess.run(command).returncode:
-        raise LlasaError("`llasa finetune` failed or was stopped: run the same again")
+        raise LlasaError("`llasa finetune` failed or was stopped: run the same command again")
     if not (out / "training" / "result.json").exists():
-        raise LlasaError("`llasa finetune` was stopped: run the same again")
+        raise LlasaError("`llasa finetune` was stopped: run the same command again")
     return time.perf_counter() - began
 
 

@@ -1,4 +1,4 @@
-"""What every table is printed with: the command, the machine, the versions. No paths and no host name."""
+"""Facts printed with every table: the command, the machine, the versions. Paths and host names are left out."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ PACKAGES = ("llasa", "torch", "transformers", "numpy")
 
 
 def describe(*packages: str) -> dict[str, str]:
-    """Facts about this run, by name, in the order to print them; `packages` are further ones that took part."""
+    """Facts about this run by name, in printing order. `packages` are further packages whose versions matter."""
     import torch
 
     versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in (*PACKAGES, *packages))]
@@ -29,14 +29,14 @@ def describe(*packages: str) -> dict[str, str]:
 
 
 def command_line() -> str:
-    """How the script was called, files by their names alone."""
+    """The command line of the script, with files by name only."""
     script = "/".join(Path(sys.argv[0]).resolve().parts[-2:])
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return " ".join(["python", script, *words])
 
 
 def processor() -> str:
-    """The processor's name as Linux gives it, or what Python knows of it."""
+    """The processor's name from Linux, or from Python."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -44,7 +44,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The repository's commit, with a plus where files differ from it."""
+    """The repository's commit, with a plus if files differ from it."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
@@ -57,5 +57,5 @@ def commit() -> str:
 
 
 def on_two_cores() -> None:
-    """Keeps this process and those it starts to two cores: call it before torch is imported, which counts them."""
+    """Limits this process and those it starts to two cores. Call it before importing torch, which counts cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])

@@ -1,4 +1,4 @@
-"""Measures the memory that a model takes, and its speed beside transformers', on random weights of Llasa-1B's shape.
+"""Measures a model's memory, and its speed beside that of transformers, with random weights of Llasa-1B's shape.
 
     python benchmarks/memory.py [--folder FOLDER] [--layers 16] [--dtype bfloat16]
 
@@ -50,7 +50,7 @@ def make_checkpoint(folder: Path, layers: int) -> None:
             shards, size = [*shards, []], 2 * shape.numel()
         shards[-1].append(name)
     generator = torch.Generator().manual_seed(0)
-    where = {}
+    where: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         where |= dict.fromkeys(names, file)
@@ -64,7 +64,7 @@ def make_checkpoint(folder: Path, layers: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     make_tokenizer(folder)
     make_codec(folder / "codec")
-    config.save_pretrained(folder)  # last: its presence says that the folder is whole
+    config.save_pretrained(folder)  # last, because its presence marks the folder as complete
 
 
 def make_tokenizer(folder: Path) -> None:
@@ -84,7 +84,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_codec(folder: Path) -> None:
-    """A small random codec of 65,536 codes: the memory in question is the language model's."""
+    """A small random codec of 65,536 codes, since only the language model's memory is measured."""
     import torch
     from transformers import Wav2Vec2BertConfig, Xcodec2Config, Xcodec2Model
 
@@ -102,20 +102,20 @@ def make_codec(folder: Path) -> None:
 
 
 def memory(field: str) -> int:
-    """Bytes of this process: VmHWM, the most ever resident, file pages included; RssAnon, what is now its own."""
+    """Bytes of this process: VmHWM, the peak of resident memory with file pages; RssAnon, its own memory now."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
-# --- What the processes do; each prints one line of JSON. ---
+# --- Functions that run in processes of their own; each prints one line of JSON. ---
 
 
 def measure_llasa(folder: Path, dtype: str) -> dict[str, float]:
     """Loads the model and speaks."""
-    from llasa.codec import Codec
+    from llasa.codec import load_codec
     from llasa.tts import Llasa
 
-    Codec.load(folder / "codec")
+    load_codec(folder / "codec")
     before = memory("VmHWM")
     began = time.process_time()
     llasa = Llasa.load(folder, device="cpu", dtype=dtype)
@@ -128,7 +128,7 @@ def measure_llasa(folder: Path, dtype: str) -> dict[str, float]:
 
 
 def measure_transformers(folder: Path, dtype: str) -> dict[str, float]:
-    """Loads the language model as transformers does, and generates as many tokens."""
+    """Loads the language model with transformers, and generates as many tokens."""
     import torch
     from transformers import LlamaForCausalLM
 
@@ -140,19 +140,19 @@ def measure_transformers(folder: Path, dtype: str) -> dict[str, float]:
 
 
 def measure_speed(folder: Path, dtype: str, prompt: int, tokens: int, repeats: int) -> dict[str, float]:
-    """Tokens per second of both, in turns, on the same weights; the first round warms up and does not count."""
+    """Tokens per second of both, in turns, on the same weights. The first round is a warm-up and not counted."""
     import torch
     from transformers import LlamaForCausalLM
 
     from llasa.engine import Sampling
     from llasa.tts import Llasa
 
-    engine = Llasa.load(folder, device="cpu", dtype=dtype).engine
+    engine = Llasa.load(folder, device="cpu", dtype=dtype).backend
     model = LlamaForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     ids = torch.randint(TEXT_TOKENS, (1, prompt), generator=torch.Generator().manual_seed(0))
 
     def generate() -> None:
-        # Not stopped by an end token, so that both take as many steps.
+        # Without stopping at an end token, so that both take the same number of steps.
         model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.8, max_new_tokens=tokens,
             min_new_tokens=tokens,
@@ -218,7 +218,7 @@ def report(folder: Path, dtype: str, prompt: int, tokens: int, repeats: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the checkpoint is, or is to be; default: a temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder of the checkpoint; default: a temporary folder")
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
     parser.add_argument("--prompt", type=int, default=100, help="tokens of the prompt")
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
 
-    from llasa.eval.report import write_text
+    from llasa.measure.tables import write_text
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary) / "model"

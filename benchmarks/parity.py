@@ -4,8 +4,8 @@
         einx==0.3.0 frozendict==2.5.1 torchtune==0.3.1
     python benchmarks/parity.py --reference reference --size full [--only codec,...] [AUDIO ...]
 
-The weights are random, official ones being out of reach; the sizes are the official ones, or small. AUDIO are
-recordings of speech, a minute or more in all; without, flite reads. Each part is a module of its own, parity_*.py.
+The weights are random, because official ones were not available; the sizes are the official ones, or small. AUDIO are
+recordings of speech, a minute or more in all; without them, flite reads. Each part is a module of its own, parity_*.py.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from parity_rows import Options, Row, table
 
 from llasa import audio
 from llasa.data.teachers.flite import TEACHERS, Speaker, speak
-from llasa.eval.report import write_text
+from llasa.measure.tables import write_text
 
 RESULTS = Path(__file__).parent / "results" / "parity.md"
 PASSAGE = (
@@ -31,7 +31,7 @@ PASSAGE = (
     "the lighthouse. By noon the wind had turned, so the captain chose the longer way around the island. We ate bread "
     "and cold soup, played two games of chess, and watched the rain come closer over the water."
 )
-# A part's name, its heading, and what makes its lines and a few words on how.
+# A part's name, its heading, and the function that makes its lines and remarks.
 PARTS: dict[str, tuple[str, Callable[[Options], tuple[list[Row], str]]]] = {
     "codec": ("Codec", parity_codec.run),
     "features": ("Features of the semantic encoder", parity_features.run),
@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = arguments.only.split(",")
     if unknown := set(chosen) - PARTS.keys():
-        parser.error(f"there is no part called {', '.join(sorted(unknown))}: take some of {', '.join(PARTS)}")
+        parser.error(f"there is no part called {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
 
     recordings = [audio.load(path) for path in arguments.audio]
     recordings = recordings or [speak(PASSAGE, Speaker(name, name))[0] for name in TEACHERS]

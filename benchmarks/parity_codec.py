@@ -1,9 +1,10 @@
-"""The codec's part of parity.py: codes, sound and checkpoints against the PyPI package `xcodec2`, upstream's own code.
+"""The codec's part of parity.py: compares codes, sound and checkpoints with the PyPI package `xcodec2`, upstream's
+code.
 
-Its code runs as it was published, with three things put in place of what it cannot have here: `torchaudio`, which it
-imports and does not use, is an empty module; of `torchtune`, whose import asks for torchao, only the file of rotary
-embeddings is imported; and where it fetches w2v-BERT 2.0 from the hub, it gets a random one of that architecture, of 17
-layers of which it listens to 16, and the feature extractor with the settings of that model's.
+The package's code runs as published, with three replacements. `torchaudio`, which it imports and does not use, is an
+empty module. Of `torchtune`, whose import needs torchao, only the file with rotary embeddings is imported. Instead of
+w2v-BERT 2.0 from the hub it gets a random model of that architecture, with 17 layers of which it uses 16, and a feature
+extractor with that model's settings.
 """
 
 import argparse
@@ -26,21 +27,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel, Xcodec2Config, Xcodec2Model
 
-from llasa.codec import Codec, convert, upstream
+from llasa.codec import Codec, convert, load_codec, upstream
 from llasa.codec.features import RATE, acoustic_input, mel_features
 from llasa.errors import LlasaError
-from llasa.train.quantising import fit_scales
+from llasa.train.codec.quantising import fit_scales
 
 SECONDS = (1, 5, 20, 60)
-ODD = 77  # samples that a clip is short of its seconds, so that its last code is not full
-PAIR = 5  # seconds of each of two clips that go through in a batch
-LOUD = 1e-4  # largest difference of samples allowed, full scale being 1
-EDGE = 1e-5  # levels; the encoders' rounding errors move a latent by up to about as much
+ODD = 77  # samples missing from the last second of a clip, so that its last code is incomplete
+PAIR = 5  # seconds of each of two clips in a batch
+LOUD = 1e-4  # largest allowed difference of samples; full scale is 1
+EDGE = 1e-5  # levels; rounding errors of the encoders move a latent by up to about this much
 PACKAGE = "xcodec2 0.1.5"
 
 
 def run(options: Options) -> tuple[list[Row], str]:
-    """The lines about the codec, and a few words on how they came about."""
+    """The lines about the codec, and remarks on how they were measured."""
     if options.reference is None:
         raise LlasaError("the codec is compared with the package xcodec2: pass --reference, see benchmarks/parity.py")
     if len(options.speech) < SECONDS[-1] * RATE:
@@ -58,7 +59,7 @@ def run(options: Options) -> tuple[list[Row], str]:
     truth = reference_figures(model, clips, pair)
     del model
     rows = checkpoints(ours, original, theirs, checkpoint, options.scratch)
-    rows += codes_and_sound(Codec.load(theirs), clips, pair, truth)
+    rows += codes_and_sound(load_codec(theirs), clips, pair, truth)
     used = len(np.unique(truth["codes"][-1]))
     level = float(np.sqrt(np.mean(truth["sound"][-1] ** 2)))
     count = sum(tensor.numel() for tensor in load_file(ours / "model.safetensors").values()) / 1e6
@@ -72,7 +73,7 @@ def run(options: Options) -> tuple[list[Row], str]:
 
 @torch.no_grad()
 def make_codec(full: bool, speech: np.ndarray, folder: Path) -> Xcodec2Config:
-    """Writes a random codec, in transformers' layout, in which the signal survives and the codes vary."""
+    """Writes a random codec in transformers' layout, scaled so that the signal survives and the codes vary."""
     torch.manual_seed(0)
     sizes = {} if full else {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
     semantic = Wav2Vec2BertConfig(num_hidden_layers=upstream.SEMANTIC_LAYERS, apply_spec_augment=False, **sizes)
@@ -98,7 +99,7 @@ def make_codec(full: bool, speech: np.ndarray, folder: Path) -> Xcodec2Config:
 
 
 def import_package(folder: Path) -> types.ModuleType:
-    """The package's module of its model, from a folder into which it was installed."""
+    """The module of the package's model, from the folder in which it was installed."""
     if not (folder / "xcodec2").is_dir():
         raise LlasaError(f"there is no package xcodec2 in {folder}: see benchmarks/parity.py")
     sys.path.insert(0, str(folder.absolute()))
@@ -136,7 +137,7 @@ def make_reference(folder: Path, config: Xcodec2Config) -> Any:
         mock.patch.object(modeling, "CodecDecoderVocos", decoder),
     ):
         model = modeling.XCodec2Model(modeling.BigCodecConfig(semantic_hidden_size=semantic.hidden_size))
-    # The two layers whose sizes the package has as numbers.
+    # Two layers whose sizes are constants in the package.
     model.fc_prior = nn.Linear(config.quantization_dim, config.quantization_dim)
     model.fc_post_a = nn.Linear(config.quantization_dim, config.hidden_size)
     return model.eval()
@@ -156,7 +157,7 @@ def load_reference(model: Any, folder: Path) -> None:
 
 
 def save_reference(model: Any, config: Xcodec2Config, folder: Path, checkpoint: Path) -> None:
-    """Writes the package's model as the hub has it, and as its training leaves it, in the names of each."""
+    """Writes the package's model in the layout of the hub and in that of its training, each with its own names."""
     tensors = {_hub_name(name): tensor for name, tensor in model.state_dict().items()}
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")
@@ -166,7 +167,7 @@ def save_reference(model: Any, config: Xcodec2Config, folder: Path, checkpoint: 
 
 
 def options_of_training() -> argparse.Namespace:
-    """An object in a checkpoint that is no tensor, as Lightning leaves them."""
+    """An object other than a tensor in a checkpoint, as Lightning writes them."""
     return argparse.Namespace(ngf=48, up_ratios=[2, 2, 4, 4, 5])
 
 
@@ -218,7 +219,7 @@ def compare(
     theirs: Sequence[np.ndarray],
     difference: float | None = None,
 ) -> Row:
-    """A line about codes of the same clips, and about the largest difference of the sound of the same codes."""
+    """A line that compares codes of the same clips, and the sound of the same codes by its largest difference."""
     count = sum(len(codes) for codes in theirs)
     differ = [(clip, np.flatnonzero(a != b)) for clip, a, b in zip(clips, mine, theirs, strict=True)]
     ties = sum(int((edges(codec, clip)[places] < EDGE).sum()) for clip, places in differ if len(places))
@@ -227,7 +228,7 @@ def compare(
 
 
 def edges(codec: Codec, clip: np.ndarray) -> np.ndarray:
-    """How far each of a clip's codes was from another, in levels: its latent's distance from the nearest edge (T,)."""
+    """The distance in levels, (T,), of each latent of a clip to the edge between its code and the next one."""
     seen: list[torch.Tensor] = []
     quantizer = codec.model.quantizer
     hook = quantizer.project_in.register_forward_hook(lambda module, given, made: seen.append(made))
@@ -238,7 +239,7 @@ def edges(codec: Codec, clip: np.ndarray) -> np.ndarray:
 
 
 def checkpoints(ours: Path, original: Path, theirs: Path, checkpoint: Path, scratch: Path) -> list[Row]:
-    """The same tensors whichever way a checkpoint takes, told by their hashes."""
+    """Checks by hashes that every way of converting a checkpoint gives the same tensors."""
     again, twice, fromtheirs, fromcheckpoint = (scratch / name for name in ("again", "twice", "theirs-t", "ckpt-t"))
     convert.convert(original, again, "transformers")
     convert.convert(again, twice, "original")
@@ -252,7 +253,7 @@ def checkpoints(ours: Path, original: Path, theirs: Path, checkpoint: Path, scra
         Row(
             "its training's .ckpt to transformers", "its folder", equal=same(fromcheckpoint, fromtheirs), all_equal=True
         ),
-        # Each channel's scale was shared anew between g and v, so that their products are rounded anew.
+        # Each channel's scale was split differently between g and v, so the products are rounded differently.
         Row("the package's checkpoint to transformers", "transformers", change, same(ours, fromtheirs), bound=1e-6),
     ]
 
@@ -264,7 +265,7 @@ def same(a: Path, b: Path) -> float:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each tensor of a folder, its type and shape included."""
+    """SHA-256 of each tensor of a folder, including its type and shape."""
     tensors = load_file(folder / "model.safetensors")
     return {
         name: sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes()).hexdigest()

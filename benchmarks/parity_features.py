@@ -1,7 +1,7 @@
-"""The part `features` of parity.py: what the semantic encoder listens to, against transformers' feature extractor.
+"""The part `features` of parity.py: compares the semantic encoder's features with transformers' feature extractor.
 
-Batches of 16 clips of 10 s cut from the recordings, every other one to some odd length; both do the same clips in
-turns on as many threads as torch has, after a round that does not count.
+Batches have 16 clips of 10 s from the recordings, every other one cut to an odd length. Both sides compute the same
+clips in turns, on torch's number of threads, after a warm-up round.
 """
 
 import time
@@ -19,7 +19,7 @@ CLOSE = 1e-4
 
 
 def run(options: Options) -> tuple[list[Row], str]:
-    """The largest difference of features and masks, in a batch and one by one; and how long each took."""
+    """The largest difference of features and masks, in a batch and one by one, and the time that each took."""
     clips = _clips(options.speech)
     lengths = [len(clip) for clip in clips]
     batch = torch.zeros(BATCH, max(lengths))

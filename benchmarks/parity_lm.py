@@ -1,7 +1,7 @@
-"""The part `lm` of parity.py: the engine against transformers' `LlamaForCausalLM` and its `generate`, in float32.
+"""The part `lm` of parity.py: compares the engine with transformers' `LlamaForCausalLM` and its `generate`, in float32.
 
 The checkpoint has Llasa-1B's layout: shards, tied embeddings, grouped-query attention, Llama 3's rotary scaling,
-193,800 tokens; at the small size it has 2 of its 16 layers. `generate` may pick the same tokens as the engine: speech,
+193,800 tokens; at the small size it has 2 of its 16 layers. `generate` is limited to the tokens of the engine: speech
 and its end.
 """
 
@@ -12,8 +12,9 @@ import torch
 from parity_rows import Options, Row
 from transformers import LlamaForCausalLM
 
-from llasa.checkpoint import open_checkpoint
-from llasa.engine import Engine, Sampling
+from llasa.engine import Sampling
+from llasa.engine.torch_engine import Engine
+from llasa.models.lora import open_model
 
 PROMPT, TOKENS = 100, 40
 FIRST, END = memory.TEXT_TOKENS + 8, memory.TEXT_TOKENS + 5  # <|s_0|> and <|SPEECH_GENERATION_END|>
@@ -22,7 +23,7 @@ TIE = 1e-4  # of logits
 
 
 def run(options: Options) -> tuple[list[Row], str]:
-    """Equality of greedy tokens, and of the probabilities that sampled ones are drawn from after the prompt."""
+    """Compares greedy tokens, and the probabilities from which the first token after the prompt is drawn."""
     folder = options.scratch / "lm"
     folder.mkdir()
     layers = 16 if options.full else 2
@@ -30,14 +31,14 @@ def run(options: Options) -> tuple[list[Row], str]:
     generator = torch.Generator().manual_seed(1)
     prompt = torch.randint(0, memory.TEXT_TOKENS, (PROMPT,), generator=generator).tolist()
     tokens, logits = theirs(folder, prompt)
-    engine = Engine(open_checkpoint(folder, "cpu", torch.float32), FIRST, memory.CODES, END, 2048)
-    # The engine does not hand out its logits: they are read where they leave the output matrix.
+    engine = Engine(open_model(folder, "cpu", torch.float32), FIRST, memory.CODES, END, 2048)
+    # The engine does not return its logits, so they are read where they leave the output matrix.
     seen: list[torch.Tensor] = []
     head = engine.llama.head
     object.__setattr__(engine.llama, "head", lambda hidden: seen.append(head(hidden)) or seen[-1])
     equal = ties = done = 0
     while done < len(tokens):
-        # After a token that differs it goes on behind theirs.
+        # After a token that differs, the engine continues after theirs.
         state = engine.start([prompt + tokens[:done]], 1, [0], Sampling(temperature=0), len(tokens) - done)
         found = engine.extend(state, len(tokens)).tokens[0]
         same = next(
@@ -67,7 +68,7 @@ def run(options: Options) -> tuple[list[Row], str]:
 
 @torch.no_grad()
 def theirs(folder: Path, prompt: list[int]) -> tuple[list[int], torch.Tensor]:
-    """transformers' greedy tokens without the end, and the logits (T, legal) that each was the largest of."""
+    """transformers' greedy tokens without the end, and the logits (T, legal) from which each was chosen."""
     legal = [*range(FIRST, FIRST + memory.CODES), END]
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ids = torch.tensor([prompt])

@@ -1,4 +1,4 @@
-"""What the parts of parity.py share: what they are given, and the lines they hand back."""
+"""Defines what the parts of parity.py share: their options, and the lines that they return."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a part: at the official sizes or small ones, on which speech, and against whose code.
+    """How to run a part: sizes, speech, and the reference code.
 
     Attributes:
-        full: whether at the official sizes.
+        full: official sizes instead of small ones.
         speech: (N,) float32 at 16 kHz, a minute or more.
         reference: the folder into which the reference packages were installed, if there is one.
         scratch: a folder for checkpoints, removed afterwards.
@@ -25,16 +25,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: what was computed, by whom else, how far apart they are, and what was asked; no bar, no verdict.
+    """One line: what was computed, the reference, how much they differ, and the bar. Without a bar there is no verdict.
 
     Attributes:
-        difference: the largest there was.
+        difference: the largest difference.
         equal: share from 0 to 1 of codes, tokens or tensors that are the same.
         bound: the largest difference allowed.
-        all_equal: whether every one must be the same.
-        count: how many codes there are.
-        ties: how many of the codes that differ could have gone either way: before rounding they lay nearer to the edge
-            between two levels than rounding errors are large.
+        all_equal: whether all must be the same.
+        count: number of codes.
+        ties: number of differing codes whose latents lay nearer to the edge between two levels than the rounding
+            error, so that both results are right.
     """
 
     what: str
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def passed(self) -> bool | None:
-        """Whether it met what was asked, if anything was."""
+        """Whether the result meets its bar; None if it has none."""
         if self.bound is None and not self.all_equal:
             return None
         near = self.bound is None or (self.difference is not None and self.difference <= self.bound)
@@ -62,7 +62,7 @@ def table(rows: list[Row]) -> str:
     lines = ["| what | against | largest difference | equal | asked | |", "|---|---|---|---|---|---|"]
     for row in rows:
         difference = "" if row.difference is None else f"{row.difference:.1e}"
-        # Never rounded up to what was asked: one code in a million that differs must show.
+        # Rounded down, so that one differing code in a million shows.
         equal = "" if row.equal is None else "100 %" if row.equal == 1 else f"{np.floor(row.equal * 1e6) / 1e4:g} %"
         equal += f", {row.ties} of {row.count} on an edge" if row.ties else ""
         asked = [] if row.bound is None else [f"at most {row.bound:g}"]

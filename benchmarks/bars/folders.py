@@ -1,8 +1,8 @@
-"""What is given to the measurement: sentences, the teacher's readings of them, and recordings of real people.
+"""Reads the inputs of the measurement: sentences, the teacher's readings of them, and recordings of real people.
 
-Knows files and folders; knows nothing of models. Every folder of recordings has a `metadata.csv`, of `file|text`,
-`file|speaker|text`, LJSpeech's `name|raw text|text`, or what Kokoro's script writes, `file|voice|speed|text|...`; only
-a folder of many speakers may lack it, where file names up to a dash or underscore name them.
+Every folder of recordings has a `metadata.csv` of `file|text`, `file|speaker|text`, LJSpeech's `name|raw text|text`, or
+Kokoro's script's `file|voice|speed|text|...`. Only a folder of many speakers may lack it; then the names of its files
+up to a dash or underscore name the speakers.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from llasa import audio
-from llasa.data import layouts
+from llasa.data import listings
 from llasa.errors import LlasaError
-from llasa.eval.metrics import words
-from llasa.speech import LEVEL
+from llasa.ffmpeg import SUFFIXES
+from llasa.files import listed
+from llasa.measure.metrics import words
+from llasa.speak.speech import LEVEL
 
 RATE = 16000
-HELD_OUT = 12  # of a folder of recordings, `llasa data recordings` keeps one in so many from the training
-KOKORO = 6  # columns
+HELD_OUT = 12  # `llasa data recordings` holds out one recording in this many
+KOKORO = 6  # columns of its table
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording: its file, who speaks, and the words, empty where they are not known."""
+    """A recording: its file, its speaker, and its words, empty if unknown."""
 
     path: Path
     speaker: str
@@ -47,7 +49,7 @@ def read_sentences(path: Path, count: int) -> list[str]:
         raise LlasaError(f"cannot read {path}: {error}") from error
     found = [line.strip() for line in lines if words(line)][:count]
     if len(found) < 4:
-        raise LlasaError(f"{path} has {len(found)} sentences: give at least four, one a line")
+        raise LlasaError(f"{path} has {len(found)} sentences: give at least four, one on each line")
     return found
 
 
@@ -55,27 +57,31 @@ def clips(folder: Path) -> list[Clip]:
     """Every recording of a folder, in the order of its table or of the files' names.
 
     Raises:
-        LlasaError: it has none, or a line of its table no text.
+        LlasaError: the folder has no recordings, or a line of its table has no text.
     """
-    if not (folder / "metadata.csv").exists():
-        found = [Clip(path, _speaker(path), "") for path in layouts.audio_files(folder)]
+    table = folder / "metadata.csv"
+    if not table.exists():
+        found = [Clip(path, _speaker(path), "") for path in listed(folder, SUFFIXES)]
+    elif len(table.read_text(encoding="utf-8").partition("\n")[0].split("|")) >= KOKORO:
+        rows = [line.split("|") for line in table.read_text(encoding="utf-8").splitlines()]
+        found = [Clip(folder / row[0], row[1], row[3]) for row in rows if (folder / row[0]).is_file()]
     else:
-        found = []
-        for item in layouts.ljspeech(folder):
-            if isinstance(item.audio, Path) and item.audio.is_file():
-                found.append(Clip(item.audio, "", item.text))
-        columns = _columns(folder / "metadata.csv")
-        found = [_named(clip, columns.get(clip.path.name)) for clip in found]
+        items = [item for item in listings.ljspeech(folder).items if isinstance(item.audio, Path)]
+        found = [
+            Clip(item.audio, item.speaker if item.speaker != folder.resolve().name else _speaker(item.audio), item.text)
+            for item in items
+            if item.audio.is_file()
+        ]
     if not found:
-        raise LlasaError(f"{folder} holds no recordings")
+        raise LlasaError(f"{folder} holds no recordings: give a folder of audio files")
     return found
 
 
 def readings(teacher: Path, preset: str, sentences: Sequence[str]) -> list[np.ndarray]:
-    """The teacher's sound of each sentence, from the folder of that preset's name.
+    """The teacher's reading of each sentence, from the folder of the preset's name.
 
     Raises:
-        LlasaError: there is no such folder, or a sentence is not among what was read.
+        LlasaError: there is no such folder, or a sentence has no reading.
     """
     folder = teacher / preset
     if not folder.is_dir():
@@ -84,15 +90,18 @@ def readings(teacher: Path, preset: str, sentences: Sequence[str]) -> list[np.nd
     found = [known.get(tuple(words(sentence))) for sentence in sentences]
     if missing := found.count(None):
         first = found.index(None) + 1
-        raise LlasaError(f"{folder} lacks {missing} of {len(found)} sentences, the first of them number {first}")
+        raise LlasaError(
+            f"{folder} lacks {missing} of {len(found)} sentences, the first of them number {first}: "
+            "let the teacher read them, too"
+        )
     return [clip.sound() for clip in found if clip]
 
 
 def unseen_speakers(folder: Path, all_unseen: bool, most: int) -> list[list[Clip]]:
-    """The clips of each of the first speakers of whom none is among those that training takes.
+    """The clips of the first speakers that training did not use at all, for each speaker.
 
     Raises:
-        LlasaError: there are none.
+        LlasaError: there are fewer than two such speakers.
     """
     by_speaker: dict[str, list[tuple[int, Clip]]] = {}
     for index, clip in enumerate(clips(folder)):
@@ -108,7 +117,7 @@ def unseen_speakers(folder: Path, all_unseen: bool, most: int) -> list[list[Clip
 
 
 def unseen_clips(folder: Path, all_unseen: bool, most: int) -> list[Clip]:
-    """The first clips of one reader that training does not take, of those that have words.
+    """The first clips of one reader that have words and that training did not use.
 
     Raises:
         LlasaError: there are fewer than two.
@@ -117,19 +126,6 @@ def unseen_clips(folder: Path, all_unseen: bool, most: int) -> list[Clip]:
     if len(found) < 2:
         raise LlasaError(f"{folder} holds {len(found)} unseen clips with their words: give two or more")
     return found[:most]
-
-
-def _columns(table: Path) -> dict[str, list[str]]:
-    """The columns of a table by its first, the file."""
-    rows = [line.split("|") for line in table.read_text(encoding="utf-8").splitlines()]
-    return {Path(row[0]).name: row for row in rows}
-
-
-def _named(clip: Clip, columns: list[str] | None) -> Clip:
-    """The clip with its speaker and, of a table whose last column is not the text, its text."""
-    if columns is not None and len(columns) >= KOKORO:
-        return Clip(clip.path, columns[1], columns[3])
-    return Clip(clip.path, columns[1] if columns is not None and len(columns) == 3 else _speaker(clip.path), clip.text)
 
 
 def _speaker(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""Clips to what listeners make of them, in processes of one thread each; what a clip got is kept in a file.
+"""Runs listeners on clips, in processes of one thread each, and stores their findings in a file.
 
-The file has a line a clip, by a hash of its samples: a measurement that was stopped goes on, and the teacher's readings
-are heard once, whichever voice is measured. It holds transcripts, so that it is no part of the results; remove it when
-a listener changes.
+The file has a line for each clip, identified by a hash of its samples. So a stopped measurement can continue, and the
+teacher's readings are processed only once, whichever voice is measured. The file contains transcripts and is therefore
+not part of the results. Remove it when a listener changes.
 """
 
 import hashlib
@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from llasa.eval import listeners, metrics, workers
+from llasa.measure import listeners, metrics
+from llasa.studies import workers
 
 PROCESSES = 2
-LEAST = 1.0  # what an opinion score of no sound is
+LEAST = 1.0  # the opinion score of an empty sound
 
 
 def _pitch(samples: np.ndarray) -> dict[str, float]:
@@ -43,7 +44,7 @@ VOICE = ("campplus", "resemblyzer")
 
 
 def hear(clips: Sequence[np.ndarray], names: Sequence[str], store: Path) -> list[dict[str, Any]]:
-    """What each of the listeners named makes of each clip: a text, a number, a vector or, of pitch, a dict."""
+    """The finding of each named listener for each clip: a text, a number, a vector or, for pitch, a dict."""
     known = _read(store)
     keys = [hashlib.sha1(np.ascontiguousarray(clip).tobytes()).hexdigest() for clip in clips]
     wanted = {
@@ -70,7 +71,7 @@ def _listen(job: tuple[np.ndarray, list[str]]) -> dict[str, Any]:
 
 
 def _read(store: Path) -> dict[str, dict[str, Any]]:
-    """What is stored; a line that a stop cut off is left out."""
+    """The stored findings, without a line that a stop cut off."""
     known: dict[str, dict[str, Any]] = {}
     for line in store.read_text(encoding="utf-8").splitlines() if store.exists() else []:
         try:
@@ -82,7 +83,7 @@ def _read(store: Path) -> dict[str, dict[str, Any]]:
 
 
 def judged(text: str, heard: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a clip in the results: errors instead of words; an opinion of nothing is the lowest."""
+    """A clip's figures for the results: errors instead of words, and the lowest opinion score for an empty sound."""
     result: dict[str, Any] = {}
     for name in ("whisper", "pocketsphinx"):
         if name in heard:
@@ -96,5 +97,5 @@ def judged(text: str, heard: dict[str, Any]) -> dict[str, Any]:
 
 
 def vectors(heard: Sequence[dict[str, Any]], name: str) -> np.ndarray:
-    """(N, D) embeddings, each of unit length or zeros."""
+    """(N, D) embeddings, each of unit length or zero."""
     return np.array([found[name] for found in heard], np.float32)

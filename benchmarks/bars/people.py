@@ -1,9 +1,10 @@
-"""Real people: unseen speakers through the codec and cloned, and the preset of a reader beside her own clips.
+"""Measures real people: the codec's copies of unseen speakers, and their clones.
 
-Trusts the caller that no model was trained on them. Where a clip has no transcript, what Whisper hears in it stands in.
+The caller must make sure that no model was trained on them. Whisper's transcript replaces a missing one.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,26 @@ import numpy as np
 from bars import folders, hearing
 from bars.folders import Clip
 from bars.presets import LABELS
+from bars.saying import say, sound
 from llasa.codec import Codec
-from llasa.errors import LlasaError
-from llasa.eval import statistics
-from llasa.eval.metrics import words
-from llasa.eval.report import Part, Row, percent, points, show
-from llasa.eval.saying import say, sound
+from llasa.errors import LlasaError, WrongTranscript
+from llasa.measure import statistics
+from llasa.measure.metrics import words
+from llasa.measure.tables import Part, Row, percent, points, show
 from llasa.tts import Llasa
+from llasa.voice import Voice
 
 RATE = folders.RATE
-LONG = 8.0  # seconds of a reference, or as near as a pause allows, within these
+LONG = 8.0  # seconds of a reference, as nearly as a pause within these bounds allows
 WITHIN = (6.0, 10.0)
-SHORTEST = 3 * RATE  # samples in which a speaker can be known
+SHORTEST = 3 * RATE  # samples from which a speaker can be recognised
 PAUSE = RATE // 5
 RECOGNISERS = ("whisper", "pocketsphinx")
 Items = list[dict[str, Any]]
 
 
 def measure_copies(codec: Codec, speakers: Sequence[Sequence[Clip]], store: Path) -> Part:
-    """The codec's copy of one clip of each speaker, below the clip itself."""
+    """Compares the codec's copy of one clip of each speaker with the clip itself."""
     chosen = [max(clips, key=lambda clip: bool(words(clip.text))) for clips in speakers]
     originals = [clip.sound() for clip in chosen]
     copies = [copy(codec, original) for original in originals]
@@ -50,7 +52,7 @@ def copy(codec: Codec, original: np.ndarray) -> np.ndarray:
 
 
 def copy_rows(items: Items, who: str, known: bool) -> list[Row]:
-    """The codec's copies of people against their bars."""
+    """The table of the codec's copies of people and their bars."""
     result = []
     for key in ("distillmos", "dnsmos"):
         one, other = ([item[side][key] for item in items] for side in ("original", "copy"))
@@ -60,7 +62,7 @@ def copy_rows(items: Items, who: str, known: bool) -> list[Row]:
             Row(f"{LABELS[key]}, {who}", show(statistics.mean(one))),
             Row(f"{LABELS[key]}, the codec's copies of {who} below them", show(below), *held),
         ]
-    told = "" if known else ", against what Whisper hears in the originals"
+    remark = "" if known else ", against what Whisper hears in the originals"
     for key in RECOGNISERS:
         one, other = ([item[side][key] for item in items] for side in ("original", "copy"))
         total = [item["original"]["words"] for item in items]
@@ -68,31 +70,35 @@ def copy_rows(items: Items, who: str, known: bool) -> list[Row]:
         held = ("at most 8 points", above.value <= 0.08) if key == "whisper" else ()
         what = f"word error rate by {LABELS[key]}"
         result += [
-            Row(f"{what}, {who}{told}", percent(statistics.error_rate(one, total))),
+            Row(f"{what}, {who}{remark}", percent(statistics.error_rate(one, total))),
             Row(f"{what}, the codec's copies of {who} above them", points(above), *held),
         ]
     return result
 
 
 def measure_cloning(tts: Llasa, sentences: Sequence[str], speakers: Sequence[Sequence[Clip]], store: Path) -> Part:
-    """Speakers cloned from 8 s each; the sentences are shared out among the clones.
+    """Clones speakers from 8 s each and shares the sentences among the clones.
 
-    Another clip of a speaker, or what is left of the clip that was cut, shows how near they are to themselves. The
-    speaker is what intervals are drawn over: several sentences of one are averaged.
+    Another clip of a speaker, or the rest of the clip that was cut, shows how similar speakers are to themselves.
+    Intervals are over speakers: several sentences of one are averaged.
 
     Raises:
         LlasaError: fewer than two speakers have a clip of 3 s or more with words in it.
     """
     cuts = [taken for clips in speakers if (taken := reference(clips))]
     heard = hearing.hear([cut for cut, _, _ in cuts], ("whisper", *hearing.VOICE), store)
-    told = [text if words(text) else found["whisper"] for (_, text, _), found in zip(cuts, heard, strict=True)]
-    kept = [index for index, text in enumerate(told) if words(text)][: len(sentences)]
+    transcripts = [text if words(text) else found["whisper"] for (_, text, _), found in zip(cuts, heard, strict=True)]
+    voices: dict[int, Voice] = {}
+    for index, text in enumerate(transcripts):
+        if words(text) and len(voices) < len(sentences):
+            with suppress(WrongTranscript):  # of about one right transcript in a hundred, too
+                voices[index] = tts.clone(cuts[index][0], text, rate=RATE)
+    kept = list(voices)
     if len(kept) < 2:
-        raise LlasaError("cloning needs speakers to tell apart: give clips of two or more that last 3 s or longer")
+        raise LlasaError("cloning needs two or more speakers: give clips of each that last 3 s or longer")
     known, rests = [heard[index] for index in kept], [cuts[index][2] for index in kept]
-    voices = [tts.clone(cuts[index][0], told[index], rate=RATE) for index in kept]
     whose = [index % len(voices) for index in range(len(sentences))]
-    clones = [sound(say(tts, text, voices[whose[index]], index)) for index, text in enumerate(sentences)]
+    clones = [sound(say(tts, text, voices[kept[whose[index]]], index)) for index, text in enumerate(sentences)]
     long = [index for index, rest in enumerate(rests) if rest.size >= SHORTEST]
 
     names = (*hearing.VOICE, *RECOGNISERS, "distillmos")
@@ -107,9 +113,9 @@ def measure_cloning(tts: Llasa, sentences: Sequence[str], speakers: Sequence[Seq
 
 
 def reference(clips: Sequence[Clip]) -> tuple[np.ndarray, str, np.ndarray] | None:
-    """What a speaker is cloned from, its words where they are known, and another sound of theirs, which may be empty.
+    """The reference for a clone, its words if known, and another sound of the speaker, which may be empty.
 
-    A clip as long as wanted is taken whole; a longer one ends in a pause. None where no clip is long enough.
+    A clip of the right length is used whole; a longer one is cut in a pause. None if no clip is long enough.
     """
     sounds = [clip.sound() for clip in clips]
     far = [abs(clip.size / RATE - LONG) for clip in sounds]
@@ -125,9 +131,9 @@ def reference(clips: Sequence[Clip]) -> tuple[np.ndarray, str, np.ndarray] | Non
 
 
 def cut(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A clip of 10 s or more in the quietest fifth of a second between 6 s and 10 s."""
+    """Cuts a clip of 10 s or more in the quietest fifth of a second between 6 s and 10 s."""
     power = np.concatenate([[0], np.cumsum(np.square(clip, dtype=np.float64))])
-    # The energy of every window whose middle is a place to cut.
+    # The energy of every window whose middle is a possible cut.
     last = min(int(WITHIN[1] * RATE), clip.size - PAUSE)
     middles = np.arange(int(WITHIN[0] * RATE), last + 1)
     energy = power[middles + PAUSE // 2] - power[middles - PAUSE // 2]
@@ -136,14 +142,14 @@ def cut(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nearness(embedding: np.ndarray, references: np.ndarray, own: int) -> dict[str, float]:
-    """Similarity to the own reference, and how far that is above the mean of the others'."""
+    """Similarity to the speaker's own reference, and how much that is above the mean over the others' references."""
     cosines = references @ embedding
     others = float(cosines.sum() - cosines[own]) / (len(references) - 1)
     return {"own": float(cosines[own]), "margin": float(cosines[own]) - others}
 
 
 def clone_rows(items: Items, count: int) -> list[Row]:
-    """Clones, and the speakers themselves, against the bars."""
+    """The table of clones, and of the speakers themselves, with the bars."""
     result = []
     for what, label in (("speaker", "real speakers themselves"), ("clone", f"clones of {count} unseen real speakers")):
         part = [item for item in items if item["what"] == what]

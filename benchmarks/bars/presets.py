@@ -2,17 +2,19 @@
 
 # Preset: the teacher's voice that it learnt from, or None for a person. The first is the default.
 PRESETS: dict[str, str | None] = {
-    "rms": "flite rms",
-    "slt": "flite slt",
-    "awb": "flite awb",
-    "kal16": "flite kal16",
-    "reader": None,
+    "alma": "Kokoro af_heart",
+    "bruno": "Kokoro am_michael",
+    "clara": "Kokoro af_kore",
+    "edith": "Kokoro bf_emma",
+    "felix": "Kokoro bm_fable",
+    "hugo": "Kokoro bm_george",
+    "kathleen": None,
 }
-READER = "reader"  # the preset of a person, whose clips `--reader` names
+READER = "kathleen"  # the preset of a person, whose clips `--reader` names
 
-# What taught the voice is named here, beside its figures: nothing of these has taught the one that ships.
+# What taught the voice is named here, beside its figures.
 LABELS = {
-    "whisper": "Whisper tiny",
+    "whisper": "Whisper tiny (its encoder taught the codec)",
     "pocketsphinx": "PocketSphinx",
     "distillmos": "DistillMOS",
     "dnsmos": "DNSMOS",

@@ -1,4 +1,4 @@
-"""The preset of a real reader beside her own clips, whose words it says."""
+"""Compares the preset of a real reader with her own clips, whose words it says."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from bars import hearing
 from bars.folders import Clip
 from bars.people import RECOGNISERS, copy
 from bars.presets import LABELS
-from llasa.eval import statistics
-from llasa.eval.report import Part, Row, percent, points, show
-from llasa.eval.saying import say, sound
+from bars.saying import say, sound
+from llasa.measure import statistics
+from llasa.measure.tables import Part, Row, percent, points, show
 from llasa.tts import Llasa
 
 WHO = ("clip", "copy", "preset")
@@ -20,7 +20,7 @@ Items = list[dict[str, Any]]
 
 
 def measure(tts: Llasa, preset: str, clips: Sequence[Clip], store: Path) -> Part:
-    """Her clips, the codec's copies of them, and the preset on the same words: words, likeness, opinions.
+    """Measures words, similarity and quality of her clips, of the codec's copies, and of the preset on the same words.
 
     Raises:
         LlasaError: the model has no such preset.
@@ -42,14 +42,14 @@ def measure(tts: Llasa, preset: str, clips: Sequence[Clip], store: Path) -> Part
         known = hearing.vectors(found["clip"], key)
         for who in WHO:
             for index, embedding in enumerate(hearing.vectors(found[who], key)):
-                # A clip, and what says its words, is compared with the mean of the others: it would resemble itself.
+                # A clip, and speech with its words, is compared with the mean of the other clips.
                 others = known.sum(0) - known[index]
                 items[index][who][key] = float(others @ embedding / max(float(np.linalg.norm(others)), 1e-9))
     return Part(rows(items, preset), items)
 
 
 def rows(items: Items, preset: str) -> list[Row]:
-    """The table, of items as `measure` makes them."""
+    """The table of the items that `measure` makes."""
     labels = {"clip": f"{len(items)} held-out clips of the reader", "copy": "the codec's copies of them"}
     labels["preset"] = f"the preset `{preset}` on the same words"
     result = []

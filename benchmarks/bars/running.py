@@ -1,4 +1,4 @@
-"""How a model runs: a stream against the whole, the time that speaking takes, and the size of its weights."""
+"""Measures how a model runs: streams compared with the whole, the time that speaking takes, the size of its weights."""
 
 import subprocess
 import sys
@@ -12,16 +12,17 @@ import numpy as np
 
 from llasa.codec import Codec
 from llasa.errors import LlasaError
-from llasa.eval import statistics
-from llasa.eval.report import Part, Row, show
-from llasa.loading import find_codec, find_model
+from llasa.measure import statistics
+from llasa.measure.tables import Part, Row, show
+from llasa.models.folder import find_codec
+from llasa.models.hub import find_model
 from llasa.tts import Llasa
 
 PUSHED = 25  # codes at a time, half a second
 
 
 def measure_stream(codec: Codec, sounds: Sequence[np.ndarray]) -> Part:
-    """What decoding in a stream adds to decoding at once, as noise: the codec alone, on recordings' codes."""
+    """The difference of decoding in a stream from decoding at once, as noise. Only the codec runs, on recordings."""
     items = []
     for index, original in enumerate(sounds):
         codes = codec.encode(original)
@@ -35,13 +36,13 @@ def measure_stream(codec: Codec, sounds: Sequence[np.ndarray]) -> Part:
 
 
 def snr(whole: np.ndarray, other: np.ndarray) -> float:
-    """Signal to noise in dB, at most 120; the difference of the two is the noise."""
+    """Signal-to-noise ratio in dB, at most 120, where the noise is the difference of the two."""
     power, noise = float(np.sum(np.square(whole, dtype=np.float64))), float(np.sum((whole - other) ** 2))
     return min(120.0, 10 * float(np.log10(max(power, 1e-20) / max(noise, 1e-20))))
 
 
 def measure_speed(tts: Llasa, sentences: Sequence[str], preset: str) -> Part:
-    """Wall-clock times of a warm model, one request at a time, on whatever cores this process may use."""
+    """Wall-clock times of a warm model, one request at a time, on the cores that this process may use."""
     for sentence in sentences[:2]:
         tts.say(sentence, voice=preset, seed=0)
         next(tts.stream(sentence, voice=preset, seed=0))
@@ -65,7 +66,7 @@ def measure_speed(tts: Llasa, sentences: Sequence[str], preset: str) -> Part:
 
 
 def measure_start(model: str, sentence: str, times: int) -> Part:
-    """The command in a process of its own, its files in the page cache."""
+    """The time of the command in a process of its own, with its files in the page cache."""
     cold = sorted(_start(model, sentence) for _ in range(times))
     what = f"`llasa say` from its start to the file, one sentence, median of {times} (and their range)"
     figure = f"{cold[times // 2]:.1f} s ({cold[0]:.1f} to {cold[-1]:.1f})"
@@ -86,7 +87,7 @@ def _start(model: str, sentence: str) -> float:
 
 
 def measure_size(model: str) -> Part:
-    """All files of the folders of the language model, of its codec, and of the recogniser beside it."""
+    """The size of all files in the folders of the language model, its codec and the recogniser beside it."""
     folder = find_model(model)
     parts = {folder.resolve(), find_codec(folder).resolve(), (folder.parent / "recogniser").resolve()}
     files = {path for part in parts for path in part.rglob("*") if path.is_file()}

@@ -1,6 +1,6 @@
-"""The presets on held-out sentences, each beside its teacher's reading of them and the codec's copy of that reading.
+"""Compares the presets on held-out sentences with their teachers' readings and with the codec's copies of those.
 
-The default preset says every sentence, once and as the best of 4; the others share the sentences out among themselves.
+The default preset says every sentence, once and as the best of 4. The others share the sentences.
 """
 
 import math
@@ -12,15 +12,15 @@ import numpy as np
 
 from bars import folders, hearing
 from bars.presets import LABELS
+from bars.saying import say, sound
 from llasa import audio
-from llasa.eval import statistics
-from llasa.eval.report import Part, Row, percent, points, show
-from llasa.eval.saying import say, sound
+from llasa.measure import statistics
+from llasa.measure.tables import Part, Row, percent, points, show
 from llasa.tts import Llasa
 
 RATE = folders.RATE
 BEST_OF = 4
-LONG, SHORT = 1.8, 0.6  # times the teacher's length: beyond these an utterance ran away or stopped early
+LONG, SHORT = 1.8, 0.6  # in teacher's lengths: an utterance above or below these ran away or stopped early
 PICTURES = 5
 Items = list[dict[str, Any]]
 
@@ -28,15 +28,15 @@ Items = list[dict[str, Any]]
 def measure(
     tts: Llasa, sentences: Sequence[str], teacher: Path, presets: Mapping[str, str | None], store: Path
 ) -> Part:
-    """All that is said of presets: words, opinions, pitch, lengths.
+    """Measures words, quality, pitch and lengths of the presets.
 
     Args:
-        teacher: folder of readings, `PRESET/` each.
-        presets: of whom each is made, the default first, which has a teacher.
-        store: file of what was heard before.
+        teacher: folder of readings, with a folder for each preset.
+        presets: the voice that each preset learnt from; the default comes first and has a teacher.
+        store: file of earlier findings.
 
     Raises:
-        LlasaError: a reading is missing, or a preset.
+        LlasaError: a reading or a preset is missing.
     """
     default, *others = presets
     readings = [(index, default) for index in range(len(sentences))]
@@ -64,14 +64,14 @@ def measure(
 
 
 def fault(length: float, finished: bool) -> str:
-    """What is wrong with the length of an utterance, given in teacher's lengths; empty if nothing is."""
+    """What is wrong with the length of an utterance, measured in teacher's lengths; empty if nothing is."""
     if length > LONG:
         return "ran away"
     return "stopped early" if length < SHORT else "" if finished else "never ended"
 
 
 def rows(items: Items, presets: Mapping[str, str | None]) -> list[Row]:
-    """The table, of items as `measure` makes them."""
+    """The table of the items that `measure` makes."""
     default = next(iter(presets))
     groups = {name: [item for item in items if item["preset"] == name] for name in presets}
     groups = {name: group for name, group in groups.items() if group}
@@ -89,7 +89,7 @@ def rows(items: Items, presets: Mapping[str, str | None]) -> list[Row]:
 def _read(
     sentences: Sequence[str], teacher: Path, presets: Mapping[str, str | None], readings: Sequence[tuple[int, str]]
 ) -> dict[tuple[int, str], np.ndarray]:
-    """The teacher's sound of every reading that has a teacher."""
+    """The teacher's sound of every item that has a teacher."""
     found: dict[tuple[int, str], np.ndarray] = {}
     for preset in (name for name, of in presets.items() if of):
         own = [index for index, name in readings if name == preset]
@@ -119,7 +119,7 @@ def _ones(items: Items) -> list[float]:
 
 
 def _opinions(groups: dict[str, Items], taught: dict[str, Items], presets: Mapping[str, str | None]) -> list[Row]:
-    """By DistillMOS and DNSMOS: the default preset, the mean of all, the codec's copies of the teachers."""
+    """DistillMOS and DNSMOS of the default preset, of all presets, and of the codec's copies of the teachers."""
     default = next(iter(presets))
     result = []
     for key in ("distillmos", "dnsmos"):
@@ -150,7 +150,7 @@ def _at_least(what: str, found: statistics.Interval, bar: float | None) -> Row:
 
 
 def _words(key: str, taught: dict[str, Items], presets: Mapping[str, str | None], barred: bool) -> list[Row]:
-    """Word error rates by one recogniser, and how far they are above the teacher's own, paired."""
+    """Word error rates by one recogniser, and how much they are above the teacher's own, paired."""
     default = next(iter(presets))
     main = taught[default]
     total = _column(main, "teacher", "words")
@@ -181,7 +181,7 @@ def _words(key: str, taught: dict[str, Items], presets: Mapping[str, str | None]
 
 
 def _each(groups: dict[str, Items], presets: Mapping[str, str | None]) -> list[Row]:
-    """A line of figures for each preset but the default."""
+    """A line of figures for each preset except the default."""
     result = []
     for name, group in list(groups.items())[1:]:
         figures = [f"{LABELS['distillmos']} {show(statistics.mean(_column(group, 'voice', 'distillmos')))}"]
@@ -199,7 +199,7 @@ def _each(groups: dict[str, Items], presets: Mapping[str, str | None]) -> list[R
 
 
 def _pitch(items: Items, teacher: str) -> list[Row]:
-    """How the default preset's voice moves, beside its teacher's. Sounds without a voiced frame have no pitch."""
+    """The pitch of the default preset and of its teacher. Sounds without a voiced frame have none."""
     result = []
     whole = [i for i in items if all(math.isfinite(i[who]["pitch"]["mean"]) for who in ("teacher", "copy", "voice"))]
     if not whole:
@@ -213,7 +213,7 @@ def _pitch(items: Items, teacher: str) -> list[Row]:
         own = {who: statistics.mean([pitch[key] for pitch in some]) for who, some in figures.items()}
         beside = f"; the teacher ({teacher}) {own['teacher'].value:.{digits}f}, its copy {own['copy'].value:.{digits}f}"
         result.append(Row(label, show(own["voice"], digits, unit) + beside))
-    # A ratio of sums: both are drawn together.
+    # A ratio of sums, which are drawn together.
     ratio = statistics.error_rate(*([pitch["deviation"] for pitch in figures[who]] for who in ("voice", "teacher")))
     what = "pitch, standard deviation as a share of the teacher's"
     result.append(Row(what, show(ratio.scaled(100), 0, " %"), "within 20 %", abs(ratio.value - 1) <= 0.2))
