@@ -1,10 +1,10 @@
-"""Trains the embedded voice's codec for some minutes on whatever is there, and encodes the corpus with it.
+"""Trains the embedded voice's codec for a given time, on a GPU or a CPU, and encodes the corpus with it.
 
     python recipes/tiny/gpu/codec.py runs/corpus/train runs/corpus/real --out runs/codec --minutes 240
 
-First encoder and decoder learn together; then codes are frozen, the corpus is encoded into OUT/codes, and for
-`--finish` more minutes the decoder alone learns against discriminators. On a GPU minutes do what takes hours on a CPU.
-Stopped, it goes on where it was; OUT/model is the codec.
+First, encoder and decoder learn together. Then the codes are frozen, the corpus is encoded into OUT/codes, and for
+`--finish` more minutes the decoder alone learns with discriminators. A GPU does in minutes what takes a CPU hours. The
+same command resumes a stopped run. OUT/model is the codec.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,23 +28,30 @@ import torch.nn.functional as F
 
 from llasa.codec.harmonic import HarmonicCodec, HarmonicCodecConfig
 from llasa.data.shards import CODES_SCHEMA
-from llasa.train import harmonic
-from llasa.train.judges import discriminator_loss, full_discriminators, generator_losses, small_discriminators
+from llasa.errors import LlasaError
+from llasa.train.checkpoint import load_tensors
+from llasa.train.codec import harmonic_training as harmonic
+from llasa.train.codec.discriminators import (
+    discriminator_loss,
+    full_discriminators,
+    generator_losses,
+    small_discriminators,
+)
 
 HOP = 320
-KINDS = [(0, 1.0), (160, 1.0), (80, 1.09), (240, 0.92)]  # of copies: samples cut in front, times as slow
+KINDS = [(0, 1.0), (160, 1.0), (80, 1.09), (240, 0.92)]  # copies of an utterance: samples cut in front, slowdown
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="+", help="folders of audio shards; DIR=2 counts twice as often an hour")
+    parser.add_argument("corpus", nargs="+", help="folders of audio shards; DIR=2 weighs twice as much an hour")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=240.0, help="of encoder and decoder together")
-    parser.add_argument("--finish", type=float, default=0.0, help="minutes of the decoder against discriminators")
-    parser.add_argument("--whisper", help="a Whisper's folder or hub id, whose encoder teaches the codes what is said")
-    parser.add_argument("--seconds", type=float, help="of speech a step; 360 on a GPU, 15 on a CPU")
+    parser.add_argument("--minutes", type=float, default=240.0, help="time for encoder and decoder together")
+    parser.add_argument("--finish", type=float, default=0.0, help="minutes for the decoder with discriminators")
+    parser.add_argument("--whisper", help="a Whisper's folder or hub id; its encoder teaches the codes what is said")
+    parser.add_argument("--seconds", type=float, help="seconds of speech a step; 360 on a GPU, 15 on a CPU")
     parser.add_argument("--discriminators", choices=["full", "small"], help="full on a GPU, small on a CPU")
-    parser.add_argument("--copies", action="store_true", help="encode every utterance in three more ways")
+    parser.add_argument("--copies", action="store_true", help="also encode three altered copies of every utterance")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--checkpoint-minutes", type=float, default=3.0)
     parser.add_argument("--config", type=json.loads, default={}, help="sizes as JSON, see HarmonicCodecConfig")
@@ -62,7 +70,7 @@ def read_shard(path: str) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray]]
             track = row.pop("f0", None)
             f0 = np.frombuffer(track, np.float16).astype(np.float32) if track else None
             wave, f0, cut = harmonic.prepare(samples, HOP, f0)
-        except Exception as error:  # one damaged clip is no reason to lose the rest
+        except Exception as error:  # one damaged clip must not lose the rest
             print(f"{path}: {row.get('id')} left out ({error})", flush=True)
             continue
         row["ends"] = [max(0.0, end - cut) for end in row.get("ends") or []]
@@ -73,7 +81,7 @@ def read_shard(path: str) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray]]
 def load(
     folders: list[str], workers: int, device: torch.device, held: int = 100
 ) -> tuple[list[Any], harmonic.Utterances]:
-    """Every utterance of the folders on the device; each `held`-th is never picked."""
+    """Loads every utterance of the folders onto the device; every `held`-th is held out."""
     rows: list[dict[str, Any]] = []
     waves, tracks, weights = [], [], []
     files = [
@@ -102,7 +110,7 @@ def load(
 
 
 def batches_by_length(data: harmonic.Utterances, codes: int) -> list[list[int]]:
-    """Indices of utterances of about one length together, so many codes with padding in all."""
+    """Indices of utterances in batches of similar length, each of at most `codes` codes with padding."""
     lengths = data.lengths.tolist()
     result: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -113,7 +121,7 @@ def batches_by_length(data: harmonic.Utterances, codes: int) -> list[list[int]]:
 
 
 def whole(data: harmonic.Utterances, indices: list[int]) -> torch.Tensor:
-    """Whole utterances, zeros behind the shorter ones: (B, N)."""
+    """Whole utterances, the shorter ones padded with zeros: (B, N)."""
     lengths, starts = data.lengths[indices], data.starts[indices]
     size = int(lengths.max())
     place = torch.arange(size, device=data.samples.device)
@@ -121,11 +129,11 @@ def whole(data: harmonic.Utterances, indices: list[int]) -> torch.Tensor:
     return data.samples[index].float() / 32767 * (place < lengths[:, None])
 
 
-def hear(data: harmonic.Utterances, whisper: str, device: torch.device) -> int:
-    """Whisper's features of every utterance, each channel to mean 0 and deviation 1; returns their width."""
+def add_whisper_features(data: harmonic.Utterances, whisper: str, device: torch.device) -> int:
+    """Computes Whisper's features of every utterance, normalised by channel, into `data`; returns their width."""
     encoder = harmonic.load_whisper(whisper).to(device)
     width = encoder.config.d_model
-    heard = torch.zeros(len(data.samples) // HOP, width, dtype=torch.float16, device=device)
+    found = torch.zeros(len(data.samples) // HOP, width, dtype=torch.float16, device=device)
     for indices in batches_by_length(data, 40000 if device.type == "cuda" else 1500):
         wave = whole(data, indices)[:, : 29 * 16000]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -133,14 +141,14 @@ def hear(data: harmonic.Utterances, whisper: str, device: torch.device) -> int:
         for row, index in enumerate(indices):
             count = min(int(data.lengths[index]) // HOP, features.shape[1])
             first = int(data.starts[index]) // HOP
-            heard[first : first + count] = features[row, :count].half()
-    some = heard[:: max(1, len(heard) // 200000)].float()
-    data.heard = heard.sub_(some.mean(0).half()).div_(some.std(0).clamp_min(1e-3).half())
+            found[first : first + count] = features[row, :count].half()
+    some = found[:: max(1, len(found) // 200000)].float()
+    data.heard = found.sub_(some.mean(0).half()).div_(some.std(0).clamp_min(1e-3).half())
     return width
 
 
 class Run:
-    """A stage of training: its learner, optimisers and average, when it began and when it stops."""
+    """A stage of training that runs for a given time: its learner, optimisers, average, checkpoint and log."""
 
     def __init__(
         self,
@@ -153,20 +161,21 @@ class Run:
         self.name, self.learner, self.groups, self.seconds = name, learner, groups, minutes * 60
         self.out, self.interval = args.out, args.checkpoint_minutes * 60
         self.average = {k: v.detach().clone() for k, v in learner.codec.state_dict().items()}
-        self.step, self.spent, self.sums, self.stop = 0, 0.0, {}, False
+        self.step, self.spent, self.stop = 0, 0.0, False
+        self.sums: dict[str, list[torch.Tensor]] = {}
         self.path = args.out / f"{name}.pt"
         self.peaks = [[group["lr"] for group in one.param_groups] for one in groups]
         if self.path.exists():
-            state = torch.load(self.path, map_location=next(learner.parameters()).device, weights_only=True)
+            state = load_tensors(self.path, "delete it to start over", next(learner.parameters()).device)
             learner.load_state_dict(state["learner"])
             for one, kept in zip(groups, state["groups"], strict=True):
                 one.load_state_dict(kept)
             self.average, self.step, self.spent = state["average"], state["step"], state["spent"]
-            print(f"{name}: going on at step {self.step}", flush=True)
-        self.mark = self.saved = self.told = time.time()
+            print(f"{name}: resuming at step {self.step}", flush=True)
+        self.mark = self.saved = self.logged = time.time()
 
-    def going(self) -> bool:
-        """Whether there is time left; sets the learning rate for the next step, and saves now and then."""
+    def has_time(self) -> bool:
+        """Whether there is time left. Also sets the learning rate for the next step, and saves at intervals."""
         now = time.time()
         self.spent += now - self.mark
         self.mark = now
@@ -178,17 +187,17 @@ class Run:
         return self.spent < self.seconds and not self.stop
 
     def done(self, terms: dict[str, torch.Tensor]) -> None:
-        """After a step: the average moves, losses are noted."""
+        """To call after a step: updates the average and logs the losses."""
         self.step += 1
         decay = min(0.999, (1 + self.step) / (10 + self.step))
         own = self.learner.codec.state_dict()
         torch._foreach_lerp_(list(self.average.values()), [own[k] for k in self.average], 1 - decay)
         for key, value in terms.items():
             self.sums.setdefault(key, []).append(value.detach())
-        if self.step == 3 or time.time() - self.told > 10:
+        if self.step == 3 or time.time() - self.logged > 10:
             means = {key: float(torch.stack(values).mean()) for key, values in self.sums.items()}
-            rate = len(next(iter(self.sums.values()))) / (time.time() - self.told)
-            self.sums, self.told = {}, time.time()
+            rate = len(next(iter(self.sums.values()))) / (time.time() - self.logged)
+            self.sums, self.logged = {}, time.time()
             line = {
                 "stage": self.name,
                 "step": self.step,
@@ -201,7 +210,10 @@ class Run:
                 file.write(json.dumps(line) + "\n")
 
     def save(self) -> None:
-        state = {"learner": self.learner.state_dict(), "groups": [one.state_dict() for one in self.groups]}
+        state: dict[str, Any] = {
+            "learner": self.learner.state_dict(),
+            "groups": [one.state_dict() for one in self.groups],
+        }
         state |= {"average": self.average, "step": self.step, "spent": self.spent}
         torch.save(state, f"{self.path}.tmp")
         os.replace(f"{self.path}.tmp", self.path)
@@ -210,7 +222,7 @@ class Run:
 
 
 def save_model(codec: HarmonicCodec, average: dict[str, torch.Tensor], folder: Path) -> None:
-    """The averaged codec as a folder of half precision, whole or not at all."""
+    """Writes the averaged codec in half precision. The folder appears whole or not at all."""
     temporary = folder.with_name(f".{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     copy = HarmonicCodec(codec.config)
@@ -246,10 +258,10 @@ def optimisers(codec: torch.nn.Module, lr: float, others: list[torch.nn.Paramete
 
 @torch.no_grad()
 def encode(codec: HarmonicCodec, rows: list[Any], data: harmonic.Utterances, out: Path, copies: bool) -> None:
-    """Writes the corpus' codes as shards; rows without a text too.
+    """Writes the corpus' codes as shards, including rows without a text.
 
-    With `copies` every utterance comes four times: as it is, begun 10 ms later, slower, and faster, the last two as
-    other speakers. A language model that has read them all learns less by heart.
+    With `copies`, every utterance is encoded four times: unchanged, cut by 10 ms in front, slower, and faster. The last
+    two count as other speakers. A language model that trains on all of them memorises less.
     """
     codec.eval()
     made = [found for kind in (KINDS if copies else KINDS[:1]) for found in encoded(codec, rows, data, kind)]
@@ -270,14 +282,14 @@ def encode(codec: HarmonicCodec, rows: list[Any], data: harmonic.Utterances, out
 def encoded(
     codec: HarmonicCodec, rows: list[Any], data: harmonic.Utterances, kind: tuple[int, float]
 ) -> list[dict[str, Any]]:
-    """The rows of CODES_SCHEMA of all utterances, begun so many samples later and played so many times as slow."""
+    """The rows of CODES_SCHEMA of one kind of copies of all utterances; see `KINDS`."""
     later, slower = kind
     result: list[dict[str, Any]] = [{}] * len(rows)
     for indices in batches_by_length(data, 40000 if data.samples.is_cuda else 3000):
         wave = whole(data, indices)[:, later:]
         if slower != 1:
             wave = harmonic.stretched(wave, round(wave.shape[1] * slower))
-        # Silence on both sides, as when a file is encoded alone; the rest of a batch's row is silence too.
+        # Silence on both sides, as when a file is encoded alone; the padding of a batch is silence, too.
         codes = codec.encode(F.pad(wave, (0, HOP + -wave.shape[1] % HOP)))
         for index, found in zip(indices, codes.cpu().numpy(), strict=True):
             row, count = rows[index], int((int(data.lengths[index]) - later) * slower) // HOP
@@ -294,7 +306,7 @@ def encoded(
 def together(
     codec: HarmonicCodec, data: harmonic.Utterances, width: int, args: argparse.Namespace, rng: torch.Generator
 ) -> Run:
-    """The first stage: encoder and decoder."""
+    """The first stage: encoder and decoder learn together."""
     device = data.samples.device
     learner = harmonic.Learner(codec, width).to(device)
     others = list(learner.tell.parameters()) if learner.tell else []
@@ -305,8 +317,8 @@ def together(
     codes = 96
     count = max(1, round(args.seconds * 50 / codes))
     learner.train()
-    while run.going():
-        if run.step % 4 == 3:  # other speakers
+    while run.has_time():
+        if run.step % 4 == 3:  # a changed speed makes other speakers
             share = float(torch.empty(()).uniform_(0.88, 1.16))
             batch = harmonic.faster(harmonic.crops(data, count, round(codes * share), HOP, rng), codes, HOP)
         else:
@@ -329,47 +341,47 @@ def together(
 
 
 def finish(codec: HarmonicCodec, data: harmonic.Utterances, args: argparse.Namespace, rng: torch.Generator) -> Run:
-    """The second: the decoder alone, codes frozen, against discriminators."""
+    """The second stage: codes are frozen, and the decoder alone learns with discriminators."""
     device = data.samples.device
     learner = harmonic.Learner(codec).to(device)
     codec.encoder.requires_grad_(False)
     if args.discriminators == "full":
-        judges = full_discriminators([2, 3, 5, 7, 11], [126, 334, 876, 1418])
+        discriminators = full_discriminators([2, 3, 5, 7, 11], [126, 334, 876, 1418])
     else:
-        judges = small_discriminators([2, 5], [334, 876], 8)
-    judges = judges.to(device)
+        discriminators = small_discriminators([2, 5], [334, 876], 8)
+    discriminators = discriminators.to(device)
     groups = optimisers(codec, 5e-4, [])
-    judging = torch.optim.AdamW(judges.parameters(), 4e-4, betas=(0.8, 0.99))
-    learner.judges = judges
-    run = Run("finish", learner, [*groups, judging], args.finish, args)
+    discriminating = torch.optim.AdamW(discriminators.parameters(), 4e-4, betas=(0.8, 0.99))
+    learner.judges = discriminators  # checkpoints hold them under this name
+    run = Run("finish", learner, [*groups, discriminating], args.finish, args)
     signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop", True))
     decoder = [p for p in codec.parameters() if p.requires_grad]
     codes = 64
     count = max(1, round(args.seconds / 6 * 50 / codes))
     half = lambda: torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # noqa: E731
-    # Discriminators hear where the decoder knows what came before.
+    # Discriminators get only the part of a crop that the decoder makes with enough context before it.
     edge = 8 * HOP
-    while run.going():
+    while run.has_time():
         batch = harmonic.crops(data, count, codes, HOP, rng)
         made, terms = learner(batch, frozen=True)
         real, made = batch["wave"][:, edge:], made[:, edge:]
         with half():
-            told = discriminator_loss(judges(real), judges(made.detach()))
-        told.backward()
-        torch.nn.utils.clip_grad_norm_(judges.parameters(), 10.0)
-        judging.step()
-        judging.zero_grad(set_to_none=True)
-        judges.requires_grad_(False)
+            own = discriminator_loss(discriminators(real), discriminators(made.detach()))
+        own.backward()
+        torch.nn.utils.clip_grad_norm_(discriminators.parameters(), 10.0)
+        discriminating.step()
+        discriminating.zero_grad(set_to_none=True)
+        discriminators.requires_grad_(False)
         with half():
             with torch.no_grad():
-                truth = judges(real)
-            fooling, matching = generator_losses(truth, judges(made))
+                truth = discriminators(real)
+            fooling, matching = generator_losses(truth, discriminators(made))
         spectra = harmonic.spectral_loss(made, real)
-        share = min(1.0, run.step / 100)  # the discriminators learn a little first
+        share = min(1.0, run.step / 100)  # the discriminators get some steps to learn first
         loss = 6 * spectra + share * (fooling + 3 * matching) + 0.7 * terms["pitch"] + 0.15 * terms["voice"]
-        terms |= {"spectra": spectra, "fooling": fooling, "matching": matching, "judges": told}
+        terms |= {"spectra": spectra, "fooling": fooling, "matching": matching, "judges": own}
         terms["gradient"] = step(loss, decoder, groups)
-        judges.requires_grad_(True)
+        discriminators.requires_grad_(True)
         run.done(terms)
     run.save()
     return run
@@ -385,12 +397,12 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     rows, data = load(args.corpus, args.workers, device)
-    rng = torch.Generator(device).manual_seed(args.seed + int(time.time()) % 1000)  # other crops after a stop
+    rng = torch.Generator(device).manual_seed(args.seed + int(time.time()) % 1000)  # new crops after a stop
     codec = HarmonicCodec(HarmonicCodecConfig(**args.config)).to(device)
     harmonic.begin(codec)
     codes = args.out / "codes"
     if not (codes / "READY").exists():
-        width = hear(data, args.whisper, device) if args.whisper else 0
+        width = add_whisper_features(data, args.whisper, device) if args.whisper else 0
         run = together(codec, data, width, args, rng)
         codec.load_state_dict(run.average)
         if run.stop:
@@ -398,10 +410,13 @@ def main() -> None:
         data.heard = None
         encode(codec, rows, data, codes, args.copies)
     else:
-        codec.load_state_dict(torch.load(args.out / "together.pt", map_location=device, weights_only=True)["average"])
+        codec.load_state_dict(load_tensors(args.out / "together.pt", "delete it to start over", device)["average"])
     if args.finish:
         finish(codec, data, args, rng)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LlasaError as error:
+        sys.exit(str(error))

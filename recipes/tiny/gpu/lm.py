@@ -1,22 +1,22 @@
 #!/usr/bin/env python3
-"""Trains the embedded voice's language model for so many minutes, on a GPU or without one.
+"""Trains the embedded voice's language model for a given time, on a GPU or a CPU.
 
     python recipes/tiny/gpu/lm.py --codes runs/codes/train runs/real:2 --codec runs/codec/model \\
         --lexicon runs --out runs/lm --minutes 1.6
 
-It is `llasa train lm` by the clock instead of by steps: the learning rate warms up, then falls on a cosine that ends
-when the time does, however fast the machine is. Out comes the same model folder, OUT/model, its weights in half
-precision and averaged over the last part of the run; it is replaced every --save seconds, so a run that is cut short
-leaves one too. OUT/log.jsonl has the losses. It needs torch, transformers, numpy, pyarrow and soundfile, and no more.
+It is `llasa train lm` by time instead of by steps: the learning rate warms up, then falls along a cosine that ends with
+the time, however fast the machine is. The result is the same model folder, OUT/model, with weights in half precision,
+averaged over the last part of the run. It is replaced every --save seconds, so a run that is cut short leaves one, too.
+OUT/log.jsonl has the losses. The script needs only torch, transformers, numpy, pyarrow and soundfile.
 
---codes takes folders of codes shards (`llasa data encode`); `:2` behind one counts its utterances twice. Of all
-sentences one in a hundred is held out, whoever says it; its loss is told for each folder. Where the shards say when
-each phone ends, two attention heads are taught to look at the phone that is spoken next. --codec is any folder whose
-config.json has `quantization_levels`; --lexicon one with a lexicon.txt.gz (`llasa data lexicon`).
+--codes takes folders of codes shards (`llasa data encode`); `:2` after a folder uses its utterances twice. One in a
+hundred sentences is held out, whoever says it, and the log has the held-out loss of each folder. If the shards say when
+each phone ends, two attention heads are taught to attend to the phone spoken next. --codec is any folder whose
+config.json has `quantization_levels`; --lexicon is a folder with a lexicon.txt.gz (`llasa data lexicon`).
 
-A step is one row of --tokens tokens, packed from whole samples: 65,536 on a GPU, 4,096 without. Samples are made by
---workers processes ahead of the training. --pieces also writes the weights in pieces of 16 MiB (OUT/pieces, with their
-sha256), to carry them over what takes no large files; `cat model.safetensors.part-*` puts them together.
+A step is one row of --tokens tokens, packed from whole samples: 65,536 on a GPU, 4,096 on a CPU. --workers processes
+make samples ahead of the training. --pieces also writes the weights in pieces of 16 MiB (OUT/pieces, with their
+sha256), for channels that take no large files; `cat model.safetensors.part-*` joins them.
 """
 
 import argparse
@@ -38,25 +38,30 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "src"))
 from llasa.data.shards import shard_files
-from llasa.lexicon import load_lexicon
-from llasa.loading import codec_sizes, hush_transformers
-from llasa.train import loop
-from llasa.train.lm import Settings, Trainer, make_model, save_model
-from llasa.train.lm_data import Pack, Reader, Sample, pack, packs, sample_indices, samples
-from llasa.train.lm_run import move
-from llasa.train.lm_validation import measure
+from llasa.models.folder import codec_sizes, hush_transformers
+from llasa.text.lexicon import load_lexicon
+from llasa.train.lm.data import Pack, Reader, Sample, pack, packs, sample_indices, samples
+from llasa.train.lm.run import move
+from llasa.train.lm.settings import Data, Embeddings, LMSettings, Losses
+from llasa.train.lm.stage import Trainer, make_model, save_model
+from llasa.train.lm.validation import measure
+from llasa.train.log import check_finite
+from llasa.train.schedule import Average, scheduled_optimisers, set_learning_rate
+from llasa.train.settings import Schedule
 
-HELD_OUT = 100  # of the sentences, one in so many
+HELD_OUT = 100  # one in this many sentences is held out
 PIECE = 16 * 2**20
-SCALE = 100_000  # the length of the learning rate's schedule, which goes by the clock
+SCALE = 100_000  # the steps of the learning rate's schedule, which follow the time
 TENSORS = ("ids", "labels", "positions", "pointers", "chat", "starts")
 
 
 class Utterances:
-    """Rows of codes shards in memory: what `llasa.train.lm_data.samples` asks of a corpus.
+    """Rows of codes shards in memory: a corpus for `llasa.train.lm.data.samples`.
 
     Attributes:
-        rows: the utterances; order: their indices, each as often as its folder's weight says; speakers: whose each is.
+        rows: the utterances.
+        order: their indices, each repeated by its folder's weight.
+        speakers: the indices of each speaker's utterances.
     """
 
     def __init__(self, folders: dict[Path, int], held_out: bool) -> None:
@@ -73,7 +78,7 @@ class Utterances:
 
 
 def read(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a shard, their codes and ends as arrays."""
+    """The rows of a shard, with codes and ends as arrays."""
     table = pq.read_table(file).combine_chunks()
     columns = {name: table.column(name).to_pylist() for name in ("text", "speaker")}
     lists = dict[str, Any]()
@@ -96,17 +101,17 @@ def is_held_out(text: str) -> bool:
 
 
 class Packs(IterableDataset):
-    """Endless packs; each worker makes its own share of the samples."""
+    """Endless packs; each worker makes its own part of the samples."""
 
-    def __init__(self, corpus: Utterances, reader: Reader, settings: Settings, pad: int) -> None:
+    def __init__(self, corpus: Utterances, reader: Reader, settings: LMSettings, pad: int) -> None:
         self.corpus, self.reader, self.settings, self.pad = corpus, reader, settings, pad
 
     def __iter__(self) -> Iterator[Pack]:
         info, its = get_worker_info(), self.settings
         indices = sample_indices([], *(info.id, info.num_workers) if info else (0, 1))
-        source = samples(self.corpus, self.reader, its.seed, its.longest, its.joined, indices)
-        for made in packs(source, its.tokens, self.reader.rate, self.pad):
-            # As arrays they come through a pipe; tensors would need shared memory, of which a container has little.
+        source = samples(self.corpus, self.reader, its.schedule.seed, its.data.longest, its.data.joined, indices)
+        for made in packs(source, its.data.tokens, self.reader.rate, self.pad):
+            # Arrays go through a pipe; tensors would need shared memory, of which a container has little.
             yield replace(made, **{name: getattr(made, name).numpy() for name in TENSORS})
 
 
@@ -117,11 +122,11 @@ def as_tensors(made: Pack) -> Pack:
 def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--codes", nargs="+", required=True, metavar="DIR[:WEIGHT]", help="folders of codes shards")
-    p.add_argument("--codec", required=True, metavar="FOLDER", help="whose config.json has the codec's levels")
-    p.add_argument("--lexicon", required=True, metavar="FOLDER", help="with lexicon.txt.gz")
+    p.add_argument("--codec", required=True, metavar="FOLDER", help="the codec's folder, with a config.json")
+    p.add_argument("--lexicon", required=True, metavar="FOLDER", help="a folder with lexicon.txt.gz")
     p.add_argument("--out", required=True, type=Path, metavar="DIR")
-    p.add_argument("--minutes", required=True, type=float, help="of training; reading and saving come on top")
-    p.add_argument("--init", metavar="FOLDER", help="a model to go on from, of the same sizes")
+    p.add_argument("--minutes", required=True, type=float, help="time for training, without reading and saving")
+    p.add_argument("--init", metavar="FOLDER", help="a model of the same sizes to start from")
     size = p.add_argument_group("the model")
     size.add_argument("--hidden", type=int, default=320)
     size.add_argument("--intermediate", type=int, help="default: 3 x hidden")
@@ -133,18 +138,23 @@ def arguments() -> argparse.Namespace:
     size.add_argument("--pointing", default="2.0,4.0", help="LAYER.HEAD of the taught heads; empty: none")
     size.add_argument("--pointing-weight", type=float, default=0.2)
     step = p.add_argument_group("the steps")
-    step.add_argument("--tokens", type=int, help="a step; default 65536 on a GPU, 4096 without")
+    step.add_argument("--tokens", type=int, help="tokens of a step; default 65536 on a GPU, 4096 on a CPU")
     step.add_argument("--lr", type=float, default=4e-3, help="peak for embeddings and norms (AdamW)")
     step.add_argument("--muon-lr", type=float, default=6e-3, help="peak for the layers' matrices (Muon); 0: AdamW")
     step.add_argument("--floor", type=float, default=0.02, help="share of the peak at the end")
     step.add_argument("--warmup", type=float, default=0.04, help="share of the time")
     step.add_argument("--ema", type=float, default=0.999)
     data = p.add_argument_group("the samples")
-    data.add_argument("--joined", type=float, default=0.5, help="how often another of the speaker's goes before")
-    data.add_argument("--longest", type=int, default=1024, help="tokens of a sample")
+    data.add_argument(
+        "--joined", type=float, default=0.5, help="how often another of the speaker's utterances precedes"
+    )
+    data.add_argument("--longest", type=int, default=1024, help="the most tokens of a sample")
     data.add_argument("--spell", type=float, default=0.08, help="share of words in letters instead of phones")
     data.add_argument(
-        "--sampled", type=float, default=0.9, help="share of its own codes in what the model reads, every other step"
+        "--sampled",
+        type=float,
+        default=0.9,
+        help="largest share of the model's own codes in its input, every other step",
     )
     data.add_argument("--workers", type=int, help="default: all processors but two, at least one")
     p.add_argument("--seed", type=int, default=0)
@@ -155,44 +165,51 @@ def arguments() -> argparse.Namespace:
     return p.parse_args()
 
 
-def settings_of(a: argparse.Namespace, folders: dict[Path, int], device: torch.device) -> Settings:
+def settings_of(a: argparse.Namespace, folders: dict[Path, int], device: torch.device) -> LMSettings:
     heads = a.heads or max(1, a.hidden // 64)
     model = {
         "hidden_size": a.hidden, "intermediate_size": a.intermediate or 3 * a.hidden, "num_hidden_layers": a.layers,
         "num_attention_heads": heads, "num_key_value_heads": heads, "max_position_embeddings": 2048,
         "tie_word_embeddings": True,
     }  # fmt: skip
-    return Settings(
-        corpus={str(folder): weight for folder, weight in folders.items()},
-        validation="",
-        codec=a.codec,
+    return LMSettings(
         out=str(a.out),
+        codec=a.codec,
         init=a.init,
         model=model,
-        lexicon=a.lexicon,
-        spell=a.spell,
-        sampled=a.sampled,
-        joined=a.joined,
-        longest=a.longest,
-        tokens=a.tokens or (65_536 if device.type == "cuda" else 4096),
-        lr=a.lr,
-        lr_floor=a.floor,
-        muon_lr=a.muon_lr,
-        output_groups=a.groups,
-        pointing_heads=[[int(n) for n in pair.split(".")] for pair in a.pointing.split(",") if pair],
-        pointing_weight=a.pointing_weight,
-        ema=a.ema,
-        seed=a.seed,
+        data=Data(
+            corpus={str(folder): weight for folder, weight in folders.items()},
+            lexicon=a.lexicon,
+            spell=a.spell,
+            joined=a.joined,
+            longest=a.longest,
+            tokens=a.tokens or (65_536 if device.type == "cuda" else 4096),
+        ),
+        embeddings=Embeddings(output_groups=a.groups),
+        losses=Losses(
+            pointing_heads=[[int(n) for n in pair.split(".")] for pair in a.pointing.split(",") if pair],
+            pointing_weight=a.pointing_weight,
+            sampled=a.sampled,
+        ),
+        schedule=Schedule(
+            steps=SCALE,
+            lr=a.lr,
+            muon_lr=a.muon_lr,
+            warmup=int(SCALE * a.warmup),
+            lr_floor=a.floor,
+            ema=a.ema,
+            seed=a.seed,
+        ),
     )
 
 
-def held_out(folders: dict[Path, int], reader: Reader, settings: Settings, pad: int) -> dict[str, list[Pack]]:
-    """Of each folder that has any, its held-out utterances, each alone: at most four rows of 16,384 tokens."""
-    found, tokens = dict[str, list[Pack]](), min(settings.tokens, 16_384)
+def held_out(folders: dict[Path, int], reader: Reader, settings: LMSettings, pad: int) -> dict[str, list[Pack]]:
+    """The held-out utterances of each folder that has any, each alone: at most four rows of 16,384 tokens."""
+    found, tokens = dict[str, list[Pack]](), min(settings.data.tokens, 16_384)
     for folder in folders:
         kept = Utterances({folder: 1}, held_out=True)
         rows: list[list[Sample]] = [[]]
-        for sample in samples(kept, reader, 0, settings.longest, 0.0, range(len(kept.order))):
+        for sample in samples(kept, reader, 0, settings.data.longest, 0.0, range(len(kept.order))):
             if sum(len(other.ids) for other in [*rows[-1], sample]) > tokens:
                 rows.append([])
             rows[-1].append(sample)
@@ -214,7 +231,7 @@ def main() -> None:
     a.out.mkdir(parents=True, exist_ok=True)
     log = (a.out / "log.jsonl").open("a")
 
-    def tell(**values: Any) -> None:
+    def report(**values: Any) -> None:
         rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()}
         print("  ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()), flush=True)
         log.write(json.dumps(rounded) + "\n")
@@ -230,10 +247,10 @@ def main() -> None:
     corpus = Utterances(folders, held_out=False)
     frames = sum(len(row["codes"]) for row in corpus.rows)
     workers = a.workers if a.workers is not None else max(1, len(os.sched_getaffinity(0)) - 2)
-    # Before the GPU is touched: the workers are forks of this process.
+    # This comes before any use of the GPU, because the workers are forks of this process.
     stream = iter(
         DataLoader(
-            Packs(corpus, Reader(vocabulary, lexicon, rate, settings.spell), settings, pad),
+            Packs(corpus, Reader(vocabulary, lexicon, rate, settings.data.spell), settings, pad),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
@@ -246,10 +263,10 @@ def main() -> None:
         for name, rows in held_out(folders, Reader(vocabulary, lexicon, rate), settings, pad).items()
     }
     trainer = Trainer(model, settings).train().to(device)
-    groups = loop.optimisers(trainer, settings.lr, settings.muon_lr, decay=settings.decay)
-    average = loop.Average(trainer, settings.ema)
+    groups = scheduled_optimisers(trainer, settings.schedule)
+    average = Average(trainer, settings.schedule.ema)
     size = sum(parameter.numel() for parameter in trainer.parameters())
-    tell(
+    report(
         utterances=len(corpus.rows), hours=frames / rate / 3600, held_out=list(unseen), parameters=size,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", workers=workers,
         setup_seconds=time.perf_counter() - began,
@@ -259,26 +276,26 @@ def main() -> None:
         with torch.autocast(device.type, torch.bfloat16), average.swapped(trainer):
             for name, rows in unseen.items():
                 figures, _ = measure(trainer, rows)
-                tell(step=step, seconds=seconds, validation=name, **figures)
+                report(step=step, seconds=seconds, validation=name, **figures)
 
     def save() -> None:
         with average.swapped(trainer):
             save_model(model, vocabulary, settings, a.out / "model", dtype=torch.float16)
 
     total, step, terms, waited = a.minutes * 60, 0, list[torch.Tensor](), 0.0
-    batch = move(as_tensors(next(stream)), device)  # the workers' start is not training
+    batch = move(as_tensors(next(stream)), device)  # waits for the workers to start, before the time begins
     start = mark = time.perf_counter()
     validated = saved = start
     while (now := time.perf_counter()) - start < total:
         progress = int(SCALE * (now - start) / total)
-        loop.set_learning_rate(groups, progress, int(SCALE * a.warmup), SCALE, settings.lr_floor)
+        set_learning_rate(groups, progress, settings.schedule)
         with torch.autocast(device.type, torch.bfloat16):
-            if settings.sampled and step % 2:
+            if settings.losses.sampled and step % 2:
                 batch = trainer.reading_itself(batch, vocabulary.speech, a.seed + step)
             found = trainer(batch)
-            loss = found["speech"] + settings.pointing_weight * found.get("pointing", 0.0)
+            loss = found["speech"] + settings.losses.pointing_weight * found.get("pointing", 0.0)
         loss.backward()
-        # Nothing here waits for the GPU: figures stay on it until they are told.
+        # Nothing here waits for the GPU: figures stay on it until they are logged.
         norm = torch.nn.utils.clip_grad_norm_(trainer.parameters(), 1.0)
         for optimiser in groups:
             optimiser.step()
@@ -293,11 +310,12 @@ def main() -> None:
         waited += now - before
         if step == 10 or now - mark >= 5:
             speech, pointing, gradient = torch.stack(terms).nanmean(0).tolist()
-            loop.check_finite("lm", step, {"speech": speech, "gradient": gradient}, "lower --lr and --muon-lr")
+            check_finite("lm", step, {"speech": speech, "gradient": gradient}, "lower --lr and --muon-lr")
             now = time.perf_counter()
-            tell(
+            report(
                 step=step, seconds=now - start, speech=speech, pointing=pointing, gradient=gradient,
-                tokens_a_second=len(terms) * settings.tokens / (now - mark), waited_for_samples=waited / (now - mark),
+                tokens_a_second=len(terms) * settings.data.tokens / (now - mark),
+                waited_for_samples=waited / (now - mark),
             )  # fmt: skip
             terms, waited, mark = [], 0.0, now
         if now - validated >= a.validate:
@@ -312,14 +330,14 @@ def main() -> None:
     save()
     validate(step, seconds)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-    tell(step=step, seconds=seconds, tokens=step * settings.tokens, peak_gb=peak)
+    report(step=step, seconds=seconds, tokens=step * settings.data.tokens, peak_gb=peak)
     if a.pieces:
         write_pieces(a.out / "model" / "model.safetensors", a.out / "pieces")
-    print(f"{a.out / 'model'} is done", flush=True)
+    print(f"{a.out / 'model'} is complete", flush=True)
 
 
 def write_pieces(file: Path, folder: Path) -> None:
-    """A file in pieces of at most 16 MiB, and the sha256 of each and of the whole, as `sha256sum -c` reads them."""
+    """Writes a file in pieces of at most 16 MiB, and the sha256 of each and of the whole, for `sha256sum -c`."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = file.read_bytes()
     sums = [f"{hashlib.sha256(whole).hexdigest()}  {file.name}"]

@@ -1,22 +1,23 @@
 #!/usr/bin/env python3
-r"""Trains the recogniser by which `say` judges its own takes, for N minutes on whatever is there: CTC over letters.
+r"""Trains the recogniser that scores candidates of a search, for a given time on a GPU or a CPU: CTC over letters.
 
     python recipes/tiny/gpu/recogniser.py --corpus shards/kokoro --corpus shards/real=2 --corpus shards/copies=0.5 \
         --start src/llasa/assets/tiny/recogniser --out runs/recogniser --minutes 1.5
 
-A corpus is a folder of audio shards (Parquet, 16 kHz; `llasa data` makes them). `=2` behind it: its rows come twice an
-epoch; `=0.5`: each comes in every other; `=0`: they only validate, for speakers that are to stay unheard. Rows without
-a text are left out, and of the others one in a hundred is held out, by its words, so that no two readings of a sentence
-part. To hear the codec's copies, make audio shards of them and name these too.
+A corpus is a folder of audio shards (Parquet, 16 kHz; `llasa data` makes them). A weight may follow it. With `=2`, each
+row is used twice an epoch; with `=0.5`, in every other epoch; with `=0`, only for validation, which tests speakers that
+the training never hears. Rows without a text are left out. Of the others, one in a hundred is held out, chosen by its
+words, so that all readings of a sentence are on the same side. To train on the codec's copies of speech, make audio
+shards of them and name these, too.
 
-From fresh weights the first some hundred steps pass before it writes any letter; `--start` with an older recogniser, of
-other speakers even, saves them.
+With fresh weights, some hundred steps pass before the model writes any letter. `--start` with an older recogniser, even
+of other speakers, saves this time.
 
-The sound is decoded once, by all cores, and stays on the device; so does all else that is done with it. The minutes
-count from the start of the program to its end. The learning rate follows them: up in their first twentieth, then down a
-cosine. Every 30 s, at the end and on SIGTERM the averaged weights are written into OUT/recogniser, the folder that lies
-beside a voice's `lm` and that the verifier `content` loads. OUT/log.jsonl has losses and errors, by corpus and by what
-its speakers' names begin with.
+The sound is decoded once, by all cores, and stays on the device, where everything else is computed. The minutes count
+from the start of the program to its end. The learning rate follows them: a linear warm-up in the first twentieth, then
+a cosine. Every 30 s, at the end and on SIGTERM, the averaged weights are written into OUT/recogniser. This is the
+folder that belongs beside a voice's `lm`, and the verifier `content` loads it. OUT/log.jsonl has losses, and errors by
+corpus and by the letters at the start of the speakers' names.
 """
 
 import argparse
@@ -46,47 +47,53 @@ from torch import nn
 from llasa.codec.features import HOP, RATE, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
 from llasa.errors import LlasaError
-from llasa.loading import hush_transformers
-from llasa.train import loop, semantic
-from llasa.verifiers.wording import words
+from llasa.models.folder import hush_transformers
+from llasa.text.wording import words
+from llasa.train.loop import Clock
+from llasa.train.recogniser import stage
+from llasa.train.recogniser.settings import RecogniserSettings, Sizes
+from llasa.train.schedule import Average, make_optimisers, set_learning_rate
+from llasa.train.settings import Schedule
 
 BEGUN = time.monotonic()
 UNIT = 1 << 16  # a pace of 1, in fixed point
-GRID = 32  # a batch's frames are a multiple: a GPU is fastest at round numbers, and a CPU plans for each new one
+GRID = (
+    32  # a batch's frames are a multiple of this: GPUs are fastest at round numbers, and CPUs plan for each new shape
+)
 CHUNK = 32  # recordings that a process decodes at once
-EVERY = 20  # steps between looks at the losses: a look waits for the device
+EVERY = 20  # steps between two checks of the losses, since each check waits for the device
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--corpus", action="append", required=True, metavar="DIR[=WEIGHT]", help="audio shards; give it several times")
+    add("--corpus", action="append", required=True, metavar="DIR[=WEIGHT]", help="audio shards; may be repeated")
     add("--out", type=Path, required=True, help="folder for recogniser/ and log.jsonl")
-    add("--minutes", type=float, required=True, help="from start to end, reading included")
-    add("--start", default="", metavar="FOLDER", help="a recogniser to go on from, in its size")
-    add("--device", help="cuda where there is one, else cpu")
-    add("--batch-seconds", type=float, help="of speech in a step (600; on a CPU 60)")
-    add("--lr", type=float, default=1.5e-3, help="its peak (%(default)s)")
-    add("--muon-lr", type=float, default=2e-3, help="that of the layers' matrices, by Muon (%(default)s); 0: AdamW")
+    add("--minutes", type=float, required=True, help="time from start to end, including reading")
+    add("--start", default="", metavar="FOLDER", help="a recogniser to start from, which also decides the size")
+    add("--device", help="by default cuda if there is one, else cpu")
+    add("--batch-seconds", type=float, help="seconds of speech in a step (600; on a CPU 60)")
+    add("--lr", type=float, default=1.5e-3, help="peak learning rate (%(default)s)")
+    add("--muon-lr", type=float, default=2e-3, help="peak for the layers' matrices, by Muon (%(default)s); 0: AdamW")
     add("--hidden", type=int, default=192)
     add("--layers", type=int, default=6)
-    add("--positions", default="", help="relative_key or rotary; by default attention knows no order")
+    add("--positions", default="", help="relative_key or rotary; by default attention has no positions")
     add("--middle", type=float, default=0.3, help="weight of a second CTC loss, on the middle layer (%(default)s)")
     add("--noise", type=float, default=0.5, help="share of recordings with noise (%(default)s)")
-    add("--pace", type=float, default=0.1, help="most by which one is sped up or slowed down (%(default)s)")
-    add("--masks", type=float, default=1.0, help="how much of time and pitch is masked; 0: nothing (%(default)s)")
+    add("--pace", type=float, default=0.1, help="the largest change of a recording's speed (%(default)s)")
+    add("--masks", type=float, default=1.0, help="how much time and frequency is masked; 0: none (%(default)s)")
     add("--ema", type=float, default=0.995)
     add("--longest", type=float, default=17.0, help="seconds of the longest recording used (%(default)s)")
-    add("--held-out", type=float, default=1.0, help="per cent of each corpus that validates (%(default)s)")
+    add("--held-out", type=float, default=1.0, help="per cent of each corpus held out for validation (%(default)s)")
     add("--validate-every", type=float, default=20.0, metavar="SECONDS")
-    add("--processes", type=int, default=len(os.sched_getaffinity(0)), help="that decode (%(default)s)")
+    add("--processes", type=int, default=len(os.sched_getaffinity(0)), help="processes that decode (%(default)s)")
     add("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 @dataclass
 class Clip:
-    """A recording: what shards say of it, and where it lies among all."""
+    """A recording: its row in a shard, and the place of its samples in `Speech.sound`."""
 
     audio: bytes
     text: str
@@ -98,14 +105,14 @@ class Clip:
 
 
 def read(corpora: list[str], longest: float, held_out: float) -> list[Clip]:
-    """The recordings with a text of all corpora."""
+    """Reads the recordings that have a text, from all corpora."""
     clips = []
     for named in corpora:
         folder, _, weight = named.partition("=")
         try:
             files = shard_files(Path(folder))
         except LlasaError as error:
-            print(f"going on without: {error}", flush=True)
+            print(f"left out a corpus: {error}", flush=True)
             continue
         for file in files:
             for row in read_rows(file, ["text", "audio", "speaker", "seconds"]):
@@ -121,13 +128,13 @@ def read(corpora: list[str], longest: float, held_out: float) -> list[Clip]:
 
 
 def decode(chunk: list[tuple[int, bytes, str]]) -> tuple[list[int], list[int], np.ndarray, list[list[int]]]:
-    """Numbers, sizes, samples and CTC symbols of those recordings in a chunk that can be used."""
+    """Numbers, sizes, samples and CTC symbols of the usable recordings of a chunk."""
     kept, sizes, sounds, spoken = [], [], [], []
     for number, audio, text in chunk:
         try:
             sound = row_audio({"audio": audio})
-            symbols = semantic.letters(" ".join(words(text)))
-        except Exception as error:  # of whatever in it is damaged: the others are worth more
+            symbols = stage.letters(" ".join(words(text)))
+        except Exception as error:  # one damaged recording must not lose the rest
             print(f"recording {number} left out: {error!r}", file=sys.stderr, flush=True)
             continue
         if sound.ndim == 1 and len(sound) >= RATE // 4 and 0 < len(symbols) <= len(sound) // HOP:
@@ -138,8 +145,8 @@ def decode(chunk: list[tuple[int, bytes, str]]) -> tuple[list[int], list[int], n
     return kept, sizes, np.concatenate(sounds or [np.zeros(0, np.int16)]), spoken
 
 
-def collected(parts: Any, clock: loop.Clock, until: float) -> Iterator[Any]:
-    """What the processes decode, until all is there; or, if one of them is lost or slow, until that time."""
+def collected(parts: Any, clock: Clock, until: float) -> Iterator[Any]:
+    """What the processes decode, until they have finished or the time `until` has come, if one is lost or slow."""
     while not clock.stop:
         try:
             yield parts.next(timeout=1)
@@ -148,17 +155,17 @@ def collected(parts: Any, clock: loop.Clock, until: float) -> Iterator[Any]:
         except multiprocessing.TimeoutError:
             pass
         if time.monotonic() > until:
-            print("decoding takes too long: going on with what is there", flush=True)
+            print("decoding takes too long: continuing with the recordings decoded so far", flush=True)
             return
 
 
 class Speech:
-    """All recordings one after another on the device, and what is said in each."""
+    """All recordings in one tensor on the device, with their texts."""
 
     def __init__(self, clips: list[Clip], parts: Iterator[Any], device: torch.device) -> None:
         """
         Args:
-            parts: what `decode` gives, in any order.
+            parts: results of `decode`, in any order.
         """
         decoded = list(parts)
         self.device, self.clips = device, []
@@ -173,7 +180,7 @@ class Speech:
                 end += size
             symbols += spoken
         if not self.clips:
-            raise LlasaError("no recording of these corpora can be used: they need texts, and sound at 16 kHz")
+            raise LlasaError("no recording of these corpora can be used: give recordings at 16 kHz that have texts")
         self.counts = [len(row) for row in symbols]
         lines = [torch.tensor(row) for row in symbols]
         self.symbols = nn.utils.rnn.pad_sequence(lines, batch_first=True).to(device)
@@ -181,7 +188,7 @@ class Speech:
         self.sizes = torch.tensor([clip.size for clip in self.clips]).to(device)
 
     def wave(self, rows: torch.Tensor, paces: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, width) float32 of recordings at paces in units of `UNIT`, by cubic interpolation; and their lengths."""
+        """Waveforms (B, width) float32 of recordings at paces in units of `UNIT`, by cubic interpolation; lengths."""
         sizes, starts = self.sizes[rows][:, None], self.starts[rows][:, None]
         at = torch.arange(width, device=self.device) * paces[:, None]
         first, x = at >> 16, (at & (UNIT - 1)).float() / UNIT
@@ -194,7 +201,7 @@ class Speech:
 
 @dataclass
 class Batch:
-    """Rows of `Speech` that go through the model together; all numbers of the host."""
+    """Rows of `Speech` that go through the model together; all numbers are on the host."""
 
     rows: list[int]
     paces: list[int]
@@ -202,12 +209,12 @@ class Batch:
 
 
 def frames_of(length: int) -> int:
-    """Feature frames of the batch in which a recording of so many samples is the longest."""
+    """Feature frames of a batch whose longest recording has `length` samples."""
     return math.ceil((length // HOP + 1) / GRID) * GRID
 
 
 def plan(speech: Speech, rows: list[int], paces: list[int], seconds: float) -> list[Batch]:
-    """Recordings in batches of about one length, the longest first."""
+    """Groups recordings into batches of similar length, the longest first."""
     lengths = [speech.clips[row].size * UNIT // pace for row, pace in zip(rows, paces, strict=True)]
     order = sorted(range(len(rows)), key=lambda k: -lengths[k])
     batches, begin = [], 0
@@ -220,7 +227,7 @@ def plan(speech: Speech, rows: list[int], paces: list[int], seconds: float) -> l
 
 
 def epochs(speech: Speech, pace: float, seconds: list[float], rng: random.Random) -> Iterator[Batch]:
-    """Batches to learn from, without end. `seconds` holds a batch's, and may change."""
+    """Endless batches for training. `seconds` holds the seconds of a batch, which may change."""
     learnt = [(row, clip.weight) for row, clip in enumerate(speech.clips) if not clip.held_out]
     if not learnt:
         raise LlasaError("all recordings are held out: name a corpus without =0")
@@ -231,24 +238,24 @@ def epochs(speech: Speech, pace: float, seconds: list[float], rng: random.Random
         yield from batches
 
 
-def hear(
+def model_input(
     speech: Speech, batch: Batch, noise: float = 0.0, masks: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A batch as the model wants it: features, their mask and labels on the device, frames and letters on the host."""
+    """The input of the model for a batch: features, mask and labels on the device; frames and letters on the host."""
     rows, paces = (torch.tensor(values).to(speech.device) for values in (batch.rows, batch.paces))
     wave, lengths = speech.wave(rows, paces, frames_of(max(batch.lengths)) * HOP - 1)
     if noise:
-        wave = wave + hiss(wave, lengths, noise)
+        wave = wave + noise_for(wave, lengths, noise)
     features, mask = mel_features(wave, lengths)
     if masks:
-        features = features * kept(features.shape, mask.sum(1), masks, speech.device)
+        features = features * spec_augment(features.shape, mask.sum(1), masks, speech.device)
     frames = torch.tensor([length // HOP + 1 for length in batch.lengths])
     counts = torch.tensor([speech.counts[row] for row in batch.rows])
     return features, mask, speech.symbols[rows][:, : int(counts.max())].contiguous(), frames, counts
 
 
-def hiss(wave: torch.Tensor, lengths: torch.Tensor, share: float) -> torch.Tensor:
-    """Noise for a share of the rows, dark or bright, 5 to 40 dB below the speech."""
+def noise_for(wave: torch.Tensor, lengths: torch.Tensor, share: float) -> torch.Tensor:
+    """Noise of various colours for a share of the rows, 5 to 40 dB below the speech."""
     valid = torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
     level = ((wave * valid).square().sum(1) / lengths).sqrt()
     drawn = torch.rand(3, len(wave), device=wave.device)
@@ -259,8 +266,8 @@ def hiss(wave: torch.Tensor, lengths: torch.Tensor, share: float) -> torch.Tenso
     return coloured * loud[:, None]
 
 
-def kept(shape: torch.Size, frames: torch.Tensor, amount: float, device: torch.device) -> torch.Tensor:
-    """SpecAugment (Park et al. 2019): 0 in stripes of time and of pitch, 1 elsewhere. (B, T, 160)."""
+def spec_augment(shape: torch.Size, frames: torch.Tensor, amount: float, device: torch.device) -> torch.Tensor:
+    """The mask of SpecAugment (Park et al. 2019), (B, T, 160): 0 in stripes of time and of frequency, 1 elsewhere."""
 
     def stripes(count: int, widest: float, length: Any, size: int) -> torch.Tensor:
         drawn = torch.rand(2, len(frames), count, 1, device=device)
@@ -271,31 +278,34 @@ def kept(shape: torch.Size, frames: torch.Tensor, amount: float, device: torch.d
 
     bands = shape[2] // 2
     over_time = stripes(5, 0.04 * amount, frames[:, None, None], shape[1])
-    over_pitch = stripes(2, 0.25 * min(1.0, amount), bands, bands)
-    return ~over_time[:, :, None] * ~over_pitch.repeat(1, 2)[:, None, :]
+    over_bands = stripes(2, 0.25 * min(1.0, amount), bands, bands)
+    return ~over_time[:, :, None] * ~over_bands.repeat(1, 2)[:, None, :]
 
 
 def ctc(logits: torch.Tensor, labels: torch.Tensor, frames: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The mean over the rows of a letter's loss. Labels are int64 and lengths the host's: neither cuDNN nor a wait."""
+    """The CTC loss a letter, averaged over the rows.
+
+    Labels are int64, which avoids cuDNN, and lengths are on the host, which avoids waiting for the device.
+    """
     return F.ctc_loss(logits.float().log_softmax(-1).transpose(0, 1), labels, frames, counts, zero_infinity=True)
 
 
 @torch.no_grad()
 def validate(model: Any, speech: Speech, seconds: float) -> dict[str, float]:
-    """Errors of the best path, of letters and of words, of all held-out recordings and of each source's."""
+    """Letter and word error rates of the best path, over all held-out recordings and over those of each source."""
     rows = [row for row, clip in enumerate(speech.clips) if clip.held_out]
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(4))
     model.eval()
     for batch in plan(speech, rows, [UNIT] * len(rows), seconds):
-        features, mask, labels, frames, counts = hear(speech, batch)
+        features, mask, labels, frames, counts = model_input(speech, batch)
         with torch.autocast(speech.device.type, torch.bfloat16):
             logits = model.lm_head(model.wav2vec2_bert(features, mask).last_hidden_state)
-        texts = semantic.greedy(logits.float().cpu(), frames)
+        texts = stage.greedy(logits.float().cpu(), frames)
         for row, text, label, count in zip(batch.rows, texts, labels.tolist(), counts.tolist(), strict=True):
-            wanted = "".join(semantic.SYMBOLS[i] for i in label[:count]).replace("|", " ")
+            wanted = "".join(stage.SYMBOLS[i] for i in label[:count]).replace("|", " ")
             found = " ".join(text.split())
             ours, theirs = wanted.split(), found.split()
-            errors = [semantic.edit_distance(wanted, found), len(wanted), semantic.edit_distance(ours, theirs)]
+            errors = [stage.edit_distance(wanted, found), len(wanted), stage.edit_distance(ours, theirs)]
             for name in ("all", speech.clips[row].source):
                 sums[name] += [*errors, len(ours)]
     model.train()
@@ -306,24 +316,23 @@ def validate(model: Any, speech: Speech, seconds: float) -> dict[str, float]:
 
 
 class Run:
-    """A training run: weights, their average, the log, and what is done every so often."""
+    """A training run: weights, their average, optimisers, log, validation and saving."""
 
     def __init__(self, options: argparse.Namespace, device: torch.device) -> None:
-        settings = semantic.Settings(
-            [], "", "", options.start, hidden=options.hidden, intermediate=4 * options.hidden, layers=options.layers,
-            positions=options.positions,
-        )  # fmt: skip
+        width = options.hidden
+        sizes = Sizes(hidden=width, intermediate=4 * width, layers=options.layers, positions=options.positions)
+        settings = RecogniserSettings(start=options.start, sizes=sizes)
         self.options, self.device = options, device
-        self.model: Any = semantic.make_model(settings).to(device).train()
-        self.middle = nn.Linear(self.model.config.hidden_size, len(semantic.SYMBOLS)).to(device)
+        self.model: Any = stage.make_model(settings).to(device).train()
+        self.middle = nn.Linear(self.model.config.hidden_size, len(stage.SYMBOLS)).to(device)
         self.both = nn.ModuleDict({"model": self.model, "middle": self.middle})
         self.optimise()
-        self.average, self.step, self.seconds = loop.Average(self.both, options.ema), 0, 0.0
+        self.average, self.step, self.seconds = Average(self.both, options.ema), 0, 0.0
         self.good = self.copy()
 
     def optimise(self, slower: float = 1.0) -> None:
         lr, muon_lr = self.options.lr * slower, self.options.muon_lr * slower
-        self.groups = loop.optimisers(self.both, lr, muon_lr, betas=(0.9, 0.98))
+        self.groups = make_optimisers(self.both, lr, muon_lr, betas=(0.9, 0.98))
 
     def copy(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         own = {name: value.clone() for name, value in self.both.state_dict().items()}
@@ -334,13 +343,13 @@ class Run:
         self.average.load(self.good[1], self.both)
 
     def learn(self, speech: Speech, batch: Batch) -> torch.Tensor:
-        """One step; its losses and the gradient's norm, on the device."""
+        """Takes one step; returns its losses and the gradient's norm, on the device."""
         options, layer = self.options, self.model.config.num_hidden_layers // 2
-        features, mask, labels, frames, counts = hear(speech, batch, options.noise, options.masks)
+        features, mask, labels, frames, counts = model_input(speech, batch, options.noise, options.masks)
         with torch.autocast(self.device.type, torch.bfloat16):
-            heard = self.model.wav2vec2_bert(features, mask, output_hidden_states=True)
-            logits = self.model.lm_head(heard.last_hidden_state)
-            early = self.middle(heard.hidden_states[layer])
+            output = self.model.wav2vec2_bert(features, mask, output_hidden_states=True)
+            logits = self.model.lm_head(output.last_hidden_state)
+            early = self.middle(output.hidden_states[layer])
         loss = ctc(logits, labels, frames, counts)
         second = ctc(early, labels, frames, counts) if options.middle else torch.zeros_like(loss)
         (loss + options.middle * second).backward()
@@ -362,7 +371,7 @@ class Run:
         print(f"{now:6.1f} s  step {self.step}  {shown}", flush=True)
 
     def validate(self, speech: Speech) -> None:
-        """Nothing that fails here ends the run."""
+        """Validates and logs the errors. A failure here does not end the run."""
         try:
             with self.average.swapped(self.both):
                 self.log(validate(self.model, speech, self.options.batch_seconds))
@@ -371,27 +380,28 @@ class Run:
             self.model.train()
 
     def write(self) -> None:
-        """The averaged weights into OUT/recogniser, whole before they replace older ones."""
+        """Writes the averaged weights into OUT/recogniser, which replaces an older one only as a whole."""
         fresh, folder = self.options.out / ".recogniser.tmp", self.options.out / "recogniser"
         shutil.rmtree(fresh, ignore_errors=True)
         with self.average.swapped(self.both):
-            semantic.save_recogniser(self.model, fresh)
+            stage.save_recogniser(self.model, fresh)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
 
 
-def train(run: Run, speech: Speech, clock: loop.Clock) -> None:
-    """Steps until the time is over, less what the last validation and writing will take."""
+def train(run: Run, speech: Speech, clock: Clock) -> None:
+    """Trains until the time is over, less the time for the last validation and for writing."""
     options, begun = run.options, time.monotonic()
     end = BEGUN + 60 * options.minutes - min(8.0, max(1.0, 3 * options.minutes))
     total = round(1000 * (end - begun))
+    schedule = Schedule(steps=total, warmup=max(1, total // 20), lr_floor=0.01)
     seconds, slower, checked = [options.batch_seconds], 1.0, begun
     stream = epochs(speech, options.pace, seconds, random.Random(options.seed))
     losses: list[torch.Tensor] = []
-    mark, heard = begun, 0.0
+    mark, logged = begun, 0.0
     while not clock.stop and time.monotonic() < end:
         elapsed = round(1000 * (time.monotonic() - begun))
-        loop.set_learning_rate(run.groups, elapsed, max(1, total // 20), total, floor=0.01)
+        set_learning_rate(run.groups, elapsed, schedule)
         try:
             losses.append(run.learn(speech, next(stream)))
         except torch.cuda.OutOfMemoryError:
@@ -410,14 +420,17 @@ def train(run: Run, speech: Speech, clock: loop.Clock) -> None:
         losses = []
         if not all(math.isfinite(value) for value in values):
             slower /= 2
-            print(f"a loss is no number at step {run.step}: back, and at {slower} of the rate", flush=True)
+            print(
+                f"a loss is NaN at step {run.step}: restoring earlier weights, with {slower} of the learning rate",
+                flush=True,
+            )
             run.restore()
             run.optimise(slower)
             continue
         run.good = run.copy()
-        speed = (run.seconds - heard) / (now - mark)
+        speed = (run.seconds - logged) / (now - mark)
         run.log({"ctc": values[0], "middle": values[1], "gradient": values[2], "realtime": speed})
-        mark, heard = now, run.seconds
+        mark, logged = now, run.seconds
         if now - checked > options.validate_every and end - now > options.validate_every / 2:
             run.validate(speech)
             checked = mark = time.monotonic()
@@ -432,10 +445,10 @@ def main() -> None:
     options = arguments()
     options.out.mkdir(parents=True, exist_ok=True)
     hush_transformers()
-    # The processes that decode are forked before anything opens the device.
+    # The decoding processes are forked before anything opens the device.
     quiet = (signal.SIGINT, signal.SIG_IGN)
     with multiprocessing.get_context("fork").Pool(options.processes, signal.signal, quiet) as pool:
-        clock = loop.Clock(0.5, quiet=True)
+        clock = Clock(0.5, quiet=True)
         clips = read(options.corpus, options.longest, options.held_out)
         tasks = [(number, clip.audio, clip.text) for number, clip in enumerate(clips)]
         parts = pool.imap_unordered(decode, [tasks[k : k + CHUNK] for k in range(0, len(tasks), CHUNK)])
@@ -454,7 +467,7 @@ def main() -> None:
         traceback.print_exc()
         run.restore()
     if not run.step:
-        raise LlasaError("stopped before the first step: nothing is written")
+        raise LlasaError("stopped before the first step, and wrote nothing: allow more minutes")
     run.write()
     run.validate(speech)
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most" if device.type == "cuda" else ""
