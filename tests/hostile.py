@@ -194,7 +194,8 @@ def commands(ground: Ground) -> dict[str, tuple[list[str], dict[str, str], list[
     at, lm = ground.folder, str(ground.lm)
     say = {
         "-m": "model", "--seed": "number", "--temperature": "number", "--top-p": "number", "--top-k": "number",
-        "--min-p": "number", "--repetition-penalty": "number", "--max-seconds": "number", "--best-of": "number",
+        "--min-p": "number", "--repetition-penalty": "number", "--max-seconds": "number", "--speed": "number",
+        "--best-of": "number",
         "--budget": "number", "--search": "word", "--verify": "word", "--device": "device", "--dtype": "word",
         "--voice": "path", "--voice-text": "word", "-o": "path", "-f": "path", "--keep-candidates": "path",
         "--speaker": "word", "--format": "word",

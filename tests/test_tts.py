@@ -366,6 +366,23 @@ def test_a_stream_is_the_speech_in_pieces(llasa: Llasa, monkeypatch: pytest.Monk
     assert np.corrcoef(streamed[: len(whole)], whole)[0, 1] > 0.9
 
 
+def test_another_speed_changes_the_sound_alone(llasa: Llasa):
+    plain = llasa.say(TEXT, seed=5)
+    seen: list[tuple[float, float]] = []
+    for speed in (0.5, 2):
+        speech = llasa.say(TEXT, seed=5, speed=speed, on_progress=lambda *both: seen.append(both))
+        assert np.array_equal(speech.codes, plain.codes)
+        assert len(speech.samples) == round(len(plain.samples) / speed)
+        assert seen[-1] == pytest.approx((len(plain.codes) / 50 / speed,) * 2)
+        pieces = list(llasa.stream(TEXT, seed=5, speed=speed))
+        assert sum(map(len, pieces)) == round(sum(map(len, llasa.stream(TEXT, seed=5))) / speed)
+        assert all(map(len, pieces))
+        assert len(pieces[0]) <= 16000 // 2 / speed
+    for method in (llasa.say, llasa.stream):
+        with pytest.raises(LlasaError, match=r"the speed is 9: it must be from 0\.25 to 4"):
+            method("Hello.", speed=9)
+
+
 def test_a_streams_errors_come_at_the_call(llasa: Llasa):
     with pytest.raises(LlasaError, match="no voice called nobody"):
         llasa.stream("Hello.", "nobody")

@@ -172,7 +172,7 @@ class Llasa:
             for note in account.notes if account else ():
                 warnings.warn(note, LlasaWarning, stacklevel=3)
             timings = {**total_work(done), "total": time.perf_counter() - began}
-            return Speech(join(done, self.rate), self.rate, text, done, request.seed, timings, account)
+            return Speech(join(done, self.rate, request.speed), self.rate, text, done, request.seed, timings, account)
 
         try:
             for utterance in utterances:

@@ -74,6 +74,16 @@ def test_a_stream_to_a_file(say: Run, tmp_path: Path):
     assert len(audio.load(tmp_path / "out.wav")) > 1000
 
 
+def test_another_speed(say: Run):
+    plain = len(read_wav(say("Hello there.", "--seed", 1).out))
+    for speed in (0.25, 1.5, 4):
+        assert len(read_wav(say("Hello there.", "--seed", 1, "--speed", speed).out)) == round(plain / speed)
+    streamed = say("Hello there.", "--seed", 1, "--speed", 0.5, "--stream")
+    assert len(read_wav(streamed.out)) == 2 * len(read_wav(say("Hello there.", "--seed", 1, "--stream").out))
+    for speed in ("0", "-1", "5", "nan", "inf"):
+        fails(say("Hello.", "--speed", speed), "the speed is ")
+
+
 def test_a_recording_and_its_transcript_are_a_voice(say: Run, reference: Path):
     spoken = say("Hello.", "--voice", reference, "--voice-text", "What is said.", "--seed", 1)
     assert spoken.code == 0

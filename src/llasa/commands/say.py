@@ -81,6 +81,7 @@ def say(
     ] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages repeating tokens.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="The longest that one chunk of text may last.")] = None,
+    speed: Annotated[float | None, typer.Option(help="From 0.25 to 4 times as fast; the pitch stays.")] = None,
     speaker: Annotated[
         str | None, typer.Option(metavar="NAME", help="For models tuned with speakers' names: the speaker.")
     ] = None,
@@ -152,7 +153,8 @@ def say(
         chosen = _voice(llasa, voice, reference)
     settings = {
         "seed": draw_seed(seed), "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-        "repetition_penalty": repetition_penalty, "max_seconds": max_seconds, "speaker": speaker,
+        "repetition_penalty": repetition_penalty, "max_seconds": max_seconds, "speed": speed,
+        "speaker": speaker,
     }  # fmt: skip
     if stream:
         return _stream(llasa, words, chosen, target, format, settings)

@@ -15,6 +15,7 @@ from llasa.engine import Sampling
 from llasa.errors import LlasaError, LlasaWarning, printable
 from llasa.models.defaults import SETTINGS
 from llasa.speak.plan import Piece, Planner
+from llasa.speak.stretch import check_speed
 from llasa.text.splitting import Chunk
 from llasa.voice import Voice
 
@@ -29,7 +30,8 @@ class Options(TypedDict, total=False):
     """Options of `say` and `stream`:
 
     temperature, top_p, top_k, min_p, repetition_penalty: see `llasa.engine.Sampling`; by default the model's own.
-    max_seconds: the longest that one chunk may last; by default it follows from the length of the text.
+    max_seconds: the longest that one chunk may last at speed 1; by default it follows from the length of the text.
+    speed: how many times as fast the speech is played, from 0.25 to 4, at the same pitch; the codes stay the same.
     speaker: a speaker's name that the model was tuned with; the model's default voice is then left out.
     on_progress: called often with the seconds spoken so far and about how many there will be in all.
     """
@@ -40,6 +42,7 @@ class Options(TypedDict, total=False):
     min_p: float | None
     repetition_penalty: float | None
     max_seconds: float | None
+    speed: float | None
     speaker: str | None
     on_progress: Progress | None
 
@@ -51,12 +54,13 @@ class Request:
     Attributes:
         text: the text as the user gave it.
         chunks: the chunks of the text that the model can read.
-        expected: about how many seconds each chunk takes.
+        expected: about how many seconds each chunk takes at speed 1.
         planner: makes prompts of chunks.
         voice: the reference, or None.
         seed: the seed of the whole text.
         sampling: how tokens are picked.
-        max_seconds: the longest that a chunk may last, or None to derive it from each chunk's length.
+        speed: how many times as fast the speech is played.
+        max_seconds: the longest that a chunk may last at speed 1, or None to derive it from each chunk's length.
         on_progress: see `Progress`.
     """
 
@@ -67,6 +71,7 @@ class Request:
     voice: Voice | None
     seed: int
     sampling: Sampling
+    speed: float = 1.0
     max_seconds: float | None = None
     on_progress: Progress | None = None
 
@@ -107,9 +112,9 @@ class Request:
             following: number of the first chunk that has not begun.
         """
         if self.on_progress:
-            rate = self.planner.codes_per_second
-            seconds = spoken / rate
-            self.on_progress(seconds, seconds + max(0.0, rest) / rate + sum(self.expected[following:]))
+            rate = self.planner.codes_per_second * self.speed
+            later = sum(self.expected[following:]) / self.speed
+            self.on_progress(spoken / rate, (spoken + max(0.0, rest)) / rate + later)
 
 
 DAY = 86_400  # seconds
@@ -135,6 +140,7 @@ def make_request(
     max_seconds = options.get("max_seconds")
     if max_seconds is not None and not 0 < max_seconds <= DAY:
         raise LlasaError(f"max_seconds is {max_seconds:g}: it must be above 0 and at most {DAY:,}, a day")
+    speed = check_speed(1.0 if (wished := options.get("speed")) is None else wished)
     sampling = replace(defaults, **{name: given[name] for name in SETTINGS if given.get(name) is not None})
     planner = replace(planner, speaker=options.get("speaker"))
     seed = draw_seed(seed)
@@ -151,7 +157,7 @@ def make_request(
         )
     expected = tuple(planner.expected(chunk.text, voice) / planner.codes_per_second for chunk in chunks)
     return Request(
-        text, tuple(chunks), expected, planner, voice, seed, sampling, max_seconds, options.get("on_progress")
+        text, tuple(chunks), expected, planner, voice, seed, sampling, speed, max_seconds, options.get("on_progress")
     )
 
 

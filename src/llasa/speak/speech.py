@@ -9,6 +9,7 @@ import numpy as np
 from llasa import audio
 from llasa.reference import LEVEL
 from llasa.speak.account import Account
+from llasa.speak.stretch import stretch
 
 FAINT = LEVEL - 18.0  # dBFS; takes of the presets lie within 5 dB of LEVEL, those that lost the text 18 to 25 below
 STEADY = 6.0  # dB; a chunk's level is corrected by no more than this
@@ -22,7 +23,7 @@ class Utterance:
     Attributes:
         text: the words, as the model read them.
         codes: (T,) uint16.
-        samples: (N,) float32, as the codec decoded them.
+        samples: (N,) float32, as the codec decoded them, at speed 1.
         pause: seconds of silence after it.
         finished: whether the model ended it with the end token, rather than being cut off.
         work: seconds of computing: "generate" (the language model), "decode" (the codec) and, in a search, "verify".
@@ -109,12 +110,12 @@ def is_faint(samples: np.ndarray, rate: int) -> bool:
     return audio.loudness(samples, rate) < FAINT
 
 
-def join(utterances: list[Utterance], rate: int) -> np.ndarray:
-    """The utterances one after the other, at one level, with their pauses between them: (N,) float32."""
+def join(utterances: list[Utterance], rate: int, speed: float = 1.0) -> np.ndarray:
+    """The utterances one after the other, at one level, with their pauses between them, at a speed: (N,) float32."""
     parts = [np.empty(0, np.float32)]
     for utterance in utterances:
         parts += [_finish(utterance.samples, rate), silence(utterance.pause, rate)]
-    return np.concatenate(parts[:-1] if utterances else parts)
+    return stretch(np.concatenate(parts[:-1] if utterances else parts), rate, speed)
 
 
 def silence(seconds: float, rate: int) -> np.ndarray:

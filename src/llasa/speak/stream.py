@@ -13,17 +13,28 @@ from llasa.errors import NoSound
 from llasa.speak.plan import Piece
 from llasa.speak.request import Request, take_seed
 from llasa.speak.speech import silence
+from llasa.speak.stretch import Stretcher
 
 # Codes per array of audio: few at first for a quick start, more later, because larger arrays cost less.
 FIRST_CODES, SECOND_CODES, MORE_CODES = 16, 16, 50
 
 
 def stream(backend: Backend, codec: Codec, request: Request) -> Iterator[np.ndarray]:
-    """The audio of all chunks with their pauses, in arrays (N,) float32 of any length but 0.
+    """The audio of all chunks with their pauses, at the request's speed, in arrays (N,) float32 of any length but 0.
 
     Raises:
         NoSound: the model ended every chunk without a sound.
     """
+    stretcher = Stretcher(codec.rate, request.speed)
+    for samples in _spoken(backend, codec, request):
+        if len(ready := stretcher.push(samples)):
+            yield ready
+    if len(rest := stretcher.finish()):
+        yield rest
+
+
+def _spoken(backend: Backend, codec: Codec, request: Request) -> Iterator[np.ndarray]:
+    """The audio at speed 1, in arrays (N,) float32 of any length."""
     decoder = codec.decode_stream()
     count = 0
     for index in range(len(request.chunks)):
@@ -32,12 +43,10 @@ def stream(backend: Backend, codec: Codec, request: Request) -> Iterator[np.ndar
         for new in stream_take(backend, request, piece, index):
             codes = np.concatenate([codes, new])
             request.report(count + len(codes), piece.expected - len(codes), index + 1)
-            if len(samples := decoder.push(new)):
-                yield samples
+            yield decoder.push(new)
         count += len(codes)
         request.report(count, 0.0, index + 1)
-        if len(samples := np.concatenate([decoder.finish(), silence(piece.pause, codec.rate)])):
-            yield samples
+        yield np.concatenate([decoder.finish(), silence(piece.pause, codec.rate)])
         request = request.after(piece, codes, len(codes) < piece.limit)
     if not count:
         raise NoSound
