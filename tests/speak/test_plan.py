@@ -42,6 +42,17 @@ def test_every_piece_leaves_room_for_its_speech(words: list[str], cloned: bool):
         assert piece.expected <= piece.limit
 
 
+@pytest.mark.parametrize("space", [" ", "\t", "\xa0", "\u2003", "\u3000", " \t"])
+@pytest.mark.parametrize("times", [400, 40_000])
+def test_runs_of_spaces_fold_before_lengths_are_checked(space: str, times: int):
+    gap = space * times
+    for text in (f"Hello{gap}there, you two.", f"{gap}Hello there, you two.{gap}", f"Hello there,{gap}you{gap}two."):
+        for voice in (None, make_voice()):
+            chunks, unread = planner().chunks(text, voice)
+            assert " ".join(chunk.text for chunk in chunks) == "Hello there, you two."
+            assert not unread
+
+
 def test_a_piece_is_prompted_with_the_reference_before_it():
     voice = make_voice()
     piece = planner().pieces([Chunk("And this is new.", 0.3)], voice)[0]

@@ -127,7 +127,8 @@ class Planner:
         room = self.context - len(self._prompt("", voice, self._transcript(voice))) - self.codes_per_second
         if voice is None and self.speaker is None:
             room /= 2  # the first chunk becomes the voice of the others
-        density = letters(text) / len(text)
+        folded = " ".join(text.split())  # as the chunks will be: a run of spaces is one
+        density = letters(folded) / len(folded)
         spoken = 1.3 * density * pace(voice, self.codes_per_second) * self.codes_per_second
         longest = int(room / (1 + spoken))
         if longest * density < SHORTEST_CHUNK:
