@@ -68,7 +68,9 @@ def _items(text: str) -> list[_Item]:
             kind, number = readings[0]
             item = _Item(match.start(), match.end(), _spoken(kind, number), before, leads)
             alone = (
-                (first or before.endswith(":")) and (style != "." or name.isdigit()) and not text[match.end()].isdigit()
+                (first or before.endswith(":"))
+                and (style != "." or name.isdigit() or len(name) > 1)
+                and not text[match.end()].isdigit()
             )
             found += [item] if alone else []
             if alone or number == 1:

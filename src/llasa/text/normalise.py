@@ -11,8 +11,8 @@ import unicodedata
 from itertools import groupby, pairwise
 
 from llasa.text.marks import open_items
-from llasa.text.notation import rewrite, roman, spell_names, unescape
-from llasa.text.numbers import ordinal, speak_numbers
+from llasa.text.notation import rewrite, roman, spell_names, spell_signs, unescape
+from llasa.text.numbers import CURRENCIES, SIGNS, ordinal, speak_numbers
 
 # --- Characters ---
 
@@ -32,7 +32,7 @@ _FOLDED = str.maketrans(
 )  # fmt: skip
 _VULGAR = re.compile("([¼½¾⅐-⅞])")
 _ELLIPSIS = "\x01"  # stands for three dots until the words around them are done
-_OUTSIDE = re.compile("[^\n -~\x01£€¥¢₹°§]+")
+_OUTSIDE = re.compile(f"[^\n -~\x01{SIGNS}¢°§]+")
 
 # --- Dots inside words, and addresses ---
 
@@ -75,14 +75,14 @@ _DOTTED = re.compile(r"(?<![\w'.-])(?!e\.g|i\.e)(?:[A-Za-z]\.)+[A-Za-z](?![A-Za-
 _SYMBOLS = [
     (re.compile(pattern), words)
     for pattern, words in [
-        (r"\b([Aa])nd/or\b", r"\1nd or"), (r"\bw/o\b ?", "without "),
+        (r"\b([Aa])nd/or\b", r"\1nd or"), (r"\bw/o(?:ut)?\b ?", "without "),
         (r"\bw/(?=[ \w])", "with "), (r"(?<=[a-z])\(s\)", "s"), (r"[(){}\[\]|]", " , "),
         (r"\bAT&T\b", "A T and T"), (r"&", " and "), (r"@", " at "),
         (r"#(?=[A-Za-z])", " hashtag "), (r"%", " percent "), (r"\+", " plus "), (r"=", " equals "),
         (r"(?<=[a-z]{2})/(?=[a-z]{2})", " "), (r"(?<=[A-Za-z]) ?/ ?(?=[A-Za-z])", " slash "),
         (r"°", " degrees "), (r"§", " section "),
-        (r"\$", " dollars "), (r"£", " pounds "), (r"€", " euros "), (r"¥", " yen "), (r"₹", " rupees "),
-        (r"¢", " cents "), (r"--+|(?<=\s)-(?=\s)", " , "), (r"[^A-Za-z'\x01,.?!;:-]+", " "),
+        *((re.escape(sign), f" {CURRENCIES[sign][1]} ") for sign in SIGNS), (r"¢", " cents "),
+        (r"--+|(?<=\s)-(?=\s)", " , "), (r"[^A-Za-z'\x01,.?!;:-]+", " "),
     ]
 ]  # fmt: skip
 
@@ -136,11 +136,12 @@ _LETTERED = {"vitamin", "plan", "grade", "option", "type", "class", "group", "te
 _ACRONYM = re.compile(r"(?<![A-Za-z'-])([A-Z]{2,6})('?s)?(?![A-Za-z'])")
 # Spoken letter by letter although they have a vowel; acronyms without a vowel need no list.
 _SPELLED = {
-    "AC", "ACLU", "AD", "ADHD", "AI", "AKA", "ALS", "AMA", "AP", "API", "ATM", "ATV", "AWS", "BA", "BCE", "CE", "CEO",
-    "CIA", "CIO", "CPU", "DIY", "DNA", "ECG", "EEG", "EPA", "ESPN", "ETA", "EU", "EV", "FAQ", "FBI", "GPU", "HIV",
-    "IBM", "ICU", "ID", "IDE", "IMF", "IO", "IOU", "IP", "IPO", "IQ", "IRA", "IRS", "ISP", "IVF", "LED", "MBA", "MIT",
-    "MRI", "NBA", "NSA", "OCD", "OCR", "OECD", "OS", "PA", "RNA", "ROI", "SEO", "SOS", "TBA", "UAE", "UCLA", "UFO",
-    "UHF", "UI", "UK", "UN", "UPS", "URL", "US", "USA", "USB", "USSR", "UTC", "UV", "VIP",
+    "AA", "AC", "ACLU", "AD", "ADHD", "AI", "AK", "AKA", "ALS", "AM", "AMA", "AP", "API", "ATM", "ATV", "AWS", "BA",
+    "BCE", "CE", "CEO", "CI", "CIA", "CIO", "CPU", "DIY", "DNA", "ECG", "EEG", "EKG", "EOD", "EPA", "ESPN", "ETA",
+    "EU", "EUR", "EV", "FAQ", "FBI", "FY", "FYI", "GPU", "HIV", "IBM", "ICU", "ID", "IDE", "IMF", "IMHO", "IMO",
+    "IO", "IOU", "IP", "IPO", "IQ", "IRA", "IRS", "ISP", "IVF", "LED", "MBA", "MIT", "MRI", "NBA", "NSA", "OCD",
+    "OCR", "OECD", "OMG", "OS", "PA", "PO", "RNA", "ROI", "SEO", "SOS", "TBA", "UAE", "UCLA", "UFO", "UHF", "UI",
+    "UK", "UN", "UPS", "URL", "US", "USA", "USB", "USD", "USSR", "UTC", "UV", "UX", "VIP",
 }  # fmt: skip
 _SOUNDS = {"HMM", "HM", "SHH", "SH", "PSST", "PST", "BRR", "GRR", "TSK", "PFFT", "MM", "MMM", "NTH"}
 
@@ -156,7 +157,7 @@ def normalise(text: str) -> str:
         one line of letters, spaces and `' - , . ? ! ; :`. Apostrophes and hyphens stand only between letters, and a
         space follows every other mark. Normalising it again changes nothing. It is empty if there is nothing to say.
     """
-    text = spell_names(_fold(unescape(text)))
+    text = spell_names(_fold(spell_signs(unescape(text))))
     for pattern in _ADDRESSES:
         text = pattern.sub(_spell_address, text)
     text = _HALF_DAY.sub(lambda m: f"{m[1].lower()}m{_kept_stop(m)}", text)

@@ -7,8 +7,9 @@ Every pattern is anchored and bounded, so time is linear in the length of the te
 import html
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
-from llasa.text.numbers import MONTH_NUMBERS, MONTHS, SIGNS, UNITS, WEEKDAYS, pairs
+from llasa.text.numbers import CURRENCY, MONTH_NUMBERS, MONTHS, PER, SIGNS, UNITS, WEEKDAYS, ordinal, pairs
 
 _ENTITY = re.compile(r"&(?:[A-Za-z]{2,8}\d{0,2}|#\d{1,7}|#[xX][\dA-Fa-f]{1,6});")
 QUOTED = 300  # characters before a mark in which an opening quotation mark is looked for
@@ -20,10 +21,14 @@ _NAMES = {
     "MySQL": "my S Q L", "NoSQL": "no S Q L", "SQLite": "S Q light", "PostgreSQL": "postgres Q L", "mRNA": "M R N A",
     "tRNA": "T R N A", "pH": "P H", "ChatGPT": "chat G P T", "OpenAI": "open A I", "GitHub": "git hub",
     "c/o": "care of", "w/e": "weekend", "24/7": "twenty four seven", "9/11": "nine eleven", "n/a": "not applicable",
-    "N/A": "not applicable", "NaCl": "N A C L", "HCl": "H C L", "NaOH": "N A O H",
+    "N/A": "not applicable", "b/c": "because", "A/C": "A C", "24x7": "twenty four seven",
+    "24/7/365": "twenty four seven three sixty five", "WWI": "World War one",
+    "WWII": "World War two", "WW1": "World War one", "WW2": "World War two",
+    "NaCl": "N A C L", "HCl": "H C L", "NaOH": "N A O H",
 }  # fmt: skip
 _NAME = re.compile(
-    rf"(?<![\w.+#/])(?:{'|'.join(re.escape(name) for name in sorted(_NAMES, key=len, reverse=True))})(?![\w+#/]|\.\w)"
+    rf"(?<![\w.+#/])({'|'.join(re.escape(name) for name in sorted(_NAMES, key=len, reverse=True))})"
+    r"(?:-(?=\d)|(?![\w+#/]|\.\w))"
 )
 
 # A count of these, not a year: "2024 people".
@@ -33,7 +38,64 @@ _COUNTED = (
     "tons|tonnes|times|calories|steps|species|islands|bottles|tickets|acres|animals|files|lines|rows|units|guests|patients"
 )
 _BEFORE_YEAR = {"in", "since", "until", "till", "by", "from", "of", "during", "before", "after", "around", "circa"}
-_ELEMENTS = "He|Li|Na|Mg|Al|Si|Cl|Ca|Fe|Cu|Zn|Br|Ag|Au|Hg|Pb|H|B|C|N|O|F|P|S|K|I|U"
+_ELEMENTS = "He|Li|Na|Mg|Al|Si|Cl|Ca|Ti|Cr|Mn|Fe|Ni|Cu|Zn|As|Se|Br|Sr|Ag|Cd|Sn|Ba|Pt|Au|Hg|Pb|H|B|C|N|O|F|P|S|K|I|U"
+_ATOMS = rf"(?:{_ELEMENTS})\d{{0,2}}"
+# Signs that keyboards lack, as they are said.
+_SYMBOLS = {
+    "∞": "infinity", "∑": "sum", "∫": "integral of", "∂": "partial", "∈": "in", "∀": "for all", "∃": "there is",
+    "∆": "delta", "⇒": "->", "↔": "and",
+}  # fmt: skip
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
+    "ι": "iota", "κ": "kappa", "λ": "lambda", "ν": "nu", "ξ": "xi", "ο": "omicron", "ρ": "rho", "σ": "sigma",
+    "ς": "sigma", "τ": "tau", "υ": "upsilon", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega",
+}  # fmt: skip
+_HEARTS = "[❤♥❣💓-💟🖤🤍🤎🧡🩵🩶🩷]"
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_STATES = {
+    "AL": "Alabama", "AK": "Alaska", "AZ": "Arizona", "AR": "Arkansas", "CA": "California", "CO": "Colorado",
+    "CT": "Connecticut", "DE": "Delaware", "FL": "Florida", "GA": "Georgia", "ID": "Idaho", "IL": "Illinois",
+    "IA": "Iowa", "KS": "Kansas", "KY": "Kentucky", "LA": "Louisiana", "MD": "Maryland", "MA": "Massachusetts",
+    "MI": "Michigan", "MN": "Minnesota", "MS": "Mississippi", "MO": "Missouri", "MT": "Montana", "NE": "Nebraska",
+    "NV": "Nevada", "NH": "New Hampshire", "NJ": "New Jersey", "NM": "New Mexico", "NY": "New York",
+    "NC": "North Carolina", "ND": "North Dakota", "RI": "Rhode Island", "SC": "South Carolina", "SD": "South Dakota",
+    "TN": "Tennessee", "TX": "Texas", "UT": "Utah", "VT": "Vermont", "VA": "Virginia", "WA": "Washington", "DC": "D C",
+    "WV": "West Virginia", "WI": "Wisconsin", "WY": "Wyoming",
+}  # fmt: skip
+# These are words too, so they are states only before a postal code.
+_WORDS_TOO = {
+    "HI": "Hawaii",
+    "IN": "Indiana",
+    "ME": "Maine",
+    "OH": "Ohio",
+    "OK": "Oklahoma",
+    "OR": "Oregon",
+    "PA": "Pennsylvania",
+}
+_BOOKS = {
+    "Gen": "Genesis", "Exod": "Exodus", "Ex": "Exodus", "Lev": "Leviticus", "Num": "Numbers", "Deut": "Deuteronomy",
+    "Josh": "Joshua", "Judg": "Judges", "Sam": "Samuel", "Kgs": "Kings", "Chron": "Chronicles", "Chr": "Chronicles",
+    "Neh": "Nehemiah", "Ps": "Psalm", "Pss": "Psalms", "Prov": "Proverbs", "Eccl": "Ecclesiastes", "Isa": "Isaiah",
+    "Jer": "Jeremiah", "Lam": "Lamentations", "Ezek": "Ezekiel", "Dan": "Daniel", "Hos": "Hosea", "Obad": "Obadiah",
+    "Mic": "Micah", "Hab": "Habakkuk", "Zeph": "Zephaniah", "Hag": "Haggai", "Zech": "Zechariah", "Mal": "Malachi",
+    "Matt": "Matthew", "Mt": "Matthew", "Mk": "Mark", "Lk": "Luke", "Jn": "John", "Rom": "Romans", "Cor": "Corinthians",
+    "Gal": "Galatians", "Eph": "Ephesians", "Phil": "Philippians", "Col": "Colossians", "Thess": "Thessalonians",
+    "Tim": "Timothy", "Heb": "Hebrews", "Jas": "James", "Pet": "Peter", "Rev": "Revelation",
+}  # fmt: skip
+_WHOLE_BOOKS = {
+    *_BOOKS.values(),
+    "Job",
+    "Ruth",
+    "Ezra",
+    "Esther",
+    "Joel",
+    "Amos",
+    "Jonah",
+    "Nahum",
+    "Luke",
+    "Acts",
+    "Titus",
+}
 # Who is counted by ordinals ("Henry VIII"), and what is no title before a numeral.
 _NO_TITLE = {
     "The", "A", "An", "In", "On", "At", "Of", "To", "By", "Her", "His", "My", "Our", "Their", "This", "That", "Each",
@@ -45,6 +107,12 @@ _NO_TITLE = {
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _DAYS = "|".join(sorted({*WEEKDAYS, *WEEKDAYS.values()}, key=len, reverse=True))
 _MONTHS = "|".join(sorted({*MONTHS, *(month[:3] for month in MONTHS), "Sept"}, key=len, reverse=True))
+_SIDES = {"N": "north", "S": "south", "E": "east", "W": "west"}
+_TENS = {"10": "tens", "100": "hundreds", "1000": "thousands", "10000": "tens of thousands",
+         "100000": "hundreds of thousands", "1000000": "millions"}  # fmt: skip
+# Units that are read so without a number before them: "in km/h".
+_OVER = "km|cm|mm|mi|ft|m|kg|mg|g|kB|KB|MB|GB|TB|kWh|kJ|kcal|ml|mL|microg|mol"
+_UNDER = "h|hr|min|sec|s|kg|m\\^2|m\\^3|cm\\^3|L|l|dL|ml|mL|km|day|mol"
 _DECIMAL_UNITS = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 
 
@@ -55,7 +123,14 @@ def unescape(text: str) -> str:
 
 def spell_names(text: str) -> str:
     """Names whose capitals or dots are their own, as they are said: ".NET" is "dot net"."""
-    return _NAME.sub(lambda m: f" {_NAMES[m[0]]} ", text)
+    return _NAME.sub(lambda m: f" {_NAMES[m[1]]} ", text)
+
+
+def spell_signs(text: str) -> str:
+    """Hearts, Greek letters, raised numbers and signs of mathematics, before the text is folded to ASCII."""
+    for pattern, function in _SIGNS:
+        text = pattern.sub(function, text)
+    return text
 
 
 def rewrite(text: str) -> str:
@@ -80,8 +155,57 @@ def _formula(match: re.Match[str]) -> str:
 
 
 def _inches(match: re.Match[str]) -> str:
-    before = match.string[max(0, match.start() - QUOTED) : match.start()]
-    return match[0] if before.count('"') % 2 else f"{match[1]} inch "
+    quoted = False
+    for mark in re.finditer(r'(\d?)"', match.string[max(0, match.start() - QUOTED) : match.start()]):
+        quoted = not quoted and not mark[1]
+    if quoted:
+        return match[0]
+    amount, whole, top, bottom = match.groups()
+    if whole:
+        return f"{whole} {top}/{bottom} inch "
+    part = {"2": "half", "4": "quarter"}.get(bottom or "", "") or (bottom and ordinal(bottom))
+    return f"{top} {part} inch " if bottom else f"{amount} inch "
+
+
+def _raised(match: re.Match[str]) -> str:
+    """A raised number: a power after a number or the name of one, a charge, or the mark of a footnote."""
+    before, digits = match[1], match[2].translate(_RAISED)
+    if digits.endswith("+"):
+        return f"{before}{digits}"
+    if digits.endswith("-"):
+        return f"{before} {digits[:-1]} minus "
+    return f"{before}^{digits}" if len(before) < 4 or before in UNITS or "-" in digits else before
+
+
+def _difference(match: re.Match[str]) -> str:
+    """A subtraction, unless it may be a range."""
+    signs, numbers = re.findall(r" ([-+*/]) ", match[1]), re.findall(r"[\d.]+", match[1])
+    if set(signs) == {"-"} and any(float(a) <= float(b) for a, b in pairwise(numbers)):
+        return match[0]
+    return match[0].replace(" - ", " minus ")
+
+
+def _bearing(match: re.Match[str]) -> str:
+    degrees, minutes, seconds, side = match.groups()
+    found = (
+        f"{degrees} degrees" + (f" {minutes} minutes" if minutes else "") + (f" {seconds} seconds" if seconds else "")
+    )
+    return f"{found} {_SIDES[side]}"
+
+
+def _place(match: re.Match[str]) -> str:
+    town, state, code = match.groups()
+    name = _STATES.get(state) or (code and _WORDS_TOO.get(state))
+    return f"{town}, {name}{' ' + _spaced(code) if code else ''}" if name else match[0]
+
+
+def _scripture(match: re.Match[str]) -> str:
+    part, book, chapter, verse, last = match.groups()
+    name = f"{ordinal(part).capitalize()} " if part else ""
+    found = f"{name}{_BOOKS.get(book, book)} {chapter}"
+    if last:
+        return f"{found}, verses {verse} to {last}"
+    return f"{found} {verse}" if len(verse) > 1 else f"{found}, verse {verse}"
 
 
 def _title(match: re.Match[str]) -> str:
@@ -116,8 +240,30 @@ def _lasting(match: re.Match[str]) -> str:
     return " ".join(f"{n} {unit}" for n, unit in ((hours, "h"), (minutes, "min"), (seconds, "s")) if n)
 
 
-_rules: list[tuple[str, Callable[[re.Match[str]], str] | str]] = [
+_Rules = list[tuple[str, Callable[[re.Match[str]], str] | str]]
+_signs: _Rules = [
+    (rf"(?i)\b(I|we|you|they)(?: ?{_HEARTS}\ufe0f?){{1,9}} ?(?=\w)", r"\1 love "),
+    (rf"(?i)\b(my|your|his|her|our|their|a|the|of|whole|big) {_HEARTS}", r"\1 heart "),
+    (r"(?<![\u0370-\u03ff])([Α-Ωα-ω])(?![\u0370-\u03ff])",
+     lambda m: m[0] if m[0] in "πΩμ" else f" {_GREEK.get(m[0].lower(), 'mu')} "),
+    (r"μ(?![A-Za-z])", " mu "),
+    (f"[{''.join(_SYMBOLS)}]", lambda m: f" {_SYMBOLS[m[0]]} "),
+    (r"([A-Za-z]{1,20}|[\d₀-₉)])([⁺⁻]?[⁰¹²³⁴-⁹]{1,9}[⁺⁻]?|[⁺⁻])", _raised),
+]  # fmt: skip
+_SIGNS = [(re.compile(pattern), function) for pattern, function in _signs]
+
+_DECIMAL = r"\d{1,9}(?:\.\d{1,9})?"
+_CONTEXT = r"^|[=(,:;] ?|\b(?:is|are|equals|calculate|compute|solve|subtract) "
+_rules: _Rules = [
     # Mathematics and code
+    (r"\b(I|[Ww]e|[Yy]ou|[Tt]hey) <3 (?=[A-Za-z])", r"\1 love "),
+    (r"(?<=[a-z]{2}) <3{1,9}(?=[!.]{0,3}$)", ""),
+    (r"(?<=[\w)]) ?\*\* ?(?=\d)", "^"),
+    (r"\b0[xX]([\dA-Fa-f]{1,16})\b", lambda m: f"0 X {_spaced(m[1].upper())}"),
+    (r"#(?=[A-Fa-f\d]{0,5}\d)([A-Fa-f\d]{6})\b", lambda m: f"hash {_spaced(m[1].upper())}"),
+    (rf"(?:{_CONTEXT})({_DECIMAL}(?: [-+*/] {_DECIMAL}){{1,9}})(?=[?.,;)] |[?.;)]?$| (?:is|equals)\b)", _difference),
+    (r"(?<=\^\d) ?- ?(?=[a-z\d])|\b(?<=[b-z]) - (?=[a-z\d]\b(?:\^\d)? ?[=+])", " minus "),
+    (r"\b([A-D])-(?=[\s.,;:)!?]|$)", r"\1 minus"),
     (r" ?!== ?| ?!= ?|(?<=\w) ?<> ?(?=\w)", " is not equal to "),
     (r" ?===? ?", " equals "),
     (r" ?&& ?", " and "),
@@ -139,11 +285,14 @@ _rules: list[tuple[str, Callable[[re.Match[str]], str] | str]] = [
     # Numbers as other countries write them
     (r"(?<![\d.,:/-])(?<!\d )(\d{1,3})((?: \d{3})+)(?! ?[\d/:-])(?![.,]\d)", lambda m: m[1] + m[2].replace(" ", "")),
     (r"(?<![\d.,])(\d{1,3})\.(\d{3})\.(\d{3})(?![.,]?\d)", r"\1\2\3"),
-    (rf"([{SIGNS}]) ?(\d{{1,4}}),(\d\d)(?![\d,]|\.\d)", r"\1\2.\3"),
-    (rf"(?<![\w.,])(\d{{1,4}}),(\d\d) ?([{SIGNS}])", r"\3\1.\2"),
+    (rf"({CURRENCY}) ?(\d{{1,4}}),(\d\d)(?![\d,]|\.\d)", r"\1 \2.\3"),
+    (rf"(?<![\w.,])(\d{{1,4}}),(\d\d) ?({CURRENCY})", r"\3 \1.\2"),
     (r"(?<![\w.,])0,(\d{1,3})(?![\d,]|\.\d)", r"0.\1"),
     (rf"(?<![\w.,])(\d{{1,3}}),(\d{{1,2}})(?= ?(?:{_DECIMAL_UNITS}|[{SIGNS}])(?!\w))", r"\1.\2"),
+    (r"(?<![\d.,])(\d{1,3}(?:\.\d{3}){1,4}),(\d\d)(?!\d)", lambda m: f"{m[1].replace('.', '')}.{m[2]}"),
+    (r"(?<![\w.,'])(\d{1,3}(?:'\d{3}){1,4})(?![\d'])", lambda m: m[1].replace("'", "")),
     # Money and shares
+    (r"\bRs\.? ?(?=\d)", "₹"),
     (rf"([{SIGNS}] ?\d[\d.,]{{0,15}} ?(?:[kKmMbBtT]|bn|mn)?) ?- ?(?=[{SIGNS}]?\d)", r"\1 to "),
     (r"(?<![\d/])(\d{1,3}(?:\.\d)?)/(5|10|100)(?= (?:stars?|points?|rating|people|doctors|users|patients|times)\b)",
      r"\1 out of \2"),
@@ -154,6 +303,9 @@ _rules: list[tuple[str, Callable[[re.Match[str]], str] | str]] = [
      r"(?=[.,!?;:)]|$| (?:on|in|at|to|against|last|over|yesterday|today|and|after|with)\b)", r"\1 \2 \3"),
     (r"(?<![\w.,-])(\d{1,3})-(\d{1,3})(?= (?:victory|win|defeat|loss|lead|draw|score|tie)\b)", r"\1 \2"),
     # Codes, which are read digit by digit
+    (r"(?<![\w.,-])1-(8\d\d)-([A-Z][A-Z-]{2,9})\b", lambda m: f"one {pairs(m[1])} {m[2].replace('-', ' ')}"),
+    (r"\b([A-Z][a-z]{2,20}), ([A-Z]{2})(?: (\d{5}))?(?=[\s.,;:!?)]|$)", _place),
+    (r"\b(CO)\b(?!\.)", "C O"),
     (r"(?i)\b((?:call|dial|phone|ring|text)(?:s|ed|led|ing|ling)?) (\d{3,6})"
      r"(?=[.,!?;:\"')]|$| (?:now|if|for|and|or|at|from|when|immediately|right|straight|first|again)\b)",
      lambda m: f"{m[1]} {_spaced(m[2])}"),
@@ -162,7 +314,25 @@ _rules: list[tuple[str, Callable[[re.Match[str]], str] | str]] = [
      r"(?: is| was| number)?:? )(\d{3,12})(?![\d.,:/-]*\d)", lambda m: f"{m[1]}{_spaced(m[2])}"),
     (r"\b([Ff]light [A-Z]{2}) ?(\d{2,4})\b", lambda m: f"{m[1]} {_spaced(m[2])}"),
     (r"\b([Rr]oom|[Ff]light|[Ss]uite) ([1-9]\d\d)\b(?![.,]\d)", lambda m: f"{m[1]} {pairs(m[2])}"),
+    (r"(?<=[A-Za-z]-)(\d{1,3}(?:\.\d{1,3})?)-(?=\d)", r"\1 "),
+    (r"\b([A-Z])(\d{1,3}) ?- ?(?=\1\d{1,3}\b)", r"\1\2 to "),
+    (r"\b(UTC|GMT)-(?=\d)", r"\1 minus "),
+    (r"\bHwy\.? (?=\d)", "Highway "),
+    (r"\b(pp) ?(?=\d)", "pages "),
     # Times and dates
+    (r"\b([bd])\. (?=(?:c\. ?)?[12]\d{3}\b)", lambda m: "born " if m[1] == "b" else "died "),
+    (rf"(\d{{1,2}}(?:st|nd|rd|th)? (?:{_MONTHS})\.?) ?- ?(?=\d{{1,2}}(?:st|nd|rd|th)? (?:{_MONTHS})\b)", r"\1 to "),
+    (rf"\b((?:{_MONTHS})\.? \d{{1,2}}) ?- ?(?=(?:{_MONTHS})\b\.? \d)", r"\1 to "),
+    (rf"\b({_DAYS})\b\.?,? (1[0-2]|[1-9])/(\d{{1,2}})(?![\d/])",
+     lambda m: f"{WEEKDAYS.get(m[1], m[1])}, {MONTHS[int(m[2]) - 1]} {m[3]}"),
+    (r"(?<![\w.])(\d{4})\.(\d\d)\.(\d\d)(?![\w.]\d)", r"\1-\2-\3"),
+    (r"(?<![\d/])(\d{1,2})/(2|4|8|16)(?= time\b)", r"\1 \2"),
+    (r"(?<![\w.,:])(\d{1,2})h([0-5]\d)\b", r"\1:\2"),
+    (rf"\b({_MONTHS})\.? '(\d\d)(?![\w'])", lambda m: f"{_month(m[1])} {'20' if m[2] < '50' else '19'}{m[2]}"),
+    (r"(?<!\d)((?:19|20)\d\d)/(\d\d)(?![\d/])",
+     lambda m: f"{m[1]} to {m[2]}" if (int(m[1]) + 1) % 100 == int(m[2]) else m[0]),
+    (rf"(?<![\w.:])(?:([1-3]) )?({'|'.join(sorted({*_BOOKS, *_WHOLE_BOOKS}, key=len, reverse=True))})\.?"
+     r" (\d{1,3}):([1-9]\d{0,2})(?:-(\d{1,3}))?(?![\w:-])", _scripture),
     (r"(?<![\w.,])(\d{1,3}) ?h ?(\d{1,2}) ?m(?:in)?(?: ?(\d{1,2}) ?s)?\b", _lasting),
     (r"(?<![\w.,])()(\d{1,3}) ?m (\d{1,2}) ?s\b", _lasting),
     (rf"\b({_DAYS})\.? ?- ?({_DAYS})\b\.?", lambda m: f"{WEEKDAYS.get(m[1], m[1])} to {WEEKDAYS.get(m[2], m[2])}"),
@@ -178,8 +348,26 @@ _rules: list[tuple[str, Callable[[re.Match[str]], str] | str]] = [
     (r"(?i)\b(he|him|his)/(she|hers?)\b|\b(she|hers?)/(he|him|his)\b", lambda m: m[0].replace("/", " or ")),
     (r"\b([Ss])/he\b", "he or she"),
     # Chemistry, lengths, numerals, names
-    (rf"(?<![\w.-])(?:(?:(?:{_ELEMENTS})\d{{0,2}}){{2,8}}|[HNO]2|O3)(?![\w-])", _formula),
-    (r"(?<![\w.,'\"])(\d{1,4}(?:\.\d{1,2})?)\"(?=[\s,.;)x]|$)", _inches),
+    (r"(\d ?(?:lbs?|ft|yd|hrs?|mins?))\. (?=\d{1,2} ?(?:oz|in|ft|min|sec)\b)", r"\1 "),
+    (r"(?<=\d\.\d) ?(?=[CF]\b)", "°"),
+    (rf"(?<![\w.-])(?:(?:{_ATOMS}|\((?:{_ATOMS}){{1,4}}\)\d{{0,2}}){{2,8}}|[HNO]2|O3)(?![\w-])", _formula),
+    (rf"(?<![\w.-])({_ELEMENTS})(\d?)\+(?![\w+])", lambda m: f"{_spaced(m[1].upper())} {m[2]} plus"),
+    (r"(\d{1,4}) ?° ?(?:(\d{1,2})' ?)?(?:(\d{1,2}(?:\.\d{1,3})?)\" ?)?([NSEW])\b(?! ?\d)", _bearing),
+    (r"(?<![\w°.,])°([CF])\b", lambda m: f"degrees {'Celsius' if m[1] == 'C' else 'Fahrenheit'}"),
+    (r"(\b[Aa]n? )?(?<![\w.,])(\d{1,4}(?:\.\d)?)' ?[xX] ?(\d{1,4}(?:\.\d)?)'(?!\w)",
+     lambda m: f"{m[1]}{m[2]} foot by {m[3]} foot" if m[1] else f"{m[2]} feet by {m[3]} feet"),
+    (r"(?<![\w.,'])(\d{1,4}(?:\.\d)?)'(?= (?:tall|high|long|wide|deep|thick|across|away|below|above)\b)", r"\1 feet"),
+    (r"\b([Aa]n?|[Tt]he) (\d{1,4}(?:\.\d)?)'(?= [a-z])", r"\1 \2 foot"),
+    (r"(?<![\w.,])(\d{1,2}) ?ft\.? (\d{1,2}) ?in\b(?:\.(?= [a-z]|,))?", r"\1 foot \2 inches"),
+    (r"(?<=\d) ?(sq|cu)\.? ?(ft|in|mi|km|yd|cm|mm|m)\b\.?", lambda m: f" {m[2]}^{2 if m[1] == 'sq' else 3}"),
+    (r"\b(sq|cu)\.? ?(ft|in|mi|km|yd|cm|mm|m)\b\.?", lambda m: UNITS[f"{m[2]}^{2 if m[1] == 'sq' else 3}"][0]),
+    (r"(?<![\w.,])(\d{1,4}(?:\.\d{1,2})?) in\.(?= [a-z]|,)", r"\1 inches"),
+    (rf"(?<![\w./^])({_OVER})/({_UNDER})(?![\w/^])", lambda m: f"{UNITS[m[1]][1]} per {PER.get(m[2], m[2])}"),
+    (r"(?<![\w.,'\"/])(?:(\d{1,4}(?:\.\d{1,2})?(?: ?[xX] ?\d{1,4}(?:\.\d{1,2})?)?)|"
+     r"(?:(\d{1,3}) )?(\d{1,2})/(\d{1,2}))\"(?=[\s,.;)x]|$)", _inches),
+    (r"(?<=inch) {1,3}[xX] ?(?=\d)", " by "),
+    (r"(?<=\d/)(\d{1,2})(?:rds?|ths?|nds?)\b", r"\1"),
+    (r"(?<![\w.,])(10{1,6}|1(?:,000){1,2})s(?= of\b)", lambda m: _TENS.get(m[1].replace(",", ""), m[0])),
     (r"\b([A-Z][a-z]{2,20}) (II|III|IV|VI{1,3}|IX|X[IV]{1,4})\b(?![-'])", _title),
     (r"(?<![\w-])M{1,2}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?![\w-])", _roman_year),
 ]  # fmt: skip

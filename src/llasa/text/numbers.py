@@ -32,13 +32,38 @@ WEEKDAYS = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednes
             "Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}  # fmt: skip
 # Read like this only before a number.
 LABELS = {"no": "number", "nos": "numbers", "p": "page", "pp": "pages", "vol": "volume", "ch": "chapter",
-          "fig": "figure", "sec": "section", "approx": "approximately", "ca": "about", "c": "about"}  # fmt: skip
+          "fig": "figure", "sec": "section", "approx": "approximately", "ca": "about", "c": "about",
+          "apt": "apartment", "ste": "suite", "rte": "route", "eq": "equation", "yr": "year"}  # fmt: skip
 
-SIGNS = "$£€¥₹"
 CURRENCIES = {  # one, many, one hundredth, many hundredths
     "$": ("dollar", "dollars", "cent", "cents"), "£": ("pound", "pounds", "penny", "pence"),
     "€": ("euro", "euros", "cent", "cents"), "¥": ("yen", "yen", "", ""), "₹": ("rupee", "rupees", "paisa", "paise"),
+    "₽": ("rouble", "roubles", "kopek", "kopeks"), "₩": ("won", "won", "", ""), "₺": ("lira", "lira", "", ""),
+    "₪": ("shekel", "shekels", "", ""), "₱": ("peso", "pesos", "", ""), "₫": ("dong", "dong", "", ""),
+    "₦": ("naira", "naira", "", ""), "₴": ("hryvnia", "hryvnias", "", ""), "₿": ("bitcoin", "bitcoins", "", ""),
+    "฿": ("baht", "baht", "", ""),
 }  # fmt: skip
+SIGNS = "".join(CURRENCIES)
+# Codes of ISO 4217, but for those that are words or names of something else, such as TRY, ALL and PHP.
+CURRENCIES |= {
+    "USD": CURRENCIES["$"], "EUR": CURRENCIES["€"], "GBP": CURRENCIES["£"], "JPY": CURRENCIES["¥"],
+    "INR": CURRENCIES["₹"], "RUB": CURRENCIES["₽"], "KRW": CURRENCIES["₩"], "ILS": CURRENCIES["₪"],
+    "THB": CURRENCIES["฿"], "NGN": CURRENCIES["₦"], "UAH": CURRENCIES["₴"], "VND": CURRENCIES["₫"],
+    "BTC": CURRENCIES["₿"], "CHF": ("Swiss franc", "Swiss francs", "centime", "centimes"),
+    "CNY": ("yuan", "yuan", "", ""), "RMB": ("yuan", "yuan", "", ""),
+    "SEK": ("Swedish krona", "Swedish kronor", "", ""),
+    "NOK": ("Norwegian krone", "Norwegian kroner", "", ""), "DKK": ("Danish krone", "Danish kroner", "", ""),
+    "PLN": ("zloty", "zlotys", "", ""), "CZK": ("Czech koruna", "Czech korunas", "", ""),
+    "HUF": ("forint", "forints", "", ""), "BRL": ("real", "reais", "centavo", "centavos"),
+    "MXN": ("Mexican peso", "Mexican pesos", "", ""), "ZAR": ("rand", "rand", "cent", "cents"),
+    "AED": ("dirham", "dirhams", "", ""), "SAR": ("riyal", "riyals", "", ""),
+} | {
+    code: (f"{country} dollar", f"{country} dollars", "cent", "cents")
+    for code, country in {
+        "CAD": "Canadian", "AUD": "Australian", "NZD": "New Zealand", "HKD": "Hong Kong", "SGD": "Singapore",
+    }.items()
+}  # fmt: skip
+CURRENCY = rf"(?:[{SIGNS}]|\b(?:{'|'.join(code for code in CURRENCIES if len(code) == 3)})\b)"
 COUNTRIES = {"US": "U S", "A": "Australian", "AU": "Australian", "C": "Canadian", "CA": "Canadian",
              "HK": "Hong Kong", "NZ": "New Zealand"}  # fmt: skip
 SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion", "t": "trillion",
@@ -63,7 +88,14 @@ UNITS = {  # one, many; case matters (mW is not MW)
     "m^2": ("square metre", "square metres"), "km^2": ("square kilometre", "square kilometres"),
     "cm^2": ("square centimetre", "square centimetres"), "ft^2": ("square foot", "square feet"),
     "m^3": ("cubic metre", "cubic metres"), "cm^3": ("cubic centimetre", "cubic centimetres"),
-    "USD": ("dollar", "dollars"), "EUR": ("euro", "euros"), "GBP": ("pound", "pounds"), "%": ("percent", "percent"),
+    "%": ("percent", "percent"), "kr": ("krone", "kroner"), "dL": ("decilitre", "decilitres"),
+    "kN": ("kilonewton", "kilonewtons"), "zl": ("zloty", "zlotys"),
+    "mmHg": ("millimetre of mercury", "millimetres of mercury"), "gal": ("gallon", "gallons"), "mol": ("mole", "moles"),
+    "in^2": ("square inch", "square inches"), "yd^2": ("square yard", "square yards"),
+    "mm^3": ("cubic millimetre", "cubic millimetres"), "km^3": ("cubic kilometre", "cubic kilometres"),
+    "mi^3": ("cubic mile", "cubic miles"),
+    "mi^2": ("square mile", "square miles"), "mm^2": ("square millimetre", "square millimetres"),
+    "in^3": ("cubic inch", "cubic inches"), "ft^3": ("cubic foot", "cubic feet"), "yd^3": ("cubic yard", "cubic yards"),
     "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
     "m/s^2": ("metre per second squared", "metres per second squared"), "mpg": ("mile per gallon", "miles per gallon"),
     "kbps": ("kilobit per second", "kilobits per second"), "Mbps": ("megabit per second", "megabits per second"),
@@ -78,6 +110,11 @@ UNITS = {  # one, many; case matters (mW is not MW)
 }  # fmt: skip
 ATTACHED = {"p": ("penny", "pence"), "x": ("time", "times"), "k": ("thousand", "thousand")}  # never after a space
 _units = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+# What may stand after a slash: "$5/mo" is five dollars per month.
+PER = {unit: names[0] for unit, names in UNITS.items() if unit[0].isalpha() and "/" not in unit} | {
+    "d": "day", "wk": "week", "mo": "month", "yr": "year", "qtr": "quarter", "pp": "person", "ea": "each"
+}  # fmt: skip
+_per = "|".join(re.escape(unit) for unit in sorted(PER, key=len, reverse=True))
 
 PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 
@@ -207,34 +244,44 @@ def _time(match: re.Match[str]) -> str:
     return f" {' '.join(words)} "
 
 
-def _money(match: re.Match[str]) -> str:
-    country, sign, amount, last, scale, per = match.groups()
+def _amount(amount: str, sign: str, place: str = "") -> str:
+    """An amount of money in words, two decimals as cents. `place` is the currency's country."""
     one, many, cent, cents = CURRENCIES[sign]
-    place = f"{COUNTRIES[country]} " if country else ""
     whole, _, decimals = amount.partition(".")
-    tail = " per " if per else " "
-    if last or scale:
-        words = _number(amount) + (f" to {_number(last)}" if last else "")
-        return f" {words} {SCALES.get(scale.lower(), scale.lower()) + ' ' if scale else ''}{place}{many}{tail}"
     if not cent or len(decimals) != 2:
-        return f" {_number(amount)} {place}{one if amount == '1' else many}{tail}"
+        return f"{_number(amount)} {place}{one if amount == '1' else many}"
     parts = []
     if whole.strip("0") or not int(decimals):
         parts.append(f"{_number(whole)} {place}{one if whole == '1' else many}")
     if int(decimals):
         parts.append(f"{_words(int(decimals))} {cent if decimals == '01' else cents}")
-    return f" {' and '.join(parts)}{tail}"
+    return " and ".join(parts)
+
+
+def _money(match: re.Match[str]) -> str:
+    country, sign, amount, last, scale, unit, per = match.groups()
+    many = CURRENCIES[sign][1]
+    place = f"{COUNTRIES[country]} " if country else ""
+    tail = f" per {PER[unit]} " if unit else " per " if per else " "
+    if last or scale:
+        words = _number(amount) + (f" to {_number(last)}" if last else "")
+        return f" {words} {SCALES.get(scale.lower(), scale.lower()) + ' ' if scale else ''}{place}{many}{tail}"
+    return f" {_amount(amount, sign, place)}{tail}"
 
 
 def _money_after(match: re.Match[str]) -> str:
-    return f" {_number(match[1])} {CURRENCIES[match[2]][match[1] != '1']} "
+    amount, scale, sign = match.groups()
+    if scale:
+        return f" {_number(amount)} {SCALES.get(scale.lower(), scale.lower())} {CURRENCIES[sign][1]} "
+    return f" {_amount(amount, sign)} "
 
 
 def _unit(match: re.Match[str]) -> str:
-    amount, gap, unit, per = match.groups()
-    # "a 10-km run" is a ten kilometre run.
-    name = UNITS[unit][amount != "1" and gap != "-"]
-    return f" {_number(amount)} {name}{' per ' if per else ' '}"
+    amount, gap, unit, below, per = match.groups()
+    # "a 10-km run" and "a 10 km run" are a ten kilometre run.
+    whole = gap != "-" and not _ARTICLE.search(match.string, max(0, match.start() - 3), match.start())
+    name = UNITS[unit][amount != "1" and whole]
+    return f" {_number(amount)} {name}{f' per {PER[below]} ' if below else ' per ' if per else ' '}"
 
 
 def _attached(match: re.Match[str]) -> str:
@@ -249,22 +296,26 @@ def _decade(match: re.Match[str]) -> str:
 
 
 def _fraction(match: re.Match[str]) -> str:
-    whole, top, bottom = match.groups()
+    whole, top, bottom, unit = match.groups()
+    after = f"{UNITS[unit][1]} " if unit else ""
     if int(bottom) in PARTS:
         one, many = PARTS[int(bottom)]
     elif 3 <= int(bottom) <= 20 or int(bottom) in (100, 1000):
         one = _words(int(bottom), "ordinal").removeprefix("one ")
         many = f"{one}s"
     else:
-        return f" {_number(whole) + ' and ' if whole else ''}{_number(top)} over {_number(bottom)} "
+        return f" {_number(whole) + ' and ' if whole else ''}{_number(top)} over {_number(bottom)} {after}"
     if whole:
         count = ("an" if one[0] in "aeiou" else "a") if top == "1" else _number(top)
-        return f" {_number(whole)} and {count} {one if top == '1' else many} "
-    return f" {_number(top)} {one if top == '1' else many} "
+        return f" {_number(whole)} and {count} {one if top == '1' else many} {after}"
+    after = f"of a{'n' * (UNITS[unit][0][0] in 'aeiouh')} {UNITS[unit][0]} " if unit else ""
+    return f" {_number(top)} {one if top == '1' else many} {after}"
 
 
 def _power(match: re.Match[str]) -> str:
-    return {"2": " squared ", "3": " cubed "}.get(match[1], f" to the power of {match[1].replace('-', 'minus ')} ")
+    raised, unit = match.groups()
+    words = {"2": "squared", "3": "cubed"}.get(raised, f"to the power of {raised.replace('-', 'minus ')}")
+    return f" {words} {UNITS[unit][1] if unit else ''} "
 
 
 def _version(match: re.Match[str]) -> str:
@@ -282,6 +333,9 @@ def _plain(match: re.Match[str]) -> str:
 
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _YEAR = r"(?:,? (\d{4})(?![\d,.:/-]*\d))?"
+_SCALE = "thousand|million|billion|trillion|mn|bn|tn|k|m|b|t"
+_parted = "km|m|cm|mm|mi|ft|yd|kg|g|lbs?|oz|l|L|ml|mL|hr?|gal|mmHg"
+_ARTICLE = re.compile(r"\b[Aa]n? $")
 _RANGE_UNIT = r"(?:\s?(?:%|°[CF]?|[ap]m\b|[AP]M\b|k[mg]\b|c?m\b))?"
 
 _Rule = tuple[str, Callable[[re.Match[str]], str] | str]
@@ -316,18 +370,21 @@ _rules: list[_Rule] = [
     (r"(?<![\d:.,])(\d{1,2})(?:([:.])(\d\d)(?::([0-5]\d))?)?(?: ?([ap]m|[AP]M)\b)?(?![\d:])", _time),
     (r"(?<=\d):(?=\d)", " to "),
     # Money
-    (rf"(?:\b(US|AU|CA|HK|NZ|A|C))?([{SIGNS}]) ?({NUMBER})(?: to ({NUMBER}))?"
-     r"(?: ?(?i:(thousand|million|billion|trillion|mn|bn|tn|k|m|b|t))(?![A-Za-z0-9]))?(/(?=[A-Za-z]))?", _money),
-    (rf"{START}({NUMBER}) ?([{SIGNS}])", _money_after),
+    (rf"(?:\b(US|AU|CA|HK|NZ|A|C))?({CURRENCY}) ?({NUMBER})(?: to ({NUMBER}))?"
+     rf"(?: ?(?i:({_SCALE}))(?![A-Za-z0-9]))?(?:/({_per})(?![\w^/])|(/(?=[A-Za-z])))?", _money),
+    (rf"{START}({NUMBER})(?: ?(?i:({_SCALE})))? ?({CURRENCY})", _money_after),
     # Numbers with something after them
+    (rf"(?<=\d)\^(-?\d+)(?: ({_units})(?![A-Za-z0-9^/]))?", _power),
     (rf"{START}({INTEGER})(?i:st|nd|rd|th)(?![A-Za-z0-9])", lambda m: f" {ordinal(m[1])} "),
-    (r"(?<![\d/.,])(?:(\d{1,3}) )?(\d{1,4})/(\d{1,4})(?![\d/])", _fraction),
+    (rf"(?<![\d/.,])(?:(\d{{1,3}}) )?(\d{{1,4}})/(\d{{1,4}})(?![\d/])(?: ?({_parted})(?![\w/^]))?", _fraction),
     (r"""(?<![\w.,])(\d{1,2})'(\d{1,2})(?:"|'')?(?!\w)""", r" \1 foot \2 "),
     (r"(?<![\w.,])'?(\d{4}|\d\d)'?s(?![A-Za-z0-9])", _decade),
-    (rf"{START}({NUMBER})([ -]?)({_units})(?:(/)(?=[A-Za-z])|(?![A-Za-z0-9^])(?:\.(?= [a-z]))?)", _unit),
+    (rf"{START}({NUMBER})([ -]?)({_units})"
+     rf"(?:/({_per})(?![\w^/])|(/)(?=[A-Za-z])|(?![A-Za-z0-9^])(?:\.(?= [a-z]))?)", _unit),
     (rf"{START}({NUMBER})({'|'.join(ATTACHED)})(?![A-Za-z0-9])", _attached),
-    (r"\^(-?\d+)", _power),
+    (r"\^(-?\d+)()", _power),
     # Whatever is left
+    (r"(?<=[A-Za-z])\.(?=\d)", " point "),
     (r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " "),
     (rf"{START}\d+(?:\.\d+){{2,}}", _version),
     (rf"({NUMBER})('s(?![A-Za-z]))?", _plain),
