@@ -5,6 +5,7 @@ Kokoro's script's `file|voice|speed|text|...`. Only a folder of many speakers ma
 up to a dash or underscore name the speakers.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def clips(folder: Path) -> list[Clip]:
     """Every recording of a folder, in the order of its table or of the files' names.
 
     Raises:
-        LlasaError: the folder has no recordings, or a line of its table has no text.
+        LlasaError: the folder has no recordings, or its table has a line without a text, or names a recording twice.
     """
     table = folder / "metadata.csv"
     if not table.exists():
@@ -74,6 +75,9 @@ def clips(folder: Path) -> list[Clip]:
         ]
     if not found:
         raise LlasaError(f"{folder} holds no recordings: give a folder of audio files")
+    path, times = Counter(clip.path for clip in found).most_common(1)[0]
+    if times > 1:
+        raise LlasaError(f"{table} names {path.name} {times} times: keep one line of each recording")
     return found
 
 

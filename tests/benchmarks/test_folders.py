@@ -46,6 +46,18 @@ def test_tables_of_two_three_and_six_columns(tmp_path: Path, line: str, speaker:
     assert folders.clips(tmp_path) == [folders.Clip(tmp_path / "a-1.wav", speaker, "It was late.")]
 
 
+@pytest.mark.parametrize(
+    "line", ["a-1.wav|It was late.", "a-1.wav|anna|It was late.", "a-1.wav|anna|0.9|It was late.|it wuz|[1,2]"]
+)
+def test_a_recording_that_a_table_names_twice_is_refused(tmp_path: Path, line: str) -> None:
+    noise(tmp_path / "a-1.wav")
+    noise(tmp_path / "b-1.wav")
+    (tmp_path / "metadata.csv").write_text("\n".join([line, line.replace("a-1", "b-1"), line.replace("late", "dark")]))
+    with pytest.raises(LlasaError, match=r"metadata\.csv names a-1\.wav 2 times: keep one line") as caught:
+        folders.clips(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_only_speakers_of_whom_training_takes_nothing_are_unseen(tmp_path: Path) -> None:
     for index in range(26):
         noise(tmp_path / f"{index:02}-x.flac", 0.1)
