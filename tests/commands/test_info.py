@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from commands.runner import Run
+from commands.runner import Result, Run
 
 
 def test_info_tells_versions_and_sizes(run: Run, lm_folder: Path, codec_folder: Path):
@@ -31,3 +31,26 @@ def test_info_measures_this_machine(run: Run, lm_folder: Path, tmp_path: Path):
     text = run("info", "--model", copy, "--benchmark").out.decode()
     for measured in ("codes a second", "real-time factor", "first audio of a stream"):
         assert measured in text
+
+
+def refused(result: Result, message: str) -> None:
+    """One line that says `message`; what `info` knows without the model is on standard output."""
+    assert result.code == 1
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert message in result.err
+
+
+def test_configs_of_wrong_kinds(run: Run, lm_folder: Path, tmp_path: Path):
+    shutil.copytree(lm_folder.parent / "codec", tmp_path / "codec")
+    copy = Path(shutil.copytree(lm_folder, tmp_path / "lm"))
+    for path in (copy / "config.json", tmp_path / "codec" / "config.json"):
+        usual = path.read_text()
+        for value in ("[]", "7", "null", "{", '{"model_type": []}', '{"model_type": "llama", "hidden_size": []}'):
+            path.write_text(value)
+            refused(run("info", "--model", copy), str(path.parent))
+        path.write_text(usual)
+    usual = (copy / "config.json").read_text()
+    for key, wrong in (("num_hidden_layers", -1), ("max_position_embeddings", "x"), ("codec", 7)):
+        (copy / "config.json").write_text(json.dumps(json.loads(usual) | {key: wrong}))
+        refused(run("info", "--model", copy), str(copy))

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,6 +241,35 @@ def test_a_stage_asked_to_stop_goes_on_where_it_was(built: Path, run: Run, tmp_p
     run(built, "train", "lm", tmp_path / "lm.yaml", "--steps", first + 20, "--threads", 1)
     rows = [json.loads(line) for line in (tmp_path / "lm/log.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == first + 20
+
+
+@pytest.mark.parametrize("after", [0.3, 1.0, 2.0, 3.5])
+def test_a_stage_terminated_before_it_listens_leaves_nothing_half_written(
+    built: Path, tmp_path: Path, after: float
+) -> None:
+    settings = yaml.safe_load((built / "recipes/tiny/lm.yaml").read_text())
+    settings = merged(settings, {"schedule": {"steps": 100000}, "out": str(tmp_path / "lm")})
+    (tmp_path / "lm.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "llasa.cli", "train", "lm", str(tmp_path / "lm.yaml"), "--threads", "1"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=built, env=os.environ, **pipes) as process:
+        time.sleep(after)
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode in (0, 143, -signal.SIGTERM)  # the last before Python can say anything
+    assert "Traceback" not in told
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".tmp", ".mode"))]
+
+
+def test_a_model_where_a_codec_is_asked_for_is_one_line(built: Path, start: Start) -> None:
+    settings = yaml.safe_load((built / "recipes/tiny/lm.yaml").read_text())
+    (built / "bad.yaml").write_text(yaml.safe_dump(settings | {"codec": "tiny", "out": "runs/bad"}))
+    done = start(built, "train", "lm", "bad.yaml")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "holds no codec" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (built / "runs/bad").exists()
 
 
 def test_bad_recipes_are_one_line(built: Path, start: Start) -> None:

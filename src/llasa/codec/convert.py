@@ -28,6 +28,7 @@ from llasa.models.hub import find_model
 
 SEMANTIC = "facebook/w2v-bert-2.0"  # upstream's frozen semantic encoder, which a training checkpoint may lack
 
+MOST, MOST_LAYERS = 10**6, 1000  # of any size in a config: far beyond any codec, and small enough to compute with
 _RECORD = "transformers_config"  # our key in an upstream config, for sizes that the tensors' shapes do not show
 # Model types: the hub's config has the first, upstream's package the next two.
 _TYPES = ("xcodec2", "xcodec", "bigcodec", HarmonicCodecConfig.model_type)
@@ -168,9 +169,24 @@ def _write(out: Path, files: dict[str, dict[str, Any]], tensors: Tensors) -> Non
 def _config(source: Path, content: dict[str, Any]) -> Xcodec2Config | HarmonicCodecConfig:
     kind = HarmonicCodecConfig if content.get("model_type") == HarmonicCodecConfig.model_type else Xcodec2Config
     try:
+        _refuse_absurd(content)
         return kind.from_dict(dict(content))
     except Exception as error:  # transformers checks configs, and raises errors of several libraries
         raise LlasaError(f"the config of {source} is not a codec's ({first_line(error)})") from error
+
+
+def _refuse_absurd(content: dict[str, Any]) -> None:
+    """Raises ValueError for values that transformers lets pass, but that take all memory or fail only in use."""
+    for key, value in content.items():
+        most = MOST_LAYERS if key.endswith("layers") else MOST
+        if isinstance(value, dict):
+            _refuse_absurd(value)
+        elif any(
+            isinstance(size, int) and abs(size) > most for size in (value if isinstance(value, list) else [value])
+        ):
+            raise ValueError(f"`{key}` is {str(value)[:20]}: it must be at most {most:,}")
+        elif key.endswith("dropout") and not (isinstance(value, int | float) and 0 <= value <= 1):
+            raise ValueError(f"`{key}` is {str(value)[:20]}: it must be from 0 to 1")
 
 
 def _infer_config(source: Path, tensors: Tensors, semantic: Wav2Vec2BertConfig | None) -> Xcodec2Config:

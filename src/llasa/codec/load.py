@@ -41,4 +41,7 @@ def load_codec(name: str | Path, device: str = "cpu", dtype: torch.dtype = torch
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise LlasaError(f"cannot use the device {device} ({first_line(error)}): use cpu, cuda or mps") from error
-    return kind(model)
+    try:
+        return kind(model)
+    except LlasaError as error:
+        raise LlasaError(f"the codec in {source} cannot be used: {error}") from error

@@ -43,7 +43,7 @@ def sampling_of(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], s
     if "codec" not in config and given in ({}, CHAT):
         given = UPSTREAM
     voice = values.get("default_voice", config.get("default_voice"))
-    if not isinstance(voice, str | None):
+    if not isinstance(voice, str | None) or voice == "":
         raise LlasaError(f"{path}: `default_voice` is {voice!r:.40}: it must be a voice's name in quotes")
     return given, voice
 

@@ -105,14 +105,23 @@ def find_codec(folder: Path) -> Path:
     config = read_json(folder / "config.json")
     if config.get("model_type") in ("xcodec2", "llasa_codec"):
         return folder
-    named = str(config.get("codec", DEFAULT_CODEC))
+    named = config.get("codec", DEFAULT_CODEC)
+    if not isinstance(named, str) or not named.strip("\0"):
+        raise LlasaError(
+            f"{folder / 'config.json'}: `codec` is {named!r:.40}: it must name a codec's folder, in quotes"
+        )
     if is_folder(folder / named):  # relative to the model's folder, or absolute
         return find_model(absolute(folder / named))  # which prints its licence
     if named.startswith((".", "/")):
         raise LlasaError(
             f"the codec of {folder} is missing: there is no folder {folder / named}: correct `codec` in its config.json"
         )
-    return find_model(named)
+    try:
+        return find_model(named)
+    except LlasaError as error:
+        raise LlasaError(
+            f"the codec of {folder} cannot be used ({error}): correct `codec` in its config.json"
+        ) from error
 
 
 def codec_sizes(name: str | Path) -> tuple[list[int], float]:

@@ -146,7 +146,14 @@ def _find_tensors(folder: Path, config: Any) -> dict[str, tuple[Path, str]]:
         for name, other in ((HEAD, EMBEDDING), (EMBEDDING, HEAD)):
             if name not in found and other in found:
                 found[name], shapes[name] = found[other], shapes[other]
-    wanted = {name: list(weight.shape) for name, weight in _on_meta(config).state_dict().items()}
+    try:
+        model = _on_meta(config)
+    except Exception as error:  # whatever transformers raises for a value that it does not check, such as an activation
+        raise LlasaError(
+            f"{folder / 'config.json'} does not describe a Llama ({type(error).__name__} {first_line(error)}): "
+            "copy it again"
+        ) from error
+    wanted = {name: list(weight.shape) for name, weight in model.state_dict().items()}
     if missing := sorted(wanted.keys() - found.keys()):
         raise LlasaError(f"the weights in {folder} lack {missing[0]} ({len(missing)} missing in all): copy it again")
     for name, shape in wanted.items():

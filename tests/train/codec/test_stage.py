@@ -5,13 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from nested import codec_settings
 from small_models import make_codec
 
 from llasa.codec.features import acoustic_input, mel_features
+from llasa.errors import LlasaError
 from llasa.train.codec.discriminators import discriminator_loss, generator_losses, small_discriminators
 from llasa.train.codec.quantising import codebook_entropy, project, quantise
 from llasa.train.codec.spectral import log_mel, spectral_losses
-from llasa.train.codec.stage import begin_as_shifts
+from llasa.train.codec.stage import Trainer, begin_as_shifts
 
 
 def test_training_forward_gives_the_codes_of_transformers_encode(voiced: np.ndarray) -> None:
@@ -27,6 +29,11 @@ def test_training_forward_gives_the_codes_of_transformers_encode(voiced: np.ndar
     assert latents.shape == reference.latents.transpose(1, 2).shape
     digits = (values.round() + 2).clamp(0, 3)
     assert torch.equal((digits * torch.tensor([1, 4, 16])).sum(-1).int(), indices)
+
+
+def test_a_codec_of_another_kind_is_no_start() -> None:
+    with pytest.raises(LlasaError, match="`start` is tiny, a codec of another kind: start from an X-codec2"):
+        Trainer(codec_settings(start="tiny"))
 
 
 def test_entropy_is_that_of_the_joint_soft_assignment() -> None:

@@ -119,6 +119,8 @@ class Trainer(nn.Module):
         super().__init__()
         self.settings = settings
         self.codec = load_codec(settings.start).model if settings.start else make_model(settings)
+        if not isinstance(self.codec, Xcodec2Model):
+            raise LlasaError(f"`start` is {settings.start}, a codec of another kind: start from an X-codec2")
         width: int = self.codec.config.semantic_model_config.hidden_size  # type: ignore[union-attr]
         self.semantic_decoder = SemanticDecoder(self.codec.config.quantization_dim, width)
         self.phones = load_phones(settings, width)
