@@ -80,8 +80,8 @@ def test_another_speed(say: Run):
         assert len(read_wav(say("Hello there.", "--seed", 1, "--speed", speed).out)) == round(plain / speed)
     streamed = say("Hello there.", "--seed", 1, "--speed", 0.5, "--stream")
     assert len(read_wav(streamed.out)) == 2 * len(read_wav(say("Hello there.", "--seed", 1, "--stream").out))
-    for speed in ("0", "-1", "5", "nan", "inf"):
-        fails(say("Hello.", "--speed", speed), "the speed is ")
+    for wrong in ("0", "-1", "5", "nan", "inf"):
+        fails(say("Hello.", "--speed", wrong), "the speed is ")
 
 
 def test_a_recording_and_its_transcript_are_a_voice(say: Run, reference: Path):

@@ -58,8 +58,9 @@ def load(device: str = "cpu", folder: Path | None = None) -> "CtcContent":
         if not isinstance(vocabulary, dict) or not all(isinstance(place, int) for place in vocabulary.values()):
             raise ValueError("vocab.json does not map letters to numbers")
         model = Wav2Vec2BertForCTC.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        if not vocabulary or not all(0 <= place < model.config.vocab_size for place in vocabulary.values()):
-            raise ValueError(f"vocab.json does not map letters to numbers below {model.config.vocab_size}")
+        count = model.lm_head.out_features
+        if not vocabulary or not all(0 <= place < count for place in vocabulary.values()):
+            raise ValueError(f"vocab.json does not map letters to numbers below {count}")
     except Exception as error:  # transformers raises what its libraries raise
         raise LlasaError(
             f"the recogniser in {folder} cannot be loaded ({first_line(error)}): copy it or train it again"
