@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "src"))
 from llasa.data.shards import shard_files
+from llasa.models.defaults import half_precision
 from llasa.models.folder import codec_sizes, hush_transformers
 from llasa.text.lexicon import load_lexicon
 from llasa.train.lm.data import Pack, Reader, Sample, pack, packs, sample_indices, samples
@@ -273,7 +274,7 @@ def main() -> None:
     )  # fmt: skip
 
     def validate(step: int, seconds: float) -> None:
-        with torch.autocast(device.type, torch.bfloat16), average.swapped(trainer):
+        with half_precision(device.type), average.swapped(trainer):
             for name, rows in unseen.items():
                 figures, _ = measure(trainer, rows)
                 report(step=step, seconds=seconds, validation=name, **figures)
@@ -289,7 +290,7 @@ def main() -> None:
     while (now := time.perf_counter()) - start < total:
         progress = int(SCALE * (now - start) / total)
         set_learning_rate(groups, progress, settings.schedule)
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_precision(device.type):
             if settings.losses.sampled and step % 2:
                 batch = trainer.reading_itself(batch, vocabulary.speech, a.seed + step)
             found = trainer(batch)

@@ -47,6 +47,7 @@ from torch import nn
 from llasa.codec.features import HOP, RATE, mel_features
 from llasa.data.shards import read_rows, row_audio, shard_files
 from llasa.errors import LlasaError
+from llasa.models.defaults import half_precision
 from llasa.models.folder import hush_transformers
 from llasa.text.wording import words
 from llasa.train.loop import Clock
@@ -298,7 +299,7 @@ def validate(model: Any, speech: Speech, seconds: float) -> dict[str, float]:
     model.eval()
     for batch in plan(speech, rows, [UNIT] * len(rows), seconds):
         features, mask, labels, frames, counts = model_input(speech, batch)
-        with torch.autocast(speech.device.type, torch.bfloat16):
+        with half_precision(speech.device.type):
             logits = model.lm_head(model.wav2vec2_bert(features, mask).last_hidden_state)
         texts = stage.greedy(logits.float().cpu(), frames)
         for row, text, label, count in zip(batch.rows, texts, labels.tolist(), counts.tolist(), strict=True):
@@ -346,7 +347,7 @@ class Run:
         """Takes one step; returns its losses and the gradient's norm, on the device."""
         options, layer = self.options, self.model.config.num_hidden_layers // 2
         features, mask, labels, frames, counts = model_input(speech, batch, options.noise, options.masks)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with half_precision(self.device.type):
             output = self.model.wav2vec2_bert(features, mask, output_hidden_states=True)
             logits = self.model.lm_head(output.last_hidden_state)
             early = self.middle(output.hidden_states[layer])

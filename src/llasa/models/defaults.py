@@ -32,6 +32,16 @@ def dtype_of(name: str | None, device: str) -> torch.dtype:
     return dtypes[name]
 
 
+def is_half(device: str) -> bool:
+    """Whether training on a torch device multiplies matrices in bfloat16: where that is faster than float32."""
+    return dtype_of(None, device) == torch.bfloat16
+
+
+def half_precision(device: str) -> torch.autocast:
+    """A context in which a torch device multiplies matrices in bfloat16, if `is_half`."""
+    return torch.autocast(device, torch.bfloat16, enabled=is_half(device))
+
+
 def sampling_of(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Sampling settings and the name of the default voice, from generation_config.json if the folder has one.
 

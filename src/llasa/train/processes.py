@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from llasa.errors import LlasaError
+from llasa.models.defaults import is_half
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
@@ -44,7 +45,8 @@ def make_accelerator() -> Any:
         )
     # Buffers are constants, so they need no broadcast. Gradients are views of the buckets, so they exist only once.
     plain = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available(), kwargs_handlers=[plain])
+    precision = "bf16" if torch.accelerator.is_available() or is_half("cpu") else "no"
+    return Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available(), kwargs_handlers=[plain])
 
 
 def rank() -> int:

@@ -27,7 +27,7 @@ from llasa.errors import NoSound
 from llasa.files import exists, is_folder
 from llasa.measure.independent import LISTENERS
 from llasa.measure.tables import write_text
-from llasa.models.defaults import check_device
+from llasa.models.defaults import check_device, half_precision
 from llasa.models.folder import hush_transformers
 from llasa.studies.training.corpus import HeldOut, hold_out, make_reader, packed
 from llasa.train.checkpoint import CHECKPOINT
@@ -144,7 +144,7 @@ def token_losses(trainer: Trainer, held_out: Sequence[Pack]) -> list[list[np.nda
     was = trainer.training
     trainer.eval()
     result = []
-    with torch.autocast(device.type, torch.bfloat16):
+    with half_precision(device.type):
         for pack in held_out:
             pack = move(pack, device)
             hidden = trainer.hidden(pack)

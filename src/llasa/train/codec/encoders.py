@@ -9,6 +9,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from llasa.errors import LlasaError, first_line
 from llasa.files import is_folder
+from llasa.models.defaults import half_precision
 from llasa.models.folder import hush_transformers, read_json
 from llasa.models.hub import HUB_ID, fetch
 
@@ -80,6 +81,6 @@ class Listener:
         return torch.stack(distances).mean()
 
     def _layers(self, wave: torch.Tensor) -> list[torch.Tensor]:
-        with torch.autocast(wave.device.type, torch.bfloat16):
+        with half_precision(wave.device.type):
             states = self.model(wave, output_hidden_states=True).hidden_states
         return [state.float() for state in states[self.first : self.last + 1]]

@@ -3,6 +3,8 @@
 import torch
 from transformers import Xcodec2Model
 
+from llasa.models.defaults import half_precision
+
 
 @torch.no_grad()
 def fit_scales(model: Xcodec2Model, wave: torch.Tensor, features: torch.Tensor) -> None:
@@ -30,7 +32,7 @@ def project(model: Xcodec2Model, wave: torch.Tensor, features: torch.Tensor) -> 
     Returns:
         (B, frames, dimensions of the quantiser), unbounded.
     """
-    with torch.no_grad(), torch.autocast(wave.device.type, torch.bfloat16):
+    with torch.no_grad(), half_precision(wave.device.type):
         hidden = model.semantic_encoder(features).last_hidden_state
     hidden = hidden.float()
     semantic = model.semantic_adapter(hidden.transpose(1, 2))

@@ -19,6 +19,7 @@ from llasa.codec import load_codec
 from llasa.codec.xcodec2 import Xcodec2
 from llasa.errors import LlasaError, first_line
 from llasa.files import exists, is_folder
+from llasa.models.defaults import half_precision
 from llasa.train.checkpoint import load_tensors
 from llasa.train.codec import pitch
 from llasa.train.codec.discriminators import (
@@ -170,7 +171,7 @@ class Trainer(nn.Module):
         with torch.set_grad_enabled(not self.frozen and torch.is_grad_enabled()):
             z = project(codec, wave, features)
         latents, _, values = quantise(codec, z)
-        with torch.autocast(wave.device.type, torch.bfloat16):
+        with half_precision(wave.device.type):
             made = codec.acoustic_decoder(latents)[:, 0]
         terms: dict[str, torch.Tensor] = {}
         if s.frame_weight and self.spectra is not None:
@@ -178,7 +179,7 @@ class Trainer(nn.Module):
             terms["frame"] = s.frame_weight * pitch.frame_loss(self.spectra, wave[:, 0], size)
         self.spectra = None
         if not self.frozen:
-            with torch.no_grad(), torch.autocast(wave.device.type, torch.bfloat16):
+            with torch.no_grad(), half_precision(wave.device.type):
                 wanted = codec.semantic_encoder(features).last_hidden_state.float()
             scale, found = wanted.std() if s.semantic_relative else 1.0, self.semantic_decoder(latents)
             terms["semantic"] = s.semantic_weight * F.mse_loss(found / scale, wanted / scale)

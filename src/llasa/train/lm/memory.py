@@ -14,6 +14,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from llasa.errors import LlasaError, first_line
+from llasa.models.defaults import dtype_of
 from llasa.models.folder import codec_sizes
 from llasa.models.hub import HUB_ID, fetch, find_model
 from llasa.models.sizes import llama_config
@@ -217,10 +218,11 @@ def remedy(settings: LMSettings, config: LlamaConfig, processes: int, accelerato
 
 
 def matmul_speed(device: torch.device, config: LlamaConfig, tokens: int, seconds: float = 0.5) -> float:
-    """FLOP/s of a matrix product of the model's sizes in bfloat16, the best of several measurements."""
-    rows, width, inner = min(tokens, 8192), config.hidden_size, config.intermediate_size
-    a = torch.randn(rows, width, device=device, dtype=torch.bfloat16)
-    b = torch.randn(width, inner, device=device, dtype=torch.bfloat16)
+    """FLOP/s of a matrix product of the model's sizes in the precision of training, the best of several."""
+    rows = min(tokens, 512 if device.type == "cpu" else 8192)  # a CPU needs no more to be busy
+    width, inner, dtype = config.hidden_size, config.intermediate_size, dtype_of(None, device.type)
+    a = torch.randn(rows, width, device=device, dtype=dtype)
+    b = torch.randn(width, inner, device=device, dtype=dtype)
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end or not best:
         start = time.perf_counter()

@@ -25,6 +25,7 @@ from llasa.codec import Codec
 from llasa.codec.features import HOP, mel_features
 from llasa.data.shards import row_audio
 from llasa.errors import LlasaError
+from llasa.models.defaults import half_precision
 from llasa.models.folder import check_weights, hush_transformers
 from llasa.text.lexicon import ARPABET, LETTERS
 from llasa.train.recogniser.data import GRID
@@ -124,7 +125,7 @@ def losses(
     model: Wav2Vec2BertForCTC, probes: Probes, batch: dict[str, torch.Tensor], settings: RecogniserSettings
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The weighted sum of the losses of letters (CTC), phones and mel spectrum; and each loss by itself."""
-    with torch.autocast(batch["features"].device.type, torch.bfloat16):
+    with half_precision(batch["features"].device.type):
         output = model.wav2vec2_bert(batch["features"], batch["mask"], output_hidden_states=True)
         logits = model.lm_head(output.last_hidden_state).float()
         tapped = output.hidden_states[settings.losses.tap].float()

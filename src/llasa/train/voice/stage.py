@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from llasa.data.report import write_json
 from llasa.files import exists, is_folder, whole
-from llasa.models.defaults import dtype_of
+from llasa.models.defaults import half_precision, is_half
 from llasa.models.folder import fingerprint, hush_transformers, read_json
 from llasa.models.hub import HUB_ID
 from llasa.models.lora import BASE
@@ -90,7 +90,7 @@ class FinetuneStage(loop.Stage):
         hush_transformers()
         open_weights(base.folder, "cpu", torch.float32)  # reads no weights yet, but reports damaged files
         # Frozen weights need no more precision than for speaking.
-        self.half = dtype_of(None, device.type) == torch.bfloat16
+        self.half = is_half(device.type)
         dtype = torch.bfloat16 if self.half and not full else torch.float32
         model: Any = AutoModelForCausalLM.from_pretrained(base.folder, dtype=dtype)
         self.adapted: Any = None
@@ -119,7 +119,7 @@ class FinetuneStage(loop.Stage):
         return self.found.get("waited", 0) >= PATIENCE
 
     def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        return half_precision(self.device.type)
 
     def batches(self, step: int, place: Any) -> Iterator[list[Pack]]:
         plan, base = self.plan, self.base
