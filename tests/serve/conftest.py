@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from serve.server import served
 from small_models import make_lm_folder
 
 from llasa.models.folder import load_tokenizer
+from llasa.serve.app import Settings
 from llasa.serve.scheduler import Scheduler
 from llasa.serve.streams import Sound, Stream
 from llasa.speak.request import Request
@@ -64,3 +66,25 @@ class Listener:
         if sound is not None:
             raise sound
         return np.concatenate([np.empty(0, np.float32), *pieces])
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Llasa:
+    """The embedded voice."""
+    return Llasa.load(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where uploaded voices are kept."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLASA_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def address(tiny: Llasa, home: Path) -> Iterator[str]:
+    """The address of a server with the embedded voice, for all tests."""
+    with served(tiny, Settings()) as found:
+        yield found
