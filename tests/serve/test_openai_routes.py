@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import requests
 import soundfile
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 
 from llasa import audio, ffmpeg
 from llasa.serve.formats import FORMATS, Pcm
@@ -61,7 +61,7 @@ def test_the_openai_client_gets_every_format(address: str, format: Any, spoken: 
 def test_the_openai_client_lists_models_and_reads_errors(address: str) -> None:
     client = OpenAI(base_url=f"{address}/v1", api_key="none")
     assert [model.id for model in client.models.list()] == ["tiny"]
-    with pytest.raises(Exception, match="there is no voice called nobody") as error:
+    with pytest.raises(BadRequestError, match="there is no voice called nobody") as error:
         client.audio.speech.create(model="tiny", voice="nobody", input=TEXT)
     assert error.value.status_code == 400
     assert (error.value.param, error.value.code) == ("voice", "voice_not_found")

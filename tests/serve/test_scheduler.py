@@ -3,12 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from serve.conftest import SHORT, Listener
 
-from llasa.engine import Backend
+from llasa.engine import Backend, State
 from llasa.errors import LlasaError, NoSound
 from llasa.serve import scheduler as serving
 from llasa.serve.beside import Beside, Cancelled
@@ -60,7 +61,7 @@ def test_whoever_hangs_up_frees_the_row_within_a_step(
     steps: list[int] = []
     extend = type(small.backend).extend
 
-    def counting(self: Backend, state: object, tokens: int = 50) -> object:
+    def counting(self: Backend, state: State, tokens: int = 50) -> State:
         steps.append(len(state.tokens))
         return extend(self, state, tokens)
 
@@ -133,7 +134,7 @@ def test_an_error_ends_a_stream_and_not_the_server(
 def test_no_sound_is_an_error(small: Llasa, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(small.backend), "extend", lambda self, state, tokens: end(state))
 
-    def end(state: object) -> object:
+    def end(state: Any) -> State:
         for row in state.rows:
             row.finished = True
         return state
@@ -172,7 +173,7 @@ def test_a_first_sound_waits_until_the_next_is_sure(small: Llasa, scheduler: Sch
     stream = Listener(scheduler, request(small, 1)).stream
     scheduler.cancel(stream)
     until(lambda: not scheduler.running)
-    heard: list[np.ndarray] = []
+    heard: list[Any] = []
     stream.deliver, stream.made, stream.heard = heard.append, 0.0, None
     stream.reading.line.tokens = []
     stream.hear(np.ones(1600, np.float32), pace=60.0)  # 16 codes at 60 a second take longer than 0.1 s

@@ -32,8 +32,8 @@ def test_a_key_is_needed(locked: str) -> None:
         for headers in ({"Authorization": f"Bearer {KEY}"}, {"Authorization": f"bearer {KEY}"}, {"xi-api-key": KEY}):
             assert requests.get(locked + path, headers=headers).status_code == 200
     for wrong in ("", "a", f"{KEY}x", "ä" * 40):
-        headers = {"Authorization": f"Bearer {wrong}".encode()}
-        assert requests.post(f"{locked}/v1/audio/speech", json=HELLO, headers=headers).status_code == 401
+        sent = {"Authorization": f"Bearer {wrong}".encode()}
+        assert requests.post(f"{locked}/v1/audio/speech", json=HELLO, headers=sent).status_code == 401
     for path in ("/", "/health"):
         assert requests.get(locked + path).status_code == 200
 

@@ -14,13 +14,13 @@ from llasa.serve.problems import Problem
 from llasa.serve.text_socket import Cutter
 from llasa.tts import Llasa
 
-PIECES = ["Good morning to you", " all. It is la", "te now. Nobody in the", " house has said a word. Yes", "."]
+PIECES = ["Good morning to all of", " you. It is la", "te now. Nobody in the", " house has said a word. Yes", "."]
 
 
 def test_sentences_are_cut_as_soon_as_they_are_whole() -> None:
     cutter = Cutter(100)
     assert [cutter.push(piece) for piece in PIECES] == [
-        [], ["Good morning to you all."], [], ["It is late now. Nobody in the house has said a word."], []
+        [], ["Good morning to all of you."], [], ["It is late now. Nobody in the house has said a word."], []
     ]  # fmt: skip
     assert cutter.finish() == ["Yes."]
     assert cutter.finish() == []
@@ -51,9 +51,9 @@ def send(socket: ClientConnection, kind: str, **fields: Any) -> None:
 def test_a_reply_is_spoken_while_it_is_written(address: str, tiny: Llasa) -> None:
     with talk(address) as socket:
         send(socket, "session.config", voice="alma", response_format="wav", seed=3)
-        send(socket, "input.text", text="Good morning to you all. It")
+        send(socket, "input.text", text="Good morning to all of you. It")
         start = json.loads(socket.recv(timeout=60))  # although the text has not ended
-        assert (start["type"], start["sentence_text"]) == ("audio.start", "Good morning to you all.")
+        assert (start["type"], start["sentence_text"]) == ("audio.start", "Good morning to all of you.")
         assert (start["format"], start["sample_rate"], start["sentence_index"]) == ("wav", 16000, 0)
         send(socket, "input.text", text=" is late.")
         send(socket, "input.done")
@@ -67,7 +67,7 @@ def test_a_reply_is_spoken_while_it_is_written(address: str, tiny: Llasa) -> Non
                 sounds.append(b"")
     assert [one["type"] for one in told] == ["audio.done", "audio.start", "audio.done", "session.done"]
     assert told[-1]["total_sentences"] == 2
-    wanted = np.concatenate(list(tiny.stream("Good morning to you all.", voice="alma", seed=3)))
+    wanted = np.concatenate(list(tiny.stream("Good morning to all of you.", voice="alma", seed=3)))
     assert sounds[0][44:] == audio.pcm16(wanted)
     assert len(sounds[1]) > 8000
 

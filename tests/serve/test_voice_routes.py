@@ -109,6 +109,7 @@ def test_decoding_that_takes_too_long_is_ended(address: str, recording: bytes, m
 
 def test_the_decoding_process_has_little_memory() -> None:
     """What asks for more than it may have ends with an error, which nobody else feels."""
-    code = "from llasa.serve import decoding\ndecoding.sys.stdin = None\ntry: decoding.main()\nexcept AttributeError: bytes(2 << 30)"
+    code = "from llasa.serve import decoding\ndecoding.sys.stdin = None\n"
+    code += "try: decoding.main()\nexcept AttributeError: bytes(2 << 30)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert b"MemoryError" in done.stderr

@@ -123,16 +123,16 @@ def test_takes_come_in_order_as_soon_as_they_can(monkeypatch: pytest.MonkeyPatch
     assert all(so_far <= total for so_far, total in reported)
 
 
-def reading(text: str, **options: object) -> tuple[Reading, list[Piece]]:
+def reading(text: str) -> tuple[Reading, list[Piece]]:
     """A text that is to be read as a stream, and its pieces."""
     planner = Planner(VOCABULARY, None, 50, 512)
-    made = make_request(planner, HOT, text, None, 7, {"speaker": "anna", "max_seconds": 4.0, **options})
+    made = make_request(planner, HOT, text, None, 7, {"speaker": "anna", "max_seconds": 4.0})
     return Reading(made), made.pieces(0, len(made.chunks))
 
 
 def read(stream: Reading, step: int | None = None) -> list[list[Part]]:
     """The parts of every piece, generated `step` codes at a time, or as many as the next part needs."""
-    rows, found = Rows(ENGINE), []
+    rows, found = Rows(ENGINE), list[list[Part]]()
     while stream.line is not None:
         if not rows.lines:
             rows.start([stream.line])

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 LISTED = 20  # chunks whose scores go into a header
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """The result of some work, which is cancelled if the client hangs up."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
+    task, gone = asyncio.ensure_future(work), asyncio.create_task(_gone(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -49,7 +49,7 @@ class Answers:
     def __init__(self, service: Service, counters: Counters) -> None:
         self.service, self.counters = service, counters
 
-    async def sounds(self, wanted: Wanted, client: str) -> AsyncIterator[np.ndarray]:
+    async def sounds(self, wanted: Wanted, client: str) -> AsyncGenerator[np.ndarray, None]:
         """The sound of a text; errors that show before the first sound are raised with the first."""
         began = time.monotonic()
         request = await self.service.prepare(wanted, client)

@@ -7,6 +7,7 @@ into slices, so that a stream never waits for more than one slice.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -61,9 +62,8 @@ class Beside:
 
     def extend(self, state: Any, tokens: int = 50) -> State:
         while tokens > 0 and not all(state.stopped):
-            count = min(SLICE, tokens)
-            state = self._run(lambda state=state, count=count: self.backend.extend(state, count))
-            tokens -= count
+            state = self._run(partial(self.backend.extend, state, min(SLICE, tokens)))
+            tokens -= SLICE
         return state
 
     def select(self, state: Any, rows: Sequence[int], seeds: Sequence[int] | None = None) -> State:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from llasa.errors import LlasaError
 from llasa.serve.answers import Answers
-from llasa.serve.formats import MEDIA, Encoder, Pcm, encoder
+from llasa.serve.formats import MEDIA, Encoder, Format, Pcm, encoder
 from llasa.serve.problems import Problem, problem_of, response_of
 from llasa.serve.service import Wanted
 from llasa.speak.request import draw_seed
@@ -20,7 +20,7 @@ _FORMAT = re.compile(r"(mp3|opus|pcm)_(\d{4,5})(?:_\d+)?")
 class ElevenSettings(BaseModel):
     """Of a voice; what is not named here has no meaning for this model."""
 
-    speed: float = Field(1.0, ge=0.25, le=4.0)
+    speed: float = Field(default=1.0, ge=0.25, le=4.0)
 
 
 class ElevenInput(BaseModel):
@@ -66,7 +66,7 @@ def _encoder(written: str, rate: int) -> tuple[Encoder, str]:
         )
     if found[1] == "pcm":
         return Pcm(rate, int(found[2])), MEDIA["pcm"]
-    kind = "mp3" if found[1] == "mp3" else "opus"
+    kind: Format = "mp3" if found[1] == "mp3" else "opus"
     return encoder(kind, rate), MEDIA[kind]
 
 

@@ -7,7 +7,7 @@ first only in that a search gives way to them after every few tokens (`beside.py
 import asyncio
 import copy
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from llasa.serve.scheduler import Busy, Scheduler
 from llasa.serve.streams import Sound
 from llasa.serve.turns import Turns
 from llasa.serve.uploads import check_size, data_of, samples_of
-from llasa.speak.request import Options, Progress, Request
+from llasa.speak.request import Progress, Request
 from llasa.speak.speech import Speech
 from llasa.tts import Llasa
 from llasa.voice import Voice, suggest
@@ -116,7 +116,7 @@ class Service:
         voice = await self.voice(wanted, client)
         return await self._in_text_thread(lambda: self._request(wanted, voice))
 
-    async def listen(self, request: Request, client: str) -> AsyncIterator[np.ndarray]:
+    async def listen(self, request: Request, client: str) -> AsyncGenerator[np.ndarray, None]:
         """Yields the sound of a request as it is made, (N,) float32. To stop is to hang up.
 
         Raises:
@@ -155,7 +155,7 @@ class Service:
             return own.say(
                 wanted.text, voice, wanted.seed, best_of=wanted.best_of, search=wanted.search, verify=wanted.verify,
                 budget=min(wanted.budget or self.limits.budget, self.limits.budget) if wanted.searched else None,
-                on_progress=progress, **self._options(wanted),
+                temperature=wanted.temperature, on_progress=progress,
             )  # fmt: skip
 
         return await self.beside(client, work)
@@ -251,11 +251,8 @@ class Service:
     async def _in_text_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._preparing, work)
 
-    def _options(self, wanted: Wanted) -> Options:
-        return {"temperature": wanted.temperature}
-
     def _request(self, wanted: Wanted, voice: Voice | None) -> Request:
-        request = self.llasa.request(wanted.text, voice, wanted.seed, self._options(wanted))
+        request = self.llasa.request(wanted.text, voice, wanted.seed, {"temperature": wanted.temperature})
         if (seconds := sum(request.expected)) > self.limits.seconds:
             most = f"{self.limits.seconds:.0f} s of speech are made for one request"
             raise Problem(f"the text takes about {seconds:.0f} s, and at most {most}: send it in parts", param="input")

@@ -138,7 +138,7 @@ function draw() {
     let peak = 0;
     for (let j = from; j < to; j += 8) peak = Math.max(peak, Math.abs(sound.samples[j]));
     brush.fillStyle = style.getPropertyValue(from < played ? '--main' : '--wave');
-    const height = Math.max(2, Math.min(1, 2.2 * peak) * h);
+    const height = Math.max(2, Math.min(1, 3 * peak) * h);
     brush.fillRect(4 * i, (h - height) / 2, 2.5, height);
   }
   $('time').textContent = `${clock(sound.position)} / ${clock(sound.count / RATE)}${sound.whole ? '' : '…'}`;
