@@ -1,5 +1,5 @@
-"""The command line: `llasa say`, `voices`, `serve`, `encode`, `decode`, `convert`, `info`, `finetune`, `merge`, `export`,
-`data`, `train`, `study`.
+"""The command line: `llasa say`, `voices`, `serve`, `encode`, `decode`, `convert`, `info`, `finetune`, `merge`,
+`export`, `data`, `train`, `study`.
 
 This module registers the verbs and turns errors into one line and an exit status. Each verb imports heavy packages only
 when it runs.

@@ -164,7 +164,8 @@ class Answers:
         def work(_: Any) -> list[dict[str, Any]]:
             return [
                 {
-                    **facts_of(one), "text": account.texts[one.chunk], "seconds": len(one.codes) * codec.hop / codec.rate,
+                    **facts_of(one), "text": account.texts[one.chunk],
+                    "seconds": len(one.codes) * codec.hop / codec.rate,
                     "audio": base64.b64encode(encode("wav", codec.rate, codec.decode(one.codes))).decode(),
                 }
                 for one in account.candidates if len(one.codes)

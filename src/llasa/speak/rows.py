@@ -73,7 +73,7 @@ class Rows:
             order += some
         if fresh is None:
             return
-        # Joining copies every row, so those that have ended are left out before that rather than as each ends.
+        # Joining may copy every row, so those that have ended are left out before that rather than as each ends.
         if len(self.lines) < len(self._places):
             self._keep(self.lines)
         self._state = self.backend.merge(self._state, fresh) if self._state else fresh
