@@ -88,6 +88,7 @@ def serve(
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
     )
+    listening.listen(1024)  # so that whoever reads the address can connect
     place = f"[{host}]" if ":" in host else host
     tell(f"serving {model}: http://{place}:{listening.getsockname()[1]}/")
     if wyoming:
