@@ -155,9 +155,8 @@ class Llasa:
         began = time.perf_counter()
         best_of, search = options.pop("best_of", None), options.pop("search", None)
         verify, budget = options.pop("verify", None), options.pop("budget", None)
-        request = self.request(text, voice, seed, options)
+        request, account = self.request(text, voice, seed, options), None
         strategy = choose(best_of, search, verify is not None, budget, request.sampling.greedy)
-        account = None
         if strategy is None:
             utterances = plain.utterances(self.backend, self.codec, request)
         else:
@@ -229,7 +228,7 @@ class Llasa:
         return self._voices.find(voice)
 
     def request(self, text: str, voice: VoiceLike, seed: int | None, options: Options) -> Request:
-        """What `stream` speaks: arguments and errors are its own."""
+        """What `stream` speaks."""
         chosen = None if voice is None and options.get("speaker") else self.voice(voice)
         return make_request(self._planner, self.defaults, text, chosen, seed, options)
 

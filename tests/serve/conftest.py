@@ -1,24 +1,18 @@
-"""A small model to serve, and clients that listen."""
+"""Models to serve, and a server for all tests."""
 
-import queue
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from serve.server import served
+from served import served
 from small_models import make_lm_folder
 
 from llasa.models.folder import load_tokenizer
 from llasa.serve.app import Settings
 from llasa.serve.scheduler import Scheduler
-from llasa.serve.streams import Sound, Stream
-from llasa.speak.request import Request
 from llasa.tts import Llasa
 from llasa.vocabulary import read_vocabulary
-
-SHORT = {"max_seconds": 1.0}
 
 
 @pytest.fixture(scope="session")
@@ -42,30 +36,6 @@ def scheduler(small: Llasa) -> Iterator[Scheduler]:
     made = Scheduler(small.backend, small.codec, most=16)
     yield made
     made.close()
-
-
-class Listener:
-    """Listens to a stream to its end."""
-
-    def __init__(self, scheduler: Scheduler, request: Request, client: str = "somebody") -> None:
-        self.scheduler = scheduler
-        self.sounds: queue.Queue[Sound] = queue.Queue()
-        self.stream: Stream = scheduler.stream(request, client, self.sounds.put)
-
-    def next(self) -> Sound:
-        sound = self.sounds.get(timeout=60)
-        if isinstance(sound, np.ndarray):
-            self.scheduler.taken(self.stream, len(sound) / self.stream.rate)
-        return sound
-
-    def rest(self) -> np.ndarray:
-        """All sound to the end."""
-        pieces = []
-        while isinstance(sound := self.next(), np.ndarray):
-            pieces.append(sound)
-        if sound is not None:
-            raise sound
-        return np.concatenate([np.empty(0, np.float32), *pieces])
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,12 @@ def test_curl_saves_a_wav_that_python_reads(address: str) -> None:
         assert len(file.readframes(file.getnframes())) > 16000
 
 
+def test_speed_is_that_of_stream(address: str, tiny: Llasa) -> None:
+    wanted = np.concatenate(list(tiny.stream(TEXT, seed=1, speed=2.0)))
+    answer = post(address, input=TEXT, seed=1, speed=2, response_format="wav")
+    assert answer.content[44:] == audio.pcm16(wanted)
+
+
 def test_events_carry_the_same_sound(address: str, spoken: np.ndarray) -> None:
     *deltas, done = events(post(address, input=TEXT, seed=1, response_format="wav", stream_format="sse"))
     data = b"".join(base64.b64decode(event["audio"]) for event in deltas)

@@ -13,7 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from serve.server import served
+from served import served
 
 from llasa.serve.app import Settings, read_page
 from llasa.tts import Llasa

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serve.conftest import SHORT, Listener
+from served import SHORT, Listener
 
 from llasa.engine import Backend, State
 from llasa.errors import LlasaError, NoSound
@@ -15,6 +15,7 @@ from llasa.serve import scheduler as serving
 from llasa.serve.beside import Beside, Cancelled
 from llasa.serve.scheduler import Busy, Closed, Scheduler
 from llasa.speak.request import Request
+from llasa.speak.stream import Sounding
 from llasa.tts import Llasa
 
 TEXT = "Hello there. It is late now, and nobody in the house has said a word."
@@ -124,7 +125,7 @@ def test_an_error_ends_a_stream_and_not_the_server(
             failing.rest()
     assert len(Listener(scheduler, request(small, 1)).rest())
     with monkeypatch.context() as patch:
-        patch.setattr(serving, "sound", lambda *_: 1 / 0)
+        patch.setattr(Sounding, "push", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             Listener(scheduler, request(small, 1)).rest()
     until(lambda: not scheduler.running)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from serve.server import served
+from served import served
 
 from llasa.serve.app import Settings
 from llasa.serve.service import Limits

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from serve.server import served
+from served import served
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 

@@ -129,7 +129,8 @@ class Answers:
             rest = made.finish()
         if rest:
             yield _delta(rest)
-        yield _done(wanted, count / self.service.rate, self._codes(count))
+        codes = round(count * wanted.speed / self.service.llasa.codec.hop)
+        yield _done(wanted, count / self.service.rate, codes)
 
     async def _searched(
         self, wanted: Wanted, client: str, format: Format, candidates: bool
@@ -172,9 +173,6 @@ class Answers:
             ]  # fmt: skip
 
         return await self.service.beside(client, work)
-
-    def _codes(self, samples: int) -> int:
-        return round(samples / self.service.llasa.codec.hop)
 
 
 def facts_of(one: Any) -> dict[str, Any]:

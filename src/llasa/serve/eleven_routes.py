@@ -13,6 +13,7 @@ from llasa.serve.formats import MEDIA, Encoder, Format, Pcm, encoder
 from llasa.serve.problems import Problem, problem_of, response_of
 from llasa.serve.service import Wanted
 from llasa.speak.request import draw_seed
+from llasa.speak.stretch import FASTEST, SLOWEST
 
 _FORMAT = re.compile(r"(mp3|opus|pcm)_(\d{4,5})(?:_\d+)?")
 
@@ -20,7 +21,7 @@ _FORMAT = re.compile(r"(mp3|opus|pcm)_(\d{4,5})(?:_\d+)?")
 class ElevenSettings(BaseModel):
     """Of a voice; what is not named here has no meaning for this model."""
 
-    speed: float = Field(default=1.0, ge=0.25, le=4.0)
+    speed: float = Field(default=1.0, ge=SLOWEST, le=FASTEST)
 
 
 class ElevenInput(BaseModel):

@@ -12,8 +12,9 @@ from llasa.errors import LlasaError
 from llasa.serve.answers import Answers, unless_gone
 from llasa.serve.formats import MEDIA, Format, encode, encoder
 from llasa.serve.problems import Problem, body_of, problem_of
-from llasa.serve.service import SPEEDS, Wanted
+from llasa.serve.service import Wanted
 from llasa.speak.request import draw_seed
+from llasa.speak.stretch import FASTEST, SLOWEST
 
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")  # which clients name when nobody has chosen one
 TOGETHER = 8  # items of a batch that are spoken at once
@@ -32,7 +33,7 @@ class Manner(BaseModel):
     model: str | None = None
     voice: str | VoiceId | None = None
     response_format: Format = "mp3"
-    speed: float = Field(1.0, ge=0.25, le=4.0)
+    speed: float = Field(default=1.0, ge=SLOWEST, le=FASTEST)
     instructions: str | None = Field(None, description="Models that cannot follow them ignore them, with a header.")
     seed: Seed | None = Field(None, description="The same seed gives the same audio, whatever else is spoken.")
     temperature: float | None = Field(None, ge=0, le=2)
@@ -88,7 +89,7 @@ def openai_router(answers: Answers, name: str) -> APIRouter:
         name: the model's.
     """
     router = APIRouter(prefix="/v1")
-    models = [{"id": name, "object": "model", "created": 0, "owned_by": "llasa", "speeds": SPEEDS}]
+    models = [{"id": name, "object": "model", "created": 0, "owned_by": "llasa"}]
 
     def check_model(asked: str | None) -> None:
         if asked not in (None, name, *OPENAI_MODELS):

@@ -36,7 +36,6 @@ VERIFIERS = ("content", "speaker", "naturalness", "pocketsphinx", "sanity")
 OPENAI_VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
 )  # fmt: skip
-SPEEDS = (1.0, 1.0)  # the slowest and the fastest
 KEPT = 32  # voices and clones in memory
 
 
@@ -155,7 +154,7 @@ class Service:
             return own.say(
                 wanted.text, voice, wanted.seed, best_of=wanted.best_of, search=wanted.search, verify=wanted.verify,
                 budget=min(wanted.budget or self.limits.budget, self.limits.budget) if wanted.searched else None,
-                temperature=wanted.temperature, on_progress=progress,
+                temperature=wanted.temperature, speed=wanted.speed, on_progress=progress,
             )  # fmt: skip
 
         return await self.beside(client, work)
@@ -252,8 +251,10 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._preparing, work)
 
     def _request(self, wanted: Wanted, voice: Voice | None) -> Request:
-        request = self.llasa.request(wanted.text, voice, wanted.seed, {"temperature": wanted.temperature})
-        if (seconds := sum(request.expected)) > self.limits.seconds:
+        request = self.llasa.request(
+            wanted.text, voice, wanted.seed, {"temperature": wanted.temperature, "speed": wanted.speed}
+        )
+        if (seconds := sum(request.expected) / request.speed) > self.limits.seconds:
             most = f"{self.limits.seconds:.0f} s of speech are made for one request"
             raise Problem(f"the text takes about {seconds:.0f} s, and at most {most}: send it in parts", param="input")
         return request
@@ -263,8 +264,6 @@ class Service:
         if (count := len(wanted.text)) > limits.characters:
             most = f"at most {limits.characters:,} are read"
             raise Problem(f"the text has {count:,} characters, and {most}: send it in parts", param="input")
-        if not SPEEDS[0] <= wanted.speed <= SPEEDS[1]:
-            raise Problem("this model speaks at one speed only: leave speed out, or send 1", param="speed")
         if wanted.searched:
             self._check_search(wanted)
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from llasa.codec.codec import Stream as Decoder
 from llasa.speak.rows import Line
-from llasa.speak.stream import Part, Reading
+from llasa.speak.stream import Part, Reading, Sounding
 
 # What a listener is given: samples (N,) float32; then None, or the error that ended the stream.
 Sound = np.ndarray | Exception | None
@@ -27,8 +26,9 @@ class Stream:
     Attributes:
         client: whose it is, for fairness.
         reading: what is left to generate.
-        decoder: holds the sound that may still change.
+        sounding: makes sound of its parts.
         rate: Hz.
+        speed: how many times as fast it is played.
         deliver: called with each `Sound`, from the codec's thread.
         line: the take in the engine's rows.
         parts: what is to be decoded; at the end None, or an error.
@@ -42,8 +42,9 @@ class Stream:
 
     client: str
     reading: Reading
-    decoder: Decoder
+    sounding: Sounding
     rate: int
+    speed: float
     deliver: Callable[[Sound], None]
     line: Line | None = None
     parts: deque[Part | Exception | None] = field(default_factory=deque)
@@ -79,7 +80,7 @@ class Stream:
         if self.heard is None:
             self._held.append(samples)
             # Where codes come slower than they are heard there will be gaps, so waiting does not help.
-            if pace < REAL_TIME or self.made >= SURE * max(0, self.reading.missing) / pace:
+            if pace < REAL_TIME * self.speed or self.made >= SURE * max(0, self.reading.missing) / pace:
                 self._release()
             return
         late = time.monotonic() - self.heard - before

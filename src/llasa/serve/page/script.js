@@ -367,9 +367,6 @@ async function begin() {
   try {
     const [model] = (await (await call('/v1/models')).json()).data;
     $('model').textContent = `text to speech with ${model.id}`;
-    const [slowest, fastest] = model.speeds;
-    Object.assign($('speed'), {min: slowest, max: fastest, value: 1});
-    $('pace').hidden = slowest === fastest;
     await listVoices();
   } catch (error) { show(error); }
 }
