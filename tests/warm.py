@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,8 @@ def serve(server: socket.socket) -> None:
         os.close(file)
     folder, *arguments = json.loads(told)
     os.chdir(folder)
+    if arguments[:1] == ["serve"]:  # which ends only when it is told to, as by a signal to the command
+        threading.Thread(target=lambda: caller.recv(1) or os.kill(os.getpid(), signal.SIGTERM), daemon=True).start()
     try:
         if arguments[:1] == ["-c"]:
             exec(arguments[1], {"__name__": "__main__"})

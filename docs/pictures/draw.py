@@ -50,7 +50,7 @@ text { font: 14px -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill:
 DOES = {
     "cli": "starts a verb; prints an error as one line",
     "commands": "the verbs of the command line, one file each",
-    "serve": "HTTP server",
+    "serve": "many clients at once, over HTTP",
     "studies": "what compute buys: llasa study",
     "suites": "the paper's evaluations",
     "train": "one training loop and its stages",

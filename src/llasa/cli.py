@@ -1,5 +1,5 @@
-"""The command line: `llasa say`, `voices`, `encode`, `decode`, `convert`, `info`, `finetune`, `merge`, `export`,
-`data`, `train`, `study`.
+"""The command line: `llasa say`, `voices`, `serve`, `encode`, `decode`, `convert`, `info`, `finetune`, `merge`,
+`export`, `data`, `train`, `study`.
 
 This module registers the verbs and turns errors into one line and an exit status. Each verb imports heavy packages only
 when it runs.
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 import llasa
-from llasa.commands import codes, convert, data, export, finetune, info, merge, say, study, synth, train, voices
+from llasa.commands import codes, convert, data, export, finetune, info, merge, say, serve, study, synth, train, voices
 from llasa.errors import LlasaError, printable, reason, shown
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.command(cls=say.SayCommand)(say.say)
 app.add_typer(voices.app, name="voices")
+app.command()(serve.serve)
 app.command()(codes.encode)
 app.command()(codes.decode)
 app.command()(convert.convert)

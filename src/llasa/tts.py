@@ -155,9 +155,8 @@ class Llasa:
         began = time.perf_counter()
         best_of, search = options.pop("best_of", None), options.pop("search", None)
         verify, budget = options.pop("verify", None), options.pop("budget", None)
-        request = self._request(text, voice, seed, options)
+        request, account = self.request(text, voice, seed, options), None
         strategy = choose(best_of, search, verify is not None, budget, request.sampling.greedy)
-        account = None
         if strategy is None:
             utterances = plain.utterances(self.backend, self.codec, request)
         else:
@@ -192,7 +191,7 @@ class Llasa:
         once it is yielded: a chunk that runs away is cut off instead of spoken again. The levels of chunks are not
         equalised.
         """
-        return stream(self.backend, self.codec, self._request(text, voice, seed, options))
+        return stream(self.backend, self.codec, self.request(text, voice, seed, options))
 
     def clone(
         self, source: str | Path | np.ndarray, transcript: str | None, name: str = "clone", rate: int | None = None
@@ -228,7 +227,8 @@ class Llasa:
         """
         return self._voices.find(voice)
 
-    def _request(self, text: str, voice: VoiceLike, seed: int | None, options: Options) -> Request:
+    def request(self, text: str, voice: VoiceLike, seed: int | None, options: Options) -> Request:
+        """What `stream` speaks."""
         chosen = None if voice is None and options.get("speaker") else self.voice(voice)
         return make_request(self._planner, self.defaults, text, chosen, seed, options)
 

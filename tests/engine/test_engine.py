@@ -210,6 +210,33 @@ def test_states_of_nothing(tiny: Engine) -> None:
     assert tiny.extend(state, 0).tokens == state.tokens
 
 
+def test_states_share_a_store_until_they_differ(tiny: Engine) -> None:
+    def alone(i: int, tokens: int) -> list[int]:
+        return tiny.extend(tiny.start([PROMPTS[i]], seeds=[i], sampling=WARM), tokens).tokens[0]
+
+    def start(*rows: int) -> State:
+        return tiny.start([PROMPTS[i] for i in rows], seeds=rows, sampling=WARM)
+
+    both = tiny.extend(tiny.merge(start(0), start(1)), 10)
+    fewer = tiny.select(both, [1])
+    assert fewer.cache[0].data_ptr() == both.cache[0].data_ptr()
+    joined = tiny.merge(fewer, start(2))
+    assert joined.cache[0].data_ptr() == both.cache[0].data_ptr()
+    assert set(joined.places).isdisjoint([both.places[0]])  # whose row still lives
+    tiny.extend(joined, 20)
+    assert joined.cache[0].data_ptr() != both.cache[0].data_ptr()
+    assert joined.tokens == [alone(1, 30), alone(2, 20)]
+    tiny.extend(both, 20)
+    assert both.tokens == [alone(0, 30), alone(1, 30)]
+    place = joined.places[0]
+    joined = tiny.select(joined, [1])
+    joined = tiny.merge(tiny.merge(joined, start(3)), start(0))
+    assert place in joined.places  # the place of a row that nobody has any more
+    pointer = joined.cache[0].data_ptr()
+    assert tiny.extend(joined, 10).tokens == [alone(2, 30), alone(3, 10), alone(0, 10)]
+    assert joined.cache[0].data_ptr() == pointer
+
+
 def test_merged_states_go_on_as_each_alone(tiny: Engine) -> None:
     cold = Sampling(temperature=0.3, repetition_penalty=1.5)
 

@@ -10,11 +10,11 @@ from small_models import ALPHABET, make_lm
 from llasa.engine import Sampling
 from llasa.engine.torch_engine import Engine
 from llasa.errors import LlasaError
-from llasa.speak import stream as streaming
 from llasa.speak import takes as speaking
 from llasa.speak.plan import Piece, Planner
-from llasa.speak.request import Progress, Request, draw_seed, take_seed
-from llasa.speak.stream import stream_take
+from llasa.speak.request import Progress, Request, draw_seed, make_request, take_seed
+from llasa.speak.rows import Rows
+from llasa.speak.stream import SIZES, Part, Reading
 from llasa.speak.takes import Take, row_count, takes
 from llasa.vocabulary import character_tokenizer, read_vocabulary
 
@@ -123,15 +123,45 @@ def test_takes_come_in_order_as_soon_as_they_can(monkeypatch: pytest.MonkeyPatch
     assert all(so_far <= total for so_far, total in reported)
 
 
+def reading(text: str) -> tuple[Reading, list[Piece]]:
+    """A text that is to be read as a stream, and its pieces."""
+    planner = Planner(VOCABULARY, None, 50, 512)
+    made = make_request(planner, HOT, text, None, 7, {"speaker": "anna", "max_seconds": 4.0})
+    return Reading(made), made.pieces(0, len(made.chunks))
+
+
+def read(stream: Reading, step: int | None = None) -> list[list[Part]]:
+    """The parts of every piece, generated `step` codes at a time, or as many as the next part needs."""
+    rows, found = Rows(ENGINE), list[list[Part]]()
+    while stream.line is not None:
+        if not rows.lines:
+            rows.start([stream.line])
+            found.append([])
+        rows.extend(step or stream.missing)
+        found[-1] += stream.parts()
+    return found
+
+
 def test_a_stream_is_the_take_in_parts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speaking, "ATTEMPTS", 1)
-    pieces = make_pieces(4, limit=200)
+    text = "It was late. The lamp had burned low, and nobody spoke for some time.\n\nThen a dog ran by."
+    stream, pieces = reading(text)
     whole = speak(pieces)
-    for index, piece in enumerate(pieces):
-        parts = list(stream_take(ENGINE, request(), piece, index))
-        np.testing.assert_array_equal(np.concatenate(parts), whole[index].codes)
-        assert len(parts[0]) <= streaming.FIRST_CODES
-        assert all(len(part) for part in parts)
+    assert len(pieces) > 1
+    found = read(stream)
+    for parts, take in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(np.concatenate([part.codes for part in parts]), take.codes)
+        sizes = [len(part.codes) for part in parts[:-1]]
+        assert sizes == [*SIZES, *[SIZES[-1]] * len(sizes)][: len(sizes)]
+        assert [part.pause for part in parts[:-1]] == [None] * len(sizes)
+    assert [parts[-1].pause for parts in found] == [piece.pause for piece in pieces]
+
+
+@pytest.mark.parametrize("step", [1, 7, 400])
+def test_parts_do_not_depend_on_how_many_codes_come_at_once(step: int):
+    text = "It was late. The lamp had burned low, and nobody spoke for some time."
+    for ours, theirs in zip(read(reading(text)[0]), read(reading(text)[0], step), strict=True):
+        assert [part.codes.tolist() for part in ours] == [part.codes.tolist() for part in theirs]
 
 
 def test_seeds():
@@ -156,5 +186,3 @@ def test_rows_are_bounded_by_a_share_of_the_free_memory(
 def test_no_take_ends_before_its_least() -> None:
     pieces = [replace(piece, least=15) for piece in make_pieces(20, expected=20, limit=60)]
     assert min(len(take.codes) for take in takes(ENGINE, request(), pieces)) >= 15
-    streams = [sum(map(len, stream_take(ENGINE, request(), piece, 0))) for piece in pieces]
-    assert min(streams) >= 15

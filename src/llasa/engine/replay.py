@@ -33,6 +33,7 @@ class Loop:
 
     def __init__(self, llama: Llama, state: State, first: int, size: int) -> None:
         self.llama, self.state, self.first, self.size = llama, state, first, size
+        state.own(alone=True)
         rows, (cache,) = state.rows, state.cache
         device = cache.device
         self.cache, self.width = cache, cache.shape[4]

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from llasa.engine.llama import forward, read_llama, weights_of
 from llasa.engine.replay import Loop
 from llasa.engine.sampling import Sampler, Sampling, uniforms
-from llasa.engine.state import Row, State, allocate, join, pick
+from llasa.engine.state import Row, State, Store, allocate, join, pick
 from llasa.errors import LlasaError, NoRoom
 from llasa.models.weights import Weights
 from llasa.threads import at_most
@@ -118,7 +118,7 @@ class Engine:
             limit = room if max_tokens is None else min(room, max_tokens)
             least = min_tokens[i // samples]
             rows.append(Row(len(prompt), prompt[-1], limit, sampling or Sampling(), (seed % 2**64,), least))
-        state = State(rows, allocate(rows, self._no_cache()))
+        state = State(rows, Store(allocate(rows, self._no_cache())), list(range(count)))
         with at_most(self.threads):
             for i, prompt in enumerate(prompts):
                 place = slice(i * samples, (i + 1) * samples)
@@ -134,6 +134,7 @@ class Engine:
                 state.loop = state.loop or Loop(self.llama, state, self.first, self.size)
                 state.loop.run(tokens)
             return state
+        state.own()
         with at_most(self.threads):
             while tokens > 0 and (active := [i for i, row in enumerate(state.rows) if not row.stopped]):
                 tokens -= self._run(state, active, tokens)
@@ -207,8 +208,9 @@ class Engine:
         """
         rows = [state.rows[i] for i in active]
         steps = min(tokens, *(row.limit - len(row.tokens) for row in rows))
-        spans = _spans(active, [row.cached for row in rows])
-        stores = [[layer[:, active[a] : active[b - 1] + 1] for a, b, _ in spans] for layer in state.layers]
+        places = [state.places[i] for i in active]
+        spans = _spans(places, [row.cached for row in rows])
+        stores = [[layer[:, places[a] : places[b - 1] + 1] for a, b, _ in spans] for layer in state.layers]
         sampler = Sampler([row.sampling for row in rows], self._head)
         noise = torch.stack([torch.from_numpy(uniforms(row.key, len(row.tokens), steps)) for row in rows], 1)
         noise = noise.float().to(self._head)[:, :, None]
@@ -261,10 +263,10 @@ def _free_memory(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) + held
 
 
-def _spans(active: Sequence[int], cached: Sequence[int]) -> list[Span]:
+def _spans(places: Sequence[int], cached: Sequence[int]) -> list[Span]:
     """Splits the batch wherever neighbours do not lie side by side in the cache or differ in length."""
-    cuts = [i for i in range(1, len(active)) if active[i] != active[i - 1] + 1 or cached[i] != cached[i - 1]]
-    bounds = [0, *cuts, len(active)]
+    cuts = [i for i in range(1, len(places)) if places[i] != places[i - 1] + 1 or cached[i] != cached[i - 1]]
+    bounds = [0, *cuts, len(places)]
     return [(a, b, cached[a]) for a, b in pairwise(bounds)]
 
 

@@ -1,22 +1,131 @@
 """Speaks a request as a stream: one row at a time, decoded while it grows.
 
 Audio that the listener has got cannot be taken back, so there is no second attempt: a piece that runs away is cut off.
+
+`Reading` decides what is generated next and what is decoded together, and computes nothing itself: `stream` runs one
+alone, a server many at once. What is decoded together depends on the codes alone, so both make the same sound, bit for
+bit.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from llasa.codec import Codec
 from llasa.engine import Backend
 from llasa.errors import NoSound
-from llasa.speak.plan import Piece
 from llasa.speak.request import Request, take_seed
+from llasa.speak.rows import Line, Rows
 from llasa.speak.speech import silence
 from llasa.speak.stretch import Stretcher
 
-# Codes per array of audio: few at first for a quick start, more later, because larger arrays cost less.
-FIRST_CODES, SECOND_CODES, MORE_CODES = 16, 16, 50
+# Codes decoded together: few at first for a quick start, then ever more, because more at once cost less. Where codes
+# come half as fast again as they are heard, each part is there before the last one has been heard.
+SIZES = (16, 16, 24, 32, 50)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Codes (T,) uint16 to decode together; the last of a piece, which may have none, is followed by a pause.
+
+    `pause` is in seconds, and None before the last.
+    """
+
+    codes: np.ndarray
+    pause: float | None = None
+
+
+class Reading:
+    """A request that is being read aloud, piece by piece.
+
+    Attributes:
+        line: the take to generate now; None when all pieces have been read. Whoever generates starts every new one.
+        count: codes so far.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request, self._index = request, 0
+        self._spoken = 0  # codes of the pieces before this one
+        self._given, self._parts = 0, 0  # codes and parts of this piece that `parts` has given
+        self.line = self._begin()
+
+    def _begin(self) -> Line | None:
+        if self._index == len(self._request.chunks):
+            return None
+        seed = take_seed(self._request.seed, self._index, 0)
+        return Line(self._request.piece(self._index), seed, self._request.sampling)
+
+    @property
+    def count(self) -> int:
+        """How many codes there are so far."""
+        return self._spoken + (len(self.line.tokens) if self.line else 0)
+
+    @property
+    def size(self) -> int:
+        """How many codes the next part has, unless the piece ends before."""
+        return SIZES[min(self._parts, len(SIZES) - 1)]
+
+    @property
+    def missing(self) -> int:
+        """How many codes must still be generated before there is a part to decode."""
+        return self.size + self._given - (len(self.line.tokens) if self.line else 0)
+
+    def parts(self) -> list[Part]:
+        """What can be decoded now and was not given before. If the line has ended, the next one takes its place.
+
+        Raises:
+            NoSound: that was the last piece, and the model ended every one without a sound.
+        """
+        line, found = self.line, list[Part]()
+        if line is None:
+            return found
+        codes = line.codes(self._request.planner.vocabulary, self._given)
+        while len(codes) >= self.size:
+            found.append(Part(codes[: self.size]))
+            codes = codes[self.size :]
+            self._given += len(found[-1].codes)
+            self._parts += 1
+        self._request.report(self.count, line.piece.expected - len(line.tokens), self._index + 1)
+        if line.ended:
+            found.append(Part(codes, line.piece.pause))
+            self._follow(line)
+        return found
+
+    def _follow(self, line: Line) -> None:
+        """Goes on to the next piece, which may have this one as its voice."""
+        self._spoken += len(line.tokens)
+        self._index += 1
+        self._request.report(self._spoken, 0.0, self._index)
+        whole = line.codes(self._request.planner.vocabulary)
+        self._request = self._request.after(line.piece, whole, len(whole) < line.piece.limit)
+        self._given, self._parts = 0, 0
+        self.line = self._begin()
+        if self.line is None and not self._spoken:
+            raise NoSound
+
+
+class Sounding:
+    """Turns the parts of a reading into its sound, at the speed of its request.
+
+    Args:
+        codec: the model's.
+        speed: how many times as fast the speech is played.
+    """
+
+    def __init__(self, codec: Codec, speed: float) -> None:
+        self._decoder, self._stretcher, self._rate = codec.decode_stream(), Stretcher(codec.rate, speed), codec.rate
+
+    def push(self, part: Part) -> np.ndarray:
+        """The samples (N,) float32 that a part adds; perhaps none."""
+        samples = self._decoder.push(part.codes)
+        if part.pause is not None:
+            samples = np.concatenate([samples, self._decoder.finish(), silence(part.pause, self._rate)])
+        return self._stretcher.push(samples)
+
+    def finish(self) -> np.ndarray:
+        """The samples that are still held back, after the last part."""
+        return self._stretcher.finish()
 
 
 def stream(backend: Backend, codec: Codec, request: Request) -> Iterator[np.ndarray]:
@@ -25,50 +134,13 @@ def stream(backend: Backend, codec: Codec, request: Request) -> Iterator[np.ndar
     Raises:
         NoSound: the model ended every chunk without a sound.
     """
-    stretcher = Stretcher(codec.rate, request.speed)
-    for samples in _spoken(backend, codec, request):
-        if len(ready := stretcher.push(samples)):
-            yield ready
-    if len(rest := stretcher.finish()):
+    reading, rows, sounding = Reading(request), Rows(backend), Sounding(codec, request.speed)
+    while reading.line is not None:
+        if not rows.lines:
+            rows.start([reading.line])
+        rows.extend(reading.missing)
+        for part in reading.parts():
+            if len(samples := sounding.push(part)):
+                yield samples
+    if len(rest := sounding.finish()):
         yield rest
-
-
-def _spoken(backend: Backend, codec: Codec, request: Request) -> Iterator[np.ndarray]:
-    """The audio at speed 1, in arrays (N,) float32 of any length."""
-    decoder = codec.decode_stream()
-    count = 0
-    for index in range(len(request.chunks)):
-        piece = request.piece(index)
-        codes = np.empty(0, np.uint16)
-        for new in stream_take(backend, request, piece, index):
-            codes = np.concatenate([codes, new])
-            request.report(count + len(codes), piece.expected - len(codes), index + 1)
-            yield decoder.push(new)
-        count += len(codes)
-        request.report(count, 0.0, index + 1)
-        yield np.concatenate([decoder.finish(), silence(piece.pause, codec.rate)])
-        request = request.after(piece, codes, len(codes) < piece.limit)
-    if not count:
-        raise NoSound
-
-
-def stream_take(backend: Backend, request: Request, piece: Piece, index: int) -> Iterator[np.ndarray]:
-    """Yields the codes of one piece as they are sampled, in arrays (T,) uint16.
-
-    Args:
-        piece: a piece of the request.
-        index: its number in the text, from which its seed follows.
-    """
-    vocabulary, seed = request.planner.vocabulary, take_seed(request.seed, index, 0)
-    state = backend.start([piece.prompt], 1, [seed], request.sampling, piece.limit, [piece.least])
-    state = backend.extend(state, FIRST_CODES)
-    given, step = 0, SECOND_CODES
-    while True:
-        tokens = state.tokens[0]
-        if len(tokens) > given:
-            yield vocabulary.codes(tokens[given:])
-            given = len(tokens)
-        if state.stopped[0]:
-            return
-        state = backend.extend(state, step)
-        step = MORE_CODES

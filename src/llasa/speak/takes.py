@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llasa.engine import Backend, State
+from llasa.engine import Backend
 from llasa.speak.plan import Piece
 from llasa.speak.request import Request, take_seed
+from llasa.speak.rows import Line, Rows
 
 ATTEMPTS = 3  # how often a piece is spoken before the best take is kept
 STEP = 25  # codes between two checks for rows that have stopped
@@ -43,44 +44,36 @@ def takes(
         before: how many attempts at these pieces there may have been; this makes others.
     """
     sampling, vocabulary = request.sampling, request.planner.vocabulary
-    rows = row_count(backend, max((len(piece.prompt) + piece.limit for piece in pieces), default=1))
+    most = row_count(backend, max((len(piece.prompt) + piece.limit for piece in pieces), default=1))
     attempts = ATTEMPTS if sampling.temperature > 0 else 1  # a greedy take would only repeat itself
     waiting = deque(range(len(pieces)))
-    running: list[int] = []  # the index of the piece in each row of the state
+    rows = Rows(backend)
+    running: dict[int, Line] = {}  # by the index of the piece
     tries = [0] * len(pieces)
     best: dict[int, Take] = {}
     lengths = [0.0] * len(pieces)  # codes: of the best take once a piece is settled, before that so far
     unsettled = set(waiting)
-    state: State | None = None
     following = 0
     while following < len(pieces):
-        if new := [waiting.popleft() for _ in range(min(len(waiting), rows - len(running)))]:
-            seeds = [take_seed(request.seed, first + i, before + tries[i]) for i in new]
-            longest = max(pieces[i].limit for i in new)
-            least = [pieces[i].least for i in new]
-            fresh = backend.start([pieces[i].prompt for i in new], 1, seeds, sampling, longest, least)
-            state = backend.merge(state, fresh) if state else fresh
-            running += new
-        assert state is not None  # a piece is unsettled, so a row is running
-        state = backend.extend(state, STEP)
-        unfinished = []
-        for row, i in enumerate(running):
-            piece, tokens = pieces[i], state.tokens[row]
-            lengths[i] = min(len(tokens), piece.limit)
-            if not state.stopped[row] and len(tokens) < piece.limit:
-                unfinished.append(row)
+        new = [waiting.popleft() for _ in range(min(len(waiting), most - len(running)))]
+        fresh = {i: Line(pieces[i], take_seed(request.seed, first + i, before + tries[i]), sampling) for i in new}
+        rows.start(list(fresh.values()))
+        running |= fresh
+        rows.extend(STEP)
+        for i, line in list(running.items()):
+            piece = pieces[i]
+            lengths[i] = len(line.tokens)
+            if not line.ended:
                 continue
+            del running[i]
             tries[i] += 1
-            take = Take(vocabulary.codes(tokens[: piece.limit]), state.finished[row] and len(tokens) <= piece.limit)
+            take = Take(line.codes(vocabulary), line.finished)
             best[i] = min(best.get(i, take), take, key=lambda t: piece.distance(len(t.codes), t.finished))
             if tries[i] == attempts or piece.is_plausible(len(take.codes), take.finished):
                 unsettled.discard(i)
                 lengths[i] = len(best[i].codes)
             else:
                 waiting.appendleft(i)
-        if len(unfinished) < len(running):
-            running = [running[row] for row in unfinished]
-            state = backend.select(state, unfinished) if unfinished else None
         rest = sum(max(0.0, pieces[i].expected - lengths[i]) for i in unsettled)
         request.report(spoken + sum(lengths), rest, first + len(pieces))
         while following < len(pieces) and following not in unsettled:

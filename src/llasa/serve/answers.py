@@ -1,0 +1,204 @@
+"""Turns sound into HTTP answers: files that grow while they are spoken, and server-sent events."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.exceptions import HTTPException
+
+from llasa.serve.counters import Counters
+from llasa.serve.formats import MEDIA, Encoder, Format, encode, encoder
+from llasa.serve.problems import body_of, problem_of
+from llasa.serve.service import Service, Wanted
+from llasa.speak.account import Account
+from llasa.speak.speech import Speech
+
+T = TypeVar("T")
+LISTED = 20  # chunks whose scores go into a header
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of some work, which is cancelled if the client hangs up."""
+    task, gone = asyncio.ensure_future(work), asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise HTTPException(499, "the client has hung up")
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Answers:
+    """Speaks what is wanted, as the answer to a request."""
+
+    def __init__(self, service: Service, counters: Counters) -> None:
+        self.service, self.counters = service, counters
+
+    async def sounds(self, wanted: Wanted, client: str) -> AsyncGenerator[np.ndarray, None]:
+        """The sound of a text; errors that show before the first sound are raised with the first."""
+        began = time.monotonic()
+        request = await self.service.prepare(wanted, client)
+        heard = False
+        async with aclosing(self.service.listen(request, client)) as stream:
+            async for samples in stream:
+                if not heard:
+                    self.counters.first.observe(time.monotonic() - began)
+                    heard = True
+                self.counters.spoken.inc(len(samples) / self.service.rate)
+                yield samples
+
+    async def stream(
+        self, request: Request, client: str, wanted: Wanted, encoder: Encoder, media: str, headers: dict[str, str]
+    ) -> Response:
+        """A file that is sent as it is spoken. Its headers go out with the first sound, so errors have a status."""
+        sounds = self.sounds(wanted, client)
+        first = await unless_gone(request, anext(sounds))
+
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                async with aclosing(sounds):
+                    if data := encoder.push(first):
+                        yield data
+                    async for samples in sounds:
+                        if data := encoder.push(samples):
+                            yield data
+            finally:
+                rest = encoder.finish()
+            yield rest
+
+        return StreamingResponse(body(), media_type=media, headers=headers)
+
+    async def collect(self, wanted: Wanted, client: str) -> np.ndarray:
+        """All samples of a text that is no search."""
+        return np.concatenate([samples async for samples in self.sounds(wanted, client)])
+
+    async def search(
+        self, request: Request, client: str, wanted: Wanted, format: Format, headers: dict[str, str]
+    ) -> Response:
+        """The result of a search as a file, with the scores in a header."""
+        speech = await unless_gone(request, self.service.say(wanted, client))
+        self.counters.spoken.inc(speech.seconds)
+        assert speech.search is not None
+        headers["X-Llasa-Search"] = json.dumps(summary_of(speech.search), separators=(",", ":"))
+        return Response(encode(format, speech.rate, speech.samples), media_type=MEDIA[format], headers=headers)
+
+    def events(
+        self, client: str, wanted: Wanted, format: Format, candidates: bool, headers: dict[str, str]
+    ) -> Response:
+        """Server-sent events: sound in base64, the progress of a search, and at the end what it took.
+
+        Args:
+            candidates: whether to send the sound of every candidate of a search.
+        """
+
+        async def body() -> AsyncIterator[str]:
+            try:
+                found = self._searched(wanted, client, format, candidates) if wanted.searched else None
+                async for event in found or self._streamed(wanted, client, format):
+                    yield _event(event)
+            except Exception as error:
+                yield _event({"type": "error", **body_of(problem_of(error))})
+
+        return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
+
+    async def _streamed(self, wanted: Wanted, client: str, format: Format) -> AsyncIterator[dict[str, Any]]:
+        made = encoder(format, self.service.rate)
+        count = 0
+        try:
+            async with aclosing(self.sounds(wanted, client)) as sounds:
+                async for samples in sounds:
+                    count += len(samples)
+                    if data := made.push(samples):
+                        yield _delta(data)
+        finally:
+            rest = made.finish()
+        if rest:
+            yield _delta(rest)
+        codes = round(count * wanted.speed / self.service.llasa.codec.hop)
+        yield _done(wanted, count / self.service.rate, codes)
+
+    async def _searched(
+        self, wanted: Wanted, client: str, format: Format, candidates: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        loop = asyncio.get_running_loop()
+        reports: asyncio.Queue[tuple[float, float] | None] = asyncio.Queue()
+
+        def progress(spoken: float, expected: float) -> None:
+            loop.call_soon_threadsafe(reports.put_nowait, (spoken, expected))
+
+        task = asyncio.create_task(self.service.say(wanted, client, progress))
+        task.add_done_callback(lambda _: reports.put_nowait(None))
+        try:
+            while report := await reports.get():
+                yield {"type": "speech.audio.progress", "spoken": report[0], "expected": report[1]}
+            speech = await task
+        finally:
+            task.cancel()
+        self.counters.spoken.inc(speech.seconds)
+        yield _delta(encode(format, speech.rate, speech.samples))
+        assert speech.search is not None
+        scores: dict[str, Any] = {"search": summary_of(speech.search, None)}
+        if candidates:
+            scores["candidates"] = await self._candidates(speech, client)
+        yield _done(wanted, speech.seconds, speech.search.tokens) | scores
+
+    async def _candidates(self, speech: Speech, client: str) -> list[dict[str, Any]]:
+        """Every candidate with codes, with its sound as WAV."""
+        codec, account = self.service.llasa.codec, speech.search
+        assert account is not None
+
+        def work(_: Any) -> list[dict[str, Any]]:
+            return [
+                {
+                    **facts_of(one), "text": account.texts[one.chunk],
+                    "seconds": len(one.codes) * codec.hop / codec.rate,
+                    "audio": base64.b64encode(encode("wav", codec.rate, codec.decode(one.codes))).decode(),
+                }
+                for one in account.candidates if len(one.codes)
+            ]  # fmt: skip
+
+        return await self.service.beside(client, work)
+
+
+def facts_of(one: Any) -> dict[str, Any]:
+    """What the search thinks of a candidate."""
+    return {
+        "chunk": one.chunk, "number": one.number, "chosen": one.chosen, "condemned": one.condemned,
+        "scores": {name: round(score, 4) for name, score in one.scores.items()},
+    }  # fmt: skip
+
+
+def summary_of(account: Account, most: int | None = LISTED) -> dict[str, Any]:
+    """The search, and the scores of what it chose for each chunk."""
+    chosen = [facts_of(one) for one in account.candidates if one.chosen][:most]
+    return {"strategy": account.strategy, "verify": account.verify, "chosen": chosen}
+
+
+def _event(event: dict[str, Any]) -> str:
+    return f"data: {json.dumps(event, separators=(',', ':'))}\n\n"
+
+
+def _delta(data: bytes) -> dict[str, Any]:
+    return {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
+
+
+def _done(wanted: Wanted, seconds: float, tokens: int) -> dict[str, Any]:
+    """The last event. Input is counted in characters, output in codes."""
+    count = len(wanted.text)
+    usage = {"input_tokens": count, "output_tokens": tokens, "total_tokens": count + tokens}
+    return {"type": "speech.audio.done", "usage": usage, "seed": wanted.seed, "seconds": round(seconds, 3)}

@@ -1,0 +1,18 @@
+"""Makes a model ready to serve, so that the first client waits no longer than the second."""
+
+import torch
+
+from llasa.tts import Llasa
+
+
+def warm(llasa: Llasa) -> None:
+    """Speaks once, for what is only done the first time; and settles how many threads torch uses.
+
+    Two threads compute at once here, the engine's and the codec's. If each set torch's number of threads for itself,
+    one could set it while the other computes.
+    """
+    threads = getattr(llasa.backend, "threads", None)
+    if threads:
+        torch.set_num_threads(threads)
+    for _ in llasa.stream("This is said once, so that all is ready.", seed=0):
+        pass
