@@ -68,6 +68,20 @@ def test_text_and_transcript_go_through_the_lexicon():
     assert piece.prompt == VOCABULARY.prompt("cd ab.", "ab: two cd.", voice.codes)
 
 
+def test_a_small_model_reads_every_piece_as_a_sentence():
+    small = planner({"very": "v", "tired": "t"})
+    for text, read in (
+        ("Very tired,", "v t."),
+        ("Very tired!", "v t!"),
+        ("Tired:", "t."),
+        ("tired", "t."),
+        ("tired?", "t?"),
+    ):
+        piece = small.pieces([Chunk(text, 0)], None)[0]
+        assert (piece.text, piece.prompt) == (text, VOCABULARY.prompt(read))
+    assert planner().pieces([Chunk("Tired,", 0)], None)[0].prompt == VOCABULARY.prompt("Tired,")
+
+
 def test_expected_length_follows_the_voices_pace():
     slow, fast = make_voice(codes=200), make_voice(codes=80)
     text = Chunk("Some words to say in a voice.", 0)

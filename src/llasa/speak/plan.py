@@ -108,7 +108,7 @@ class Planner:
         return [self._piece(chunk, voice, transcript, max_seconds) for chunk in chunks]
 
     def _piece(self, chunk: Chunk, voice: Voice | None, transcript: str, max_seconds: float | None) -> Piece:
-        prompt = self._prompt(chunk.text, voice, transcript)
+        prompt = self._prompt(self._closed(chunk.text), voice, transcript)
         expected = self.expected(chunk.text, voice)
         longest = (2 * expected / self.codes_per_second + SLACK) if max_seconds is None else max_seconds
         room = self.context - len(prompt)
@@ -154,6 +154,10 @@ class Planner:
         A text in another script only loses its control characters, unless the model reads English phones.
         """
         return normalise if self.lexicon is not None or is_latin(text) else strip_controls
+
+    def _closed(self, text: str) -> str:
+        """The text with a sentence's end. After a comma, or nothing, a small model often goes on speaking."""
+        return text if self.lexicon is None or text[-1] in ".!?" else f"{text.rstrip(' ,;:')}."
 
     def _read(self, text: str) -> str:
         return text if self.lexicon is None else pronounce(text, self.lexicon)
