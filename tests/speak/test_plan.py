@@ -82,6 +82,14 @@ def test_a_small_model_reads_every_piece_as_a_sentence():
     assert planner().pieces([Chunk("Tired,", 0)], None)[0].prompt == VOCABULARY.prompt("Tired,")
 
 
+def test_a_small_model_reads_words_that_repeat_in_pieces():
+    text = "Very, very, very tired;\n\nTired?"
+    chunks, _ = planner({"very": "v", "tired": "t"}).chunks(text, None)
+    assert chunks == [("Very, very,", 0.0), ("very tired", 0.6), ("Tired?", 0.0)]
+    chunks, _ = planner().chunks(text, None)
+    assert [chunk.text for chunk in chunks] == ["Very, very, very tired", "Tired?"]
+
+
 def test_expected_length_follows_the_voices_pace():
     slow, fast = make_voice(codes=200), make_voice(codes=80)
     text = Chunk("Some words to say in a voice.", 0)

@@ -14,7 +14,7 @@ from llasa.reference import ADVICE
 from llasa.text.lexicon import pronounce
 from llasa.text.normalise import normalise
 from llasa.text.script import PACE, SLACK, check_text, is_latin, letters, strip_controls
-from llasa.text.splitting import Chunk, chunks
+from llasa.text.splitting import Chunk, chunks, part_repeats
 from llasa.vocabulary import Vocabulary
 from llasa.voice import Voice
 
@@ -84,6 +84,8 @@ class Planner:
         """
         check_text(text)
         found = chunks(text, self._longest(text, voice), self.cleaner(text))
+        if self.lexicon is not None:
+            found = [part for chunk in found for part in part_repeats(chunk)]
         readable = [chunk for chunk in found if self._is_readable(chunk.text)]
         if not readable:
             raise LlasaError("this model cannot read any of the text: check that the text is in the model's language")
