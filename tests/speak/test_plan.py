@@ -76,6 +76,7 @@ def test_a_small_model_reads_every_piece_as_a_sentence():
         ("Tired:", "t."),
         ("tired", "t."),
         ("tired?", "t?"),
+        ("Very!", "v."),
     ):
         piece = small.pieces([Chunk(text, 0)], None)[0]
         assert (piece.text, piece.prompt) == (text, VOCABULARY.prompt(read))
@@ -97,6 +98,15 @@ def test_expected_length_follows_the_voices_pace():
     assert lengths == sorted(lengths)
     assert lengths[0] == pytest.approx(80 / letters(fast.text) * letters(text.text))
     assert pace(make_voice("Hi.", codes=400), 50) == PACE  # too short to tell
+
+
+def test_no_short_word_fits_in_twice_and_no_text_has_less_room_than_its_expected_length_twice():
+    # A preset takes up to 0.95 s for a word of three letters, and from 1.3 s for two of them.
+    for word in ("Hi.", "Go!", "Oh!"):
+        assert 48 < planner().pieces([Chunk(word, 0)], make_voice(codes=100))[0].limit < 65
+    for text in ("Stop.", "Never give up.", "These are some words that make a sentence."):
+        piece = planner().pieces([Chunk(text, 0)], None)[0]
+        assert piece.limit > 2 * piece.expected + 45
 
 
 def test_max_seconds_replaces_the_limit():

@@ -29,4 +29,4 @@ def test_parts_lose_nothing_and_hold_few_repeats(words: list[str]) -> None:
     assert " ".join(part.text for part in parts) == " ".join(words)
     assert parts[-1].pause == 1.0
     if len({word.strip(",.").lower() for word in words}) == 1:
-        assert all(run.count <= TWICE for part in parts for run in runs(part.text.lower().replace(",", "").split()))
+        assert all(run.times <= TWICE for part in parts for run in runs(part.text.lower().replace(",", "").split()))

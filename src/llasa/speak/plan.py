@@ -13,7 +13,7 @@ from llasa.errors import LlasaError, NoRoom
 from llasa.reference import ADVICE
 from llasa.text.lexicon import pronounce
 from llasa.text.normalise import normalise
-from llasa.text.script import PACE, SLACK, check_text, is_latin, letters, strip_controls
+from llasa.text.script import PACE, check_text, is_latin, letters, longest, strip_controls
 from llasa.text.splitting import Chunk, chunks, part_repeats
 from llasa.vocabulary import Vocabulary
 from llasa.voice import Voice
@@ -112,11 +112,11 @@ class Planner:
     def _piece(self, chunk: Chunk, voice: Voice | None, transcript: str, max_seconds: float | None) -> Piece:
         prompt = self._prompt(self._closed(chunk.text), voice, transcript)
         expected = self.expected(chunk.text, voice)
-        longest = (2 * expected / self.codes_per_second + SLACK) if max_seconds is None else max_seconds
+        most = longest(chunk.text, pace(voice, self.codes_per_second)) if max_seconds is None else max_seconds
         room = self.context - len(prompt)
         if room < expected / 2:
             raise self._no_room(voice)
-        limit = max(1, min(room, round(longest * self.codes_per_second)))
+        limit = max(1, min(room, round(most * self.codes_per_second)))
         least = min(max(0, round(0.4 * expected - 8)), limit - 1)
         return Piece(chunk.text, prompt, expected, limit, least, chunk.pause)
 
@@ -158,8 +158,12 @@ class Planner:
         return normalise if self.lexicon is not None or is_latin(text) else strip_controls
 
     def _closed(self, text: str) -> str:
-        """The text with a sentence's end. After a comma, or nothing, a small model often goes on speaking."""
-        return text if self.lexicon is None or text[-1] in ".!?" else f"{text.rstrip(' ,;:')}."
+        """The text as a sentence that a small model says once: after a comma, or nothing, it often goes on speaking,
+        and a single word with an exclamation mark it often says twice.
+        """
+        if self.lexicon is None or (text[-1] in ".?!" and (text[-1] != "!" or " " in text)):
+            return text
+        return f"{text.rstrip(' ,;:!')}."
 
     def _read(self, text: str) -> str:
         return text if self.lexicon is None else pronounce(text, self.lexicon)

@@ -133,8 +133,8 @@ def part_repeats(chunk: Chunk, most: int = TWICE) -> list[Chunk]:
     spoken = [word[0].strip(",;:.!?").lower() for word in words]
     cuts = [0]
     for run in runs(spoken):
-        parts = -(-run.count // most)
-        done = [-(-part * run.count // parts) for part in range(1, parts)]  # equal parts, the longer ones first
+        parts = -(-run.times // most)
+        done = [-(-part * run.times // parts) for part in range(1, parts)]  # equal parts, the longer ones first
         cuts += [words[run.start + count * run.size].start() for count in done]
     texts = [chunk.text[start:stop].strip() for start, stop in pairwise([*cuts, len(chunk.text)])]
     pauses = [SENTENCE if text[-1] in ".!?" else 0.0 for text in texts[:-1]]

@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
     start: int
     size: int
-    count: int
+    times: int
 
 
 def runs(spoken: Sequence[str]) -> list[Run]:
@@ -58,10 +58,10 @@ def runs(spoken: Sequence[str]) -> list[Run]:
             unit, count = spoken[start : start + size], 1
             while list(spoken[start + count * size : start + (count + 1) * size]) == list(unit):
                 count += 1
-            if count > 1 and size * count > best.size * best.count:
+            if count > 1 and size * count > best.size * best.times:
                 best = Run(start, size, count)
-        found += [best] if best.count > 1 else []
-        start += best.size * best.count
+        found += [best] if best.times > 1 else []
+        start += best.size * best.times
     return found
 
 
@@ -72,12 +72,12 @@ def miscounts(spoken: Sequence[str]) -> list[list[str]]:
     """
     counted = runs(spoken)
     if len(spoken) <= FEW:
-        repeated = {place for run in counted for place in range(run.start, run.start + run.size * run.count)}
+        repeated = {place for run in counted for place in range(run.start, run.start + run.size * run.times)}
         counted += [Run(place, 1, 1) for place in range(len(spoken)) if place not in repeated]
         counted += [Run(0, len(spoken), 1)] if len(spoken) > 1 else []
     found = []
     for start, size, count in counted:
-        unit, rest = spoken[start : start + size], spoken[start + size * count :]
+        unit, rest = list(spoken[start : start + size]), spoken[start + size * count :]
         found += [[*spoken[:start], *unit * other, *rest] for other in (count - 1, count + 1) if other]
     return found
 
