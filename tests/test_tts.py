@@ -25,6 +25,7 @@ from llasa.speak.speech import LEVEL, Interrupted, is_faint
 from llasa.text.lexicon import save_lexicon
 from llasa.text.wording import letter_errors
 from llasa.tts import Llasa, LlasaWarning
+from llasa.verifiers.content import CtcContent
 from llasa.voice import Voice
 
 TEXT = "Hello there, this is one sentence. And this is another one, which is longer. Here is the end of it."
@@ -33,6 +34,11 @@ TEXT = "Hello there, this is one sentence. And this is another one, which is lon
 @pytest.fixture(scope="module")
 def llasa(lm_folder: Path) -> Llasa:
     return Llasa.load(lm_folder, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Llasa:
+    return Llasa.load("tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -293,6 +299,15 @@ def test_what_comes_out_nearly_silent_is_spoken_again():
     assert not is_faint(tiny.say(text, alma, seed=1).samples, tiny.rate)
 
 
+@pytest.mark.parametrize("text", ["I am very very very very very tired.", "No no no no!", "Why?"])
+def test_words_are_said_as_often_as_the_text_has_them(embedded: Llasa, text: str):
+    listener = embedded._load_verifier("content")
+    assert isinstance(listener, CtcContent)
+    for voice in ("alma", "edith"):
+        for utterance in embedded.say(text, voice, seed=1).utterances:
+            assert listener.doubt(utterance.text, utterance.samples) < 0
+
+
 def test_an_interruption_keeps_what_is_finished(llasa: Llasa, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speaking, "ROWS", 1)
 
@@ -426,11 +441,6 @@ def test_references_of_a_wrong_length(llasa: Llasa, tmp_path: Path, seconds: flo
 # flite's reading is no part of what the thresholds were chosen on.
 SAID = "The lamp had burned low by then, and nobody in the room had spoken for some time."
 TOO_MANY = "She walked along the river."
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Llasa:
-    return Llasa.load("tiny")
 
 
 @pytest.mark.parametrize("reader", ["awb", "rms", "slt"])

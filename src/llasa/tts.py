@@ -96,6 +96,7 @@ class Llasa:
         recogniser = self.folder.parent / "recogniser"  # the recogniser that was trained with this model
         self._recogniser = recogniser if is_folder(recogniser) else None
         self._load_verifier = cache(partial(load_verifier, device=str(backend.device), recogniser=self._recogniser))
+        self._listen = partial(self._load_verifier, "content") if self._recogniser else None
 
     @classmethod
     def load(
@@ -140,8 +141,8 @@ class Llasa:
         """Speaks a text of any length.
 
         Args:
-            text: plain text. A long text is split at sentences. A chunk that ends too soon, runs away or is
-                nearly silent is spoken again with another seed.
+            text: plain text. A long text is split at sentences. A chunk that ends too soon, runs away, is nearly
+                silent or repeats a word too often or too seldom is spoken again with another seed.
             voice: a `Voice`, the name of one (`voices()`), a voice file, or None for the model's default. Without a
                 default voice, the model continues in the voice of its first chunk.
             seed: the same seed gives the same audio; by default it is random. The result holds it.
@@ -158,7 +159,7 @@ class Llasa:
         request, account = self.request(text, voice, seed, options), None
         strategy = choose(best_of, search, verify is not None, budget, request.sampling.greedy)
         if strategy is None:
-            utterances = plain.utterances(self.backend, self.codec, request)
+            utterances = plain.utterances(self.backend, self.codec, request, self._listen)
         else:
             from llasa.search import chunks
 
@@ -211,8 +212,8 @@ class Llasa:
         from llasa.verifiers.transcripts import transcript_of
 
         samples = self._voices.hear(source, rate)
-        recogniser = self._load_verifier("content") if self._recogniser else None
-        return self._voices.make(samples, transcript_of(samples, self.rate, transcript, recogniser), name)
+        heard = transcript_of(samples, self.rate, transcript, self._listen and self._listen())
+        return self._voices.make(samples, heard, name)
 
     def voices(self) -> dict[str, Path]:
         """The file of every voice, by the voice's name: the user's own voices and the model's presets."""
@@ -238,8 +239,7 @@ class Llasa:
         from llasa.speak.account import Account
         from llasa.verifiers.combine import make_scorer
 
-        if verify is None:
-            verify = "content" if self._recogniser else "whisper"
+        verify = ("content" if self._recogniser else "whisper") if verify is None else verify
         scorer = make_scorer(verify, self._load_verifier, beam=strategy.keep > 0)
         return Tools(self.backend, self.vocabulary, self.codec, scorer, Account(str(strategy), scorer.written))
 

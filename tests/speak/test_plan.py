@@ -68,6 +68,29 @@ def test_text_and_transcript_go_through_the_lexicon():
     assert piece.prompt == VOCABULARY.prompt("cd ab.", "ab: two cd.", voice.codes)
 
 
+def test_a_small_model_reads_every_piece_as_a_sentence():
+    small = planner({"very": "v", "tired": "t"})
+    for text, read in (
+        ("Very tired,", "v t."),
+        ("Very tired!", "v t!"),
+        ("Tired:", "t."),
+        ("tired", "t."),
+        ("tired?", "t?"),
+        ("Very!", "v."),
+    ):
+        piece = small.pieces([Chunk(text, 0)], None)[0]
+        assert (piece.text, piece.prompt) == (text, VOCABULARY.prompt(read))
+    assert planner().pieces([Chunk("Tired,", 0)], None)[0].prompt == VOCABULARY.prompt("Tired,")
+
+
+def test_a_small_model_reads_words_that_repeat_in_pieces():
+    text = "Very, very, very tired;\n\nTired?"
+    chunks, _ = planner({"very": "v", "tired": "t"}).chunks(text, None)
+    assert chunks == [("Very, very,", 0.0), ("very tired", 0.6), ("Tired?", 0.0)]
+    chunks, _ = planner().chunks(text, None)
+    assert [chunk.text for chunk in chunks] == ["Very, very, very tired", "Tired?"]
+
+
 def test_expected_length_follows_the_voices_pace():
     slow, fast = make_voice(codes=200), make_voice(codes=80)
     text = Chunk("Some words to say in a voice.", 0)
@@ -75,6 +98,15 @@ def test_expected_length_follows_the_voices_pace():
     assert lengths == sorted(lengths)
     assert lengths[0] == pytest.approx(80 / letters(fast.text) * letters(text.text))
     assert pace(make_voice("Hi.", codes=400), 50) == PACE  # too short to tell
+
+
+def test_no_short_word_fits_in_twice_and_no_text_has_less_room_than_its_expected_length_twice():
+    # A preset takes up to 0.95 s for a word of three letters, and from 1.3 s for two of them.
+    for word in ("Hi.", "Go!", "Oh!"):
+        assert 48 < planner().pieces([Chunk(word, 0)], make_voice(codes=100))[0].limit < 65
+    for text in ("Stop.", "Never give up.", "These are some words that make a sentence."):
+        piece = planner().pieces([Chunk(text, 0)], None)[0]
+        assert piece.limit > 2 * piece.expected + 45
 
 
 def test_max_seconds_replaces_the_limit():

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llasa.codec.features import mel_features
+from llasa.data.teachers.flite import Speaker, speak
 from llasa.errors import LlasaError
 from llasa.text.wording import letter_errors
 from llasa.train.recogniser.stage import greedy
@@ -80,6 +81,28 @@ def test_a_word_more_or_less_costs(verifier: content.CtcContent, said: Any) -> N
     ]
     right, less, more = verifier.score(Batch(texts, [clip] * 3, [None] * 3))
     assert right > 1.5 * max(less, more)
+
+
+@pytest.mark.parametrize("text", ["{}give up.", "I am {}tired.", "{}", "Bye {}"])
+@pytest.mark.parametrize("word", ["never", "very", "bye", "really"])
+def test_it_counts_words_that_repeat(verifier: content.CtcContent, text: str, word: str) -> None:
+    texts = [text.format(f"{word} " * count) for count in (2, 3, 4)]
+    clip, _, _ = speak(texts[1], Speaker("slt", "slt"))
+    less, right, more = (verifier.doubt(one, clip) for one in texts)
+    assert right < 0 < min(less, more)
+
+
+def test_it_hears_a_short_text_said_twice(verifier: content.CtcContent) -> None:
+    for text in ("Why?", "Yes.", "Thanks.", "Stop now."):
+        clip, _, _ = speak(text, Speaker("slt", "slt"))
+        assert verifier.doubt(text, clip) < 0
+        assert verifier.doubt(text, np.concatenate([clip, clip])) > 0
+
+
+def test_it_does_not_doubt_other_texts(verifier: content.CtcContent, said: Any) -> None:
+    for text in (said.texts[1], "今天 天气 很好"):
+        assert verifier.doubt(text, said.alma[0]) == -math.inf
+    assert verifier.doubt("Stop, stop, stop, stop!", said.alma[0][:1600]) == math.inf  # too short for so many letters
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1, 2])

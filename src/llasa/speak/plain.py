@@ -1,13 +1,16 @@
 """Speaks a request without a search: all chunks follow the same voice, and as many run at once as fit.
 
 Chunks do not depend on one another, so a chunk that fails is simply spoken again, and the audio depends on the seed
-alone.
+alone. A chunk fails if it is nearly silent, or if the model's recogniser hears a word more often or less often than the
+text has it. Words that repeat and texts of few words are miscounted often enough to listen for that.
 """
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +22,20 @@ from llasa.speak.plan import Piece
 from llasa.speak.request import Request
 from llasa.speak.speech import Utterance, is_faint
 from llasa.speak.takes import ATTEMPTS, Take, takes
+from llasa.text.wording import miscounts, words
+
+SILENCE = 1e6  # nats: more than any doubt
+HEARD = 16000  # Hz, the rate that recognisers take
 
 
-def utterances(backend: Backend, codec: Codec, request: Request) -> Iterator[Utterance]:
-    """Yields the chunks in order, each as soon as it and all before it are done."""
+def utterances(
+    backend: Backend, codec: Codec, request: Request, listen: Callable[[], Any] | None = None
+) -> Iterator[Utterance]:
+    """Yields the chunks in order, each as soon as it and all before it are done.
+
+    Args:
+        listen: gives the model's own recogniser (`verifiers.content.CtcContent`); called only for texts that need it.
+    """
     first, spoken = 0, 0  # chunks, codes
     while first < len(request.chunks):
         last = first + 1 if request.needs_voice else len(request.chunks)
@@ -30,8 +43,10 @@ def utterances(backend: Backend, codec: Codec, request: Request) -> Iterator[Utt
         results = takes(backend, request, pieces, first, spoken)
         for index, piece in enumerate(pieces, first):
             utterance = _decode(codec, piece, results)
-            if is_faint(utterance.samples, codec.rate) and request.sampling.temperature > 0:
-                utterance = _again(backend, codec, request, piece, index, spoken, utterance)
+            if request.sampling.temperature > 0:
+                fault = partial(_fault, codec, listen() if listen and miscounts(words(piece.text)) else None)
+                if fault(utterance) > 0:
+                    utterance = _again(backend, codec, request, piece, index, spoken, utterance, fault)
             spoken += len(utterance.codes)
             yield utterance
         request = request.after(piece, utterance.codes, utterance.finished)
@@ -48,24 +63,35 @@ def _decode(codec: Codec, piece: Piece, results: Iterator[Take]) -> Utterance:
     return Utterance(piece.text, take.codes, samples, piece.pause, take.finished, work)
 
 
+def _fault(codec: Codec, recogniser: Any | None, spoken: Utterance) -> float:
+    """How wrong a chunk sounds: 0 if nothing is wrong with it, above `SILENCE` if it is nearly silent."""
+    if is_faint(spoken.samples, codec.rate):
+        return SILENCE - audio.loudness(spoken.samples, codec.rate)
+    if recogniser is None:
+        return 0.0
+    return min(SILENCE, max(0.0, recogniser.doubt(spoken.text, audio.resample(spoken.samples, codec.rate, HEARD))))
+
+
 def _again(
-    backend: Backend, codec: Codec, request: Request, piece: Piece, index: int, spoken: int, faint: Utterance
-) -> Utterance:
-    """Speaks a piece again that came out nearly silent; if it always does, the loudest is kept, with a warning.
+    backend: Backend, codec: Codec, request: Request, piece: Piece, index: int, spoken: int, first: Utterance,
+    fault: Callable[[Utterance], float],
+) -> Utterance:  # fmt: skip
+    """Speaks a piece again that sounds wrong, and keeps the best; if all are nearly silent, with a warning.
 
     Args:
         index: its number in the text.
         spoken: codes of the chunks before it.
-        faint: how it came out.
+        first: how it came out.
+        fault: how wrong it sounds, 0 if nothing is wrong.
     """
-    tried = [faint]
-    for attempt in range(1, ATTEMPTS):
-        tried.append(_decode(codec, piece, takes(backend, request, [piece], index, spoken, attempt * ATTEMPTS)))
-        if not is_faint(tried[-1].samples, codec.rate):
-            break
-    else:
+    tried, faults = [first], [fault(first)]
+    while len(tried) < ATTEMPTS and min(faults) > 0:
+        results = takes(backend, request, [piece], index, spoken, len(tried) * ATTEMPTS)
+        tried.append(_decode(codec, piece, results))
+        faults.append(fault(tried[-1]))
+    if min(faults) > SILENCE:
         warnings.warn(
             f"every take of {piece.text[:40]!r} is nearly silent: try another seed or voice", LlasaWarning, stacklevel=2
         )
-    work = {what: sum(one.work[what] for one in tried) for what in faint.work}
-    return replace(max(tried, key=lambda one: audio.loudness(one.samples, codec.rate)), work=work)
+    work = {what: sum(one.work[what] for one in tried) for what in first.work}
+    return replace(tried[faults.index(min(faults))], work=work)

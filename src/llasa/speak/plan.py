@@ -13,8 +13,8 @@ from llasa.errors import LlasaError, NoRoom
 from llasa.reference import ADVICE
 from llasa.text.lexicon import pronounce
 from llasa.text.normalise import normalise
-from llasa.text.script import PACE, SLACK, check_text, is_latin, letters, strip_controls
-from llasa.text.splitting import Chunk, chunks
+from llasa.text.script import PACE, check_text, is_latin, letters, longest, strip_controls
+from llasa.text.splitting import Chunk, chunks, part_repeats
 from llasa.vocabulary import Vocabulary
 from llasa.voice import Voice
 
@@ -84,6 +84,8 @@ class Planner:
         """
         check_text(text)
         found = chunks(text, self._longest(text, voice), self.cleaner(text))
+        if self.lexicon is not None:
+            found = [part for chunk in found for part in part_repeats(chunk)]
         readable = [chunk for chunk in found if self._is_readable(chunk.text)]
         if not readable:
             raise LlasaError("this model cannot read any of the text: check that the text is in the model's language")
@@ -108,13 +110,13 @@ class Planner:
         return [self._piece(chunk, voice, transcript, max_seconds) for chunk in chunks]
 
     def _piece(self, chunk: Chunk, voice: Voice | None, transcript: str, max_seconds: float | None) -> Piece:
-        prompt = self._prompt(chunk.text, voice, transcript)
+        prompt = self._prompt(self._closed(chunk.text), voice, transcript)
         expected = self.expected(chunk.text, voice)
-        longest = (2 * expected / self.codes_per_second + SLACK) if max_seconds is None else max_seconds
+        most = longest(chunk.text, pace(voice, self.codes_per_second)) if max_seconds is None else max_seconds
         room = self.context - len(prompt)
         if room < expected / 2:
             raise self._no_room(voice)
-        limit = max(1, min(room, round(longest * self.codes_per_second)))
+        limit = max(1, min(room, round(most * self.codes_per_second)))
         least = min(max(0, round(0.4 * expected - 8)), limit - 1)
         return Piece(chunk.text, prompt, expected, limit, least, chunk.pause)
 
@@ -154,6 +156,14 @@ class Planner:
         A text in another script only loses its control characters, unless the model reads English phones.
         """
         return normalise if self.lexicon is not None or is_latin(text) else strip_controls
+
+    def _closed(self, text: str) -> str:
+        """The text as a sentence that a small model says once: after a comma, or nothing, it often goes on speaking,
+        and a single word with an exclamation mark it often says twice.
+        """
+        if self.lexicon is None or (text[-1] in ".?!" and (text[-1] != "!" or " " in text)):
+            return text
+        return f"{text.rstrip(' ,;:!')}."
 
     def _read(self, text: str) -> str:
         return text if self.lexicon is None else pronounce(text, self.lexicon)

@@ -6,7 +6,8 @@ from llasa.errors import LlasaError
 
 PACE = 0.08  # seconds a letter: 150 English words a minute
 WIDE = 3.5  # letters that a Chinese, Japanese or Korean character stands for
-SLACK = 1.5  # seconds that even a single word may take on top of twice its expected length
+SLACK = 1.5  # seconds that a few words may take on top of twice their expected length
+WORD_SLACK, LETTER_SLACK = 0.5, 0.1  # seconds, and seconds a letter, that a single short word may take on top of it
 
 
 def check_text(text: str) -> None:
@@ -33,3 +34,13 @@ def strip_controls(text: str) -> str:
 def letters(text: str) -> float:
     """The length of a text in letters; a character that stands for a syllable counts as several."""
     return sum(WIDE if unicodedata.east_asian_width(c) in "WF" else 1 for c in text if not c.isspace())
+
+
+def longest(text: str, pace: float) -> float:
+    """The most seconds that a reading may last: twice what is expected and some slack, so that no word fits in twice.
+
+    Args:
+        pace: seconds a letter.
+    """
+    count = letters(text)
+    return 2 * count * pace + min(SLACK, WORD_SLACK + LETTER_SLACK * count)

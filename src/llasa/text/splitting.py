@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from llasa.text.normalise import OPENING, TITLES, expand, is_initial, normalise, word_before
 from llasa.text.numbers import LABELS
+from llasa.text.wording import runs
 
 # Seconds of silence after a chunk, by what ends with it.
 PARAGRAPH, SENTENCE, CLAUSE = 0.6, 0.3, 0.15
 SHORT = 25  # characters; a shorter sentence has no prosody alone and is spoken together with a neighbour
+TWICE = 2  # how often in a row a small model says a word or phrase reliably
 _BREAK = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？]++[\"'”’»）」』]*+")
 _AFTER = re.compile(r"\s*[\"'“‘«(\[]*(\S?)")
 _CLAUSE = re.compile(r"[,;:]+[\"'”’)]*\s|[，；：、]|\s(?=-+\s|[—–])")
@@ -119,3 +122,20 @@ def _cut(sentence: str, limit: int) -> Iterator[Chunk]:
         sentence = sentence[end:].strip()
     if sentence:
         yield Chunk(sentence, SENTENCE)
+
+
+def part_repeats(chunk: Chunk, most: int = TWICE) -> list[Chunk]:
+    """Cuts a chunk so that no part holds a word or phrase more than `most` times in a row.
+
+    Takes begin and end with a third of a second of silence between them, which is pause enough unless a sentence ends.
+    """
+    words = list(re.finditer(r"\S+", chunk.text))
+    spoken = [word[0].strip(",;:.!?").lower() for word in words]
+    cuts = [0]
+    for run in runs(spoken):
+        parts = -(-run.times // most)
+        done = [-(-part * run.times // parts) for part in range(1, parts)]  # equal parts, the longer ones first
+        cuts += [words[run.start + count * run.size].start() for count in done]
+    texts = [chunk.text[start:stop].strip() for start, stop in pairwise([*cuts, len(chunk.text)])]
+    pauses = [SENTENCE if text[-1] in ".!?" else 0.0 for text in texts[:-1]]
+    return [Chunk(text, pause) for text, pause in zip(texts, [*pauses, chunk.pause], strict=True)]

@@ -1,4 +1,4 @@
-"""Compares a text with what a recogniser wrote: word errors, letter errors, word error rate.
+"""Compares a text with what a recogniser wrote: word errors, letter errors, word error rate. Finds words that repeat.
 
 Both texts are normalised in the same way first. Another spelling of a word is not an error: British and American ones,
 "to day" and "today".
@@ -8,10 +8,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 from llasa.errors import LlasaError
 from llasa.text.normalise import normalise
 
+PHRASE = 3  # words: the longest phrase that is looked for when it comes several times
+FEW = 4  # words: a text so short is easily said twice
 # Patterns that give British and American spellings one form. The form need not be a word ("hour" becomes "hor" on both
 # sides), and only few different words become alike.
 _SPELLINGS = [
@@ -36,6 +39,47 @@ def words(sentence: str) -> list[str]:
     plain = "".join(character for character in plain if not unicodedata.combining(character))
     # An apostrophe is kept only within a word (don't, o'clock); around a word it is a quotation mark.
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*", plain)
+
+
+class Run(NamedTuple):
+    """A word or phrase that comes several times in a row: its first word's index, its words, how often it comes."""
+
+    start: int
+    size: int
+    times: int
+
+
+def runs(spoken: Sequence[str]) -> list[Run]:
+    """The words and phrases of up to three words that come twice or more in a row, in order."""
+    found, start = list[Run](), 0
+    while start < len(spoken):
+        best = Run(start, 1, 1)
+        for size in range(1, PHRASE + 1):
+            unit, count = spoken[start : start + size], 1
+            while list(spoken[start + count * size : start + (count + 1) * size]) == list(unit):
+                count += 1
+            if count > 1 and size * count > best.size * best.times:
+                best = Run(start, size, count)
+        found += [best] if best.times > 1 else []
+        start += best.size * best.times
+    return found
+
+
+def miscounts(spoken: Sequence[str]) -> list[list[str]]:
+    """What is easily said in place of a text: a word or phrase that repeats comes once more or once less.
+
+    In a text of up to four words each of them, or all of them, may come twice. Other texts have no miscounts.
+    """
+    counted = runs(spoken)
+    if len(spoken) <= FEW:
+        repeated = {place for run in counted for place in range(run.start, run.start + run.size * run.times)}
+        counted += [Run(place, 1, 1) for place in range(len(spoken)) if place not in repeated]
+        counted += [Run(0, len(spoken), 1)] if len(spoken) > 1 else []
+    found = []
+    for start, size, count in counted:
+        unit, rest = list(spoken[start : start + size]), spoken[start + size * count :]
+        found += [[*spoken[:start], *unit * other, *rest] for other in (count - 1, count + 1) if other]
+    return found
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:

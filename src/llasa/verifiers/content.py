@@ -23,7 +23,7 @@ from llasa.errors import LlasaError, first_line
 from llasa.files import is_file, parse_json, read_text
 from llasa.models.folder import check_weights, hush_transformers
 from llasa.text.script import PACE, is_latin
-from llasa.text.wording import words
+from llasa.text.wording import miscounts, words
 from llasa.verifiers.protocol import RATE, Batch
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "tiny" / "recogniser"
@@ -164,6 +164,23 @@ class CtcContent:
             left_out = torch.arange(len(labels), ADDITION - 1, -1)
             fits = fits and bool((likelihoods[:, : len(left_out)] <= whole + ADDED * left_out).all())
         return fits, self._read(logs[0])
+
+    def doubt(self, text: str, samples: np.ndarray) -> float:
+        """How many nats likelier than a text its likeliest miscount is (`text.wording.miscounts`); below 0 if the text
+        is said with the right count, and minus infinity if it has no miscounts.
+
+        Args:
+            samples: (T,), not silent.
+        """
+        spoken = words(text)
+        labels = [self.spell(" ".join(one)) for one in [spoken, *miscounts(spoken)]] if is_latin(text) else []
+        if len(labels) < 2:
+            return -math.inf
+        logs, frames = self.listen([samples])
+        count = len(labels)
+        likelihoods = prefix_likelihoods(logs.expand(count, -1, -1), frames.expand(count), labels)
+        right, *wrong = (float(likelihoods[row, len(label)]) for row, label in enumerate(labels))
+        return max(wrong) - right if right > -math.inf else math.inf
 
     def _of_beginnings(
         self, likelihoods: torch.Tensor, seconds: torch.Tensor, labels: Sequence[Sequence[int]]

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from llasa.text.normalise import normalise
-from llasa.text.script import PACE, SLACK, is_latin, letters
+from llasa.text.script import PACE, is_latin, letters, longest
 from llasa.verifiers.protocol import RATE, Batch
 
 HOP = 320  # samples of a frame here, and of a code at 50 codes a second
@@ -63,10 +63,10 @@ def judge_sound(text: str, samples: np.ndarray, pace: float = PACE, ended: bool 
     if np.mean(np.abs(samples) >= 0.99) > CLIPPED:
         return "clipped"
     # The bounds that `speak.plan` sets for codes.
-    expected = letters(normalise(text) if is_latin(text) else text) * pace
-    if ended and seconds < 0.4 * expected - 0.16:
+    spoken = normalise(text) if is_latin(text) else text
+    if ended and seconds < 0.4 * letters(spoken) * pace - 0.16:
         return "too short for its text"
-    if seconds > 2 * expected + SLACK + 0.1:
+    if seconds > longest(spoken, pace) + 0.1:
         return "too long for its text"
     return "repeats itself" if _loops(samples, sounding) else None
 
