@@ -212,7 +212,7 @@ class Llasa:
         from llasa.verifiers.transcripts import transcript_of
 
         samples = self._voices.hear(source, rate)
-        heard = transcript_of(samples, self.rate, transcript, self._listen and self._listen())
+        heard = transcript_of(samples, self.rate, transcript, self._listen() if self._listen else None)
         return self._voices.make(samples, heard, name)
 
     def voices(self) -> dict[str, Path]:
