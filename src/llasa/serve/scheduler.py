@@ -24,6 +24,7 @@ FIRST_STEP, STEP = 8, 16  # tokens between two looks at who came and went: while
 STARTS = 4  # prompts that are prefilled between two steps; those who hear something already wait so long
 AHEAD = 30.0  # seconds of sound that may wait for a client before its next chunk begins
 ENOUGH = 1.4  # how much faster than it is heard sound must come, in each stream, with one stream more
+LIMIT, LIMIT_CPU = 64, 16  # streams at once; beyond 16 rows a CPU makes no more speech, only later
 SMOOTH = 0.2  # weight of the newest step in the measured pace
 
 
@@ -46,20 +47,20 @@ class Scheduler:
     """The threads that run a model. `close` ends them.
 
     Attributes:
+        limit: the most streams that run at once, unless `most` says so.
         pace: codes a second that each row got lately.
         gaps: how often a listener ran dry.
         finished: streams that were read to their end.
 
     Args:
         backend, codec: the model's; the backend must not be used elsewhere any more.
-        most: streams that run at once; None for as many as are heard without gaps, and at most `LIMIT`.
+        most: streams that run at once; None for as many as are heard without gaps, and at most `limit`.
         room: streams that may wait.
     """
 
-    LIMIT = 64
-
     def __init__(self, backend: Backend, codec: Codec, most: int | None = None, room: int = 32) -> None:
         self.backend, self.codec, self.most, self.room = backend, codec, most, room
+        self.limit = LIMIT_CPU if backend.device.type == "cpu" else LIMIT
         self.pace = self._alone = 0.0
         self.gaps = self.finished = 0
         self._seconds = 5.0  # that a stream takes, lately
@@ -194,7 +195,7 @@ class Scheduler:
     def _admits(self) -> bool:
         """Whether a stream that waits may begin."""
         count = len(self._running)
-        if not self._waiting or count >= (self.most or self.LIMIT):
+        if not self._waiting or count >= (self.most or self.limit):
             return False
         if not count:
             return True
