@@ -358,8 +358,8 @@ $('clone').onsubmit = async event => {
   $('saving').textContent = 'listening to it…';
   try {
     const voice = await (await call('/v1/audio/voices', {method: 'POST', body: form})).json();
-    $('saving').textContent = `It says: “${voice.text}”`;
     await listVoices(voice.id);
+    $('saving').textContent = `It says: “${voice.text}”`;
   } catch (error) { $('saving').textContent = ''; show(error); } finally { $('save').disabled = false; }
 };
 
