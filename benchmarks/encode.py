@@ -61,7 +61,7 @@ def run_once(corpus: Path, out: Path, seconds: float) -> tuple[float, float, flo
         RuntimeError: the command failed, or dropped a clip.
     """
     began = time.perf_counter()
-    command = [sys.executable, "-m", "llasa.cli", "data", "encode", str(corpus), str(out), "--device", "cpu"]
+    command = [sys.executable, "-m", "llasa", "data", "encode", str(corpus), str(out), "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True)
     wall = time.perf_counter() - began
     line = LINE.search(done.stderr)

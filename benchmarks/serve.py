@@ -51,7 +51,7 @@ class Heard:
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[psutil.Process, int]]:
     """A server's process and its port."""
-    command = [sys.executable, "-m", "llasa.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "llasa", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

@@ -132,6 +132,10 @@ def _open_streams() -> None:
                 setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
+class _Interrupt(KeyboardInterrupt):
+    """What a signal raises. After a bare KeyboardInterrupt in `exec`, even a caught one, Python 3.11 ends by SIGINT."""
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
     """Makes Ctrl-C and SIGTERM an exception, so that half-written files are removed; yields those that came.
@@ -150,7 +154,7 @@ def _signals() -> Iterator[list[int]]:
             os.kill(os.getpid(), number)
             return
         received.append(number)
-        raise KeyboardInterrupt
+        raise _Interrupt
 
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -167,7 +171,3 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
     """Prints this package's warnings as notes and drops those of libraries."""
     if category.__module__.startswith("llasa."):
         print(f"note: {message}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ def test_killed_it_goes_on_and_ends_with_a_voice(run: Run, codec_folder: Path, t
     command = ("finetune", "--data", data, "--model", base, "--out", out, "--steps", 40, "--threads", 1)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [sys.executable, "-m", "llasa.cli", *map(str, command)], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "llasa", *map(str, command)], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stderr is not None
         told = (line for line in process.stderr if line.startswith("finetune "))

@@ -23,7 +23,7 @@ def start(arguments: list[object], **files: object) -> subprocess.Popen:
     def restore() -> None:  # a shell without job control starts its background jobs with Ctrl-C ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    command = [sys.executable, "-m", "llasa.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "llasa", *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=restore, **files)  # type: ignore[call-overload]
 
 

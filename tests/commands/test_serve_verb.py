@@ -20,7 +20,7 @@ from llasa.voice import Voice
 @contextmanager
 def serving(home: Path, *arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server's process and its address."""
-    command = [sys.executable, "-m", "llasa.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "llasa", "serve", "--port", "0", *arguments]
     environment = os.environ | {"LLASA_HOME": str(home)} | environment
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:

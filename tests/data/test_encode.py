@@ -246,7 +246,7 @@ def test_kill_and_run_again_gives_what_one_run_gives(job: EncodeJob, tmp_path: P
     for i in range(18):
         (corpus / f"speaker{i % 2}").mkdir(parents=True, exist_ok=True)
         (corpus / f"speaker{i % 2}" / f"{i}.flac").write_bytes(sound_file(tone(2 + 0.1 * i, i)))
-    command = [sys.executable, "-m", "llasa.cli", "data", "encode", corpus, job.out, "--model", job.model]
+    command = [sys.executable, "-m", "llasa", "data", "encode", corpus, job.out, "--model", job.model]
     command += ["--device", "cpu", "--shard", "3"]
     process = subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

@@ -100,7 +100,7 @@ def test_hours_end_it_and_more_hours_go_on(tmp_path: Path) -> None:
 
 def test_a_run_that_dies_takes_its_processes_with_it(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join([TEXT] * 4000))
-    command = [sys.executable, "-m", "llasa.cli", "data", "synth", "text.txt", "out", "--held-out", "1"]
+    command = [sys.executable, "-m", "llasa", "data", "synth", "text.txt", "out", "--held-out", "1"]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
     until = time.monotonic() + 60
     while not list(tmp_path.glob("out/val/*.parquet")) and time.monotonic() < until:

@@ -26,7 +26,7 @@ Steps = Annotated[int | None, typer.Option(help="Steps in all, instead of the re
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")]
 
 
-SEVERAL = "On several processes: torchrun --standalone --nproc-per-node 2 -m llasa.cli train {0} RECIPE"
+SEVERAL = "On several processes: torchrun --standalone --nproc-per-node 2 -m llasa train {0} RECIPE"
 
 
 def _help(says: str, kind: type, example: str) -> str:

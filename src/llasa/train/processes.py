@@ -41,7 +41,7 @@ def make_accelerator() -> Any:
     if on("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ and not any(size in os.environ for size in _SIZES):
         raise LlasaError(
             "`accelerate launch --cpu` starts one process only where there is no MPI: use "
-            "`torchrun --standalone --nproc-per-node 2 -m llasa.cli train lm RECIPE`"
+            "`torchrun --standalone --nproc-per-node 2 -m llasa train lm RECIPE`"
         )
     # Buffers are constants, so they need no broadcast. Gradients are views of the buckets, so they exist only once.
     plain = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)

@@ -10,6 +10,7 @@ from encoders import make_listener_folder, make_semantic_folder
 from transformers import Wav2Vec2BertModel, Wav2Vec2ForPreTraining
 
 from llasa.errors import LlasaError
+from llasa.models.defaults import half_precision
 from llasa.train.codec.encoders import Listener, load_encoder
 
 
@@ -32,7 +33,7 @@ def test_the_perceptual_loss_is_the_mean_distance_of_layers(tmp_path: Path, voic
     listener = Listener(str(folder), 1, last, torch.device("cpu"))
     loss = listener(made, real)
     model = Wav2Vec2ForPreTraining.from_pretrained(folder).wav2vec2.eval()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), half_precision("cpu"):
         states = [model(wave, output_hidden_states=True).hidden_states for wave in (made, real)]
     wanted = [F.mse_loss(a.float(), b.float()) for a, b in list(zip(*states, strict=True))[1 : last + 1]]
     assert float(loss.detach()) == pytest.approx(float(torch.stack(wanted).mean()), rel=1e-3)

@@ -30,7 +30,7 @@ STEPS, RATE = 12, 50.0  # steps as in the recipe
 def whole(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on two processes that nothing interrupted, by the command of docs/train.md."""
     out = tmp_path_factory.mktemp("whole") / "lm"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "llasa.cli"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "llasa"]
     done = subprocess.run([*launch, *arguments(recipe, out)], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
     assert done.stdout.count("validation") == 1
