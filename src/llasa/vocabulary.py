@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from llasa.errors import LlasaError, first_line
+from llasa.errors import LlasaError
+from llasa.layout import PLAIN, read_layout
 
 # In the order in which upstream's training script adds them, which decides their ids.
 SPECIAL_TOKENS = (
@@ -76,19 +77,10 @@ class Vocabulary:
         """
         spoken = f"{reference_text} {text}" if reference_text else text
         lead = f"Speaker {speaker} " if speaker else ""
-        messages = [
-            {"role": "user", "content": f"{INSTRUCTION}<|TEXT_UNDERSTANDING_START|>{spoken}<|TEXT_UNDERSTANDING_END|>"},
-            {"role": "assistant", "content": f"{lead}<|SPEECH_GENERATION_START|>"},
-        ]
-        try:
-            ids = self.tokenizer.apply_chat_template(
-                messages, tokenize=True, continue_final_message=True, return_dict=False
-            )
-        except Exception as error:  # a template is a program, and may raise anything
-            raise LlasaError(
-                f"the chat template in {self.tokenizer.name_or_path} cannot be used ({first_line(error)}): copy "
-                "chat_template.jinja or tokenizer_config.json of the model again"
-            ) from error
+        layout = read_layout(self.tokenizer)
+        asked = f"{INSTRUCTION}<|TEXT_UNDERSTANDING_START|>{spoken}<|TEXT_UNDERSTANDING_END|>"
+        whole = f"{layout.before}{asked}{layout.between}{lead}<|SPEECH_GENERATION_START|>"
+        ids = self.tokenizer(whole, add_special_tokens=False)["input_ids"]
         return [*ids, *self.tokens(reference_codes)]
 
     def tokens(self, codes: Iterable[int]) -> list[int]:
@@ -154,7 +146,7 @@ def character_tokenizer(alphabet: Iterable[str], codebook_size: int, context: in
     )
     # normalized=False: matched in the raw text, before the normaliser drops its characters.
     tokenizer.add_tokens([AddedToken(INSTRUCTION, normalized=False, special=True)], special_tokens=True)
-    tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.chat_template = PLAIN
     extend_tokenizer(tokenizer, codebook_size)
     tokenizer.eos_token = "<|SPEECH_GENERATION_END|>"
     return tokenizer

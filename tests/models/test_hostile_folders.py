@@ -84,7 +84,13 @@ def test_sampling_settings_of_another_kind_or_size(copy: Path, key: str, values:
     "template",
     [None, "", "constant", "{% if %}", "{{ 1 / 0 }}", "{{ messages[9].content }}",
      "{% for i in range(10**9) %}x{% endfor %}", "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
-     '{{ raise_exception("no\\nno") }}'],
+     '{{ raise_exception("no\\nno") }}', '{{ "x" * 10**9 }}', "{{ 10**(10**10) }}", '{{ "%999999999d" % 1 }}',
+     "{% set x = namespace(s='xxxxxxxx') %}{% for i in range(40) %}{% set x.s = x.s ~ x.s %}{% endfor %}{{ x.s }}",
+     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+     "{{ messages[0].content.ljust(9999999) }}{{ messages[1].content }}",
+     "{% for m in messages %}{{ m.content | upper }}{% endfor %}",
+     "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "{{" + "[" * 10000 + "]" * 10000 + "}}"],
+    ids=str,
 )  # fmt: skip
 def test_a_chat_template_that_is_missing_or_invalid(copy: Path, template: str | None):
     (copy / "chat_template.jinja").unlink()

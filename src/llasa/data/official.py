@@ -21,6 +21,7 @@ from llasa.codec.code_files import load_codes
 from llasa.data.shards import CODES_SCHEMA, read_codes, shard_files, write_shard
 from llasa.errors import LlasaError
 from llasa.files import absolute, exists, is_file, listed, read_text, whole
+from llasa.layout import read_layout
 from llasa.text.lexicon import pronounce
 from llasa.vocabulary import INSTRUCTION, Vocabulary
 
@@ -110,12 +111,9 @@ def sequence(row: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, int]:
 @lru_cache(maxsize=4)
 def _template(vocabulary: Vocabulary) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Token ids of the chat template before the text, between text and speech, and after the speech."""
-    tokenizer = vocabulary.tokenizer
-    chat = [
-        {"role": "user", "content": f"{INSTRUCTION}{_OPEN}"},
-        {"role": "assistant", "content": "<|SPEECH_GENERATION_START|>"},
-    ]
-    ids = tuple(tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False))
+    tokenizer, layout = vocabulary.tokenizer, read_layout(vocabulary.tokenizer)
+    chat = f"{layout.before}{INSTRUCTION}{_OPEN}{layout.between}<|SPEECH_GENERATION_START|>{layout.after}"
+    ids = tuple(tokenizer(chat, add_special_tokens=False)["input_ids"])
     text, speech = ids.index(tokenizer.convert_tokens_to_ids(_OPEN)), ids.index(vocabulary.start)
     return ids[:text], ids[text + 1 : speech], ids[speech + 1 :]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from llasa.errors import LlasaError
 from llasa.files import is_file
+from llasa.layout import read_layout
 
 # Llama 3's template writes today's date into every conversation; a run resumed tomorrow must read the same tokens.
 DATE = "26 Jul 2024"
@@ -71,8 +72,9 @@ def conversation(messages: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[np
         targets: (T,) bool: the assistant's words and the token that ends each of its turns.
 
     Raises:
-        LlasaError: the template changes earlier turns when later ones follow.
+        LlasaError: the template cannot be used, or changes earlier turns when later ones follow.
     """
+    read_layout(tokenizer)  # which refuses a program without end, before it runs here
 
     def ids(part: Sequence[dict[str, Any]], opened: bool) -> list[int]:
         turns = [{"role": message["role"], "content": message["content"]} for message in part]
