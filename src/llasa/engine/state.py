@@ -12,51 +12,11 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from llasa.engine.sampling import Key, Sampling
-from llasa.errors import LlasaError
+from llasa.engine.row import Row, Rows, copies
 
 SPARE = 8  # places that a store has at least once rows have joined; on a CPU, places that are not used take no memory
 LARGEST = 2**31  # bytes of a store with places to spare
 COLUMNS = 256  # its width is a multiple of so many, so that somewhat longer rows can join
-
-
-@dataclass
-class Row:
-    """One sequence that is being generated.
-
-    Attributes:
-        prompt: number of prompt tokens.
-        last: the last prompt token, which goes through the model in the first step.
-        limit: the most tokens that it may generate.
-        least: the fewest tokens that it must have before it may end.
-        sampling: how its tokens are picked.
-        key: identifies its random numbers.
-        tokens: ids generated so far, without the end token.
-        finished: whether it has reached the end token.
-    """
-
-    prompt: int
-    last: int
-    limit: int
-    sampling: Sampling
-    key: Key
-    least: int = 0
-    tokens: list[int] = field(default_factory=list)
-    finished: bool = False
-
-    @property
-    def stopped(self) -> bool:
-        return self.finished or len(self.tokens) >= self.limit
-
-    @property
-    def pending(self) -> int:
-        """The newest token, whose keys and values are not in the cache yet."""
-        return self.tokens[-1] if self.tokens else self.last
-
-    @property
-    def cached(self) -> int:
-        """Number of tokens whose keys and values are in the cache."""
-        return self.prompt - 1 + len(self.tokens)
 
 
 @dataclass(eq=False)
@@ -76,7 +36,7 @@ class Store:
 
 
 @dataclass(eq=False)
-class State:
+class State(Rows):
     """Rows, and the place of each in a store."""
 
     rows: list[Row]
@@ -112,44 +72,10 @@ class State:
         """The cache of each layer, (2, rows, heads, width, head size), as views."""
         return [layer for part in self.cache for layer in part.unbind(0)]
 
-    @property
-    def tokens(self) -> list[list[int]]:
-        """New token ids of each row, the end token excluded."""
-        return [row.tokens for row in self.rows]
-
-    @property
-    def finished(self) -> list[bool]:
-        """Which rows have reached the end token."""
-        return [row.finished for row in self.rows]
-
-    @property
-    def stopped(self) -> list[bool]:
-        """Which rows get no more tokens: they are finished, or have reached their limit."""
-        return [row.stopped for row in self.rows]
-
 
 def pick(state: State, rows: Sequence[int], seeds: Sequence[int] | None = None) -> State:
-    """A new state of these rows in this order; the old one does not change.
-
-    Copies of a row continue differently: the first keeps its random numbers, and the others get their own, which follow
-    from the seed, the number of tokens and the number of the copy. With `seeds`, all get new random numbers.
-
-    Raises:
-        LlasaError: there is no such row, or not one seed a row.
-    """
-    if seeds is not None and len(seeds) != len(rows):
-        raise LlasaError(f"{len(seeds)} seeds for {len(rows)} rows: give one a row")
-    wrong = [i for i in rows if not 0 <= i < len(state.rows)]
-    if wrong:
-        raise LlasaError(f"row {wrong[0]} was selected, but this state has rows 0 to {len(state.rows) - 1}")
-    picked: list[Row] = []
-    for place, i in enumerate(rows):
-        row = state.rows[i]
-        copy = list(rows[:place]).count(i)
-        key: Key = (*row.key, len(row.tokens), copy) if copy else row.key
-        if seeds is not None:
-            key = (seeds[place] % 2**64,)
-        picked.append(replace(row, tokens=list(row.tokens), key=key))
+    """A new state of these rows in this order; the old one does not change. Raises as `copies`."""
+    picked = copies(state.rows, rows, seeds)
     places = [state.places[i] for i in rows]
     if _shares(state.cache) and len(set(places)) == len(places):
         return State(picked, state.store, places)

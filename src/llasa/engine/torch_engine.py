@@ -10,7 +10,6 @@ the same order whatever the number of rows. Elsewhere, products may differ in th
 row may then draw another token if the draw falls just between two.
 """
 
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -24,9 +23,10 @@ from torch.nn import functional as F
 
 from llasa.engine.llama import forward, read_llama, weights_of
 from llasa.engine.replay import Loop
+from llasa.engine.row import Row, new_rows
 from llasa.engine.sampling import Sampler, Sampling, uniforms
-from llasa.engine.state import Row, State, Store, allocate, join, pick
-from llasa.errors import LlasaError, NoRoom
+from llasa.engine.state import State, Store, allocate, join, pick
+from llasa.errors import LlasaError
 from llasa.models.weights import Weights
 from llasa.threads import at_most
 
@@ -98,27 +98,9 @@ class Engine:
         min_tokens: Sequence[int] | None = None,
     ) -> State:
         """See `Backend.start`."""
-        if samples < 1 or (max_tokens is not None and max_tokens < 1):
-            raise LlasaError(f"samples is {samples} and max_tokens is {max_tokens}: both must be 1 or more")
-        for prompt in prompts:
-            self._check(prompt)
-        count = len(prompts) * samples
-        if seeds is None:
-            seeds = [secrets.randbits(63) for _ in range(count)]
-        if len(seeds) != count:
-            raise LlasaError(f"{len(seeds)} seeds for {count} rows: give one a row ({samples} a prompt)")
-        if min_tokens is None:
-            min_tokens = [0] * len(prompts)
-        if len(min_tokens) != len(prompts):
-            raise LlasaError(f"{len(min_tokens)} values of min_tokens for {len(prompts)} prompts: give one a prompt")
-        rows = []
-        for i, seed in enumerate(seeds):
-            prompt = prompts[i // samples]
-            room = self.context - len(prompt)
-            limit = room if max_tokens is None else min(room, max_tokens)
-            least = min_tokens[i // samples]
-            rows.append(Row(len(prompt), prompt[-1], limit, sampling or Sampling(), (seed % 2**64,), least))
-        state = State(rows, Store(allocate(rows, self._no_cache())), list(range(count)))
+        vocabulary = self.llama.embedding.shape[0]
+        rows = new_rows(prompts, samples, seeds, sampling, max_tokens, min_tokens, self.context, vocabulary)
+        state = State(rows, Store(allocate(rows, self._no_cache())), list(range(len(rows))))
         with at_most(self.threads):
             for i, prompt in enumerate(prompts):
                 place = slice(i * samples, (i + 1) * samples)
@@ -156,21 +138,6 @@ class Engine:
         layer = 2 * llama.kv_heads * llama.head_size * llama.dtype.itemsize * width  # bytes of keys and values
         layers = Counter(part.device for part in llama.layers)
         return min(int(SHARE * _free_memory(device)) // (layer * count) for device, count in layers.items())
-
-    def _check(self, prompt: Sequence[int]) -> None:
-        if not prompt:
-            raise LlasaError("the prompt is empty: give at least one token")
-        if len(prompt) >= self.context:
-            raise NoRoom(
-                f"the prompt of {len(prompt)} tokens leaves no room in a context of {self.context}: "
-                "use a shorter text or reference"
-            )
-        vocabulary = self.llama.embedding.shape[0]
-        if min(prompt) < 0 or max(prompt) >= vocabulary:
-            raise LlasaError(
-                f"the prompt holds token ids outside the model's vocabulary of {vocabulary}: check that model and "
-                "tokenizer belong together"
-            )
 
     def _no_cache(self) -> tuple[Tensor, ...]:
         """A cache without rows, with one part for each run of layers on the same device."""
