@@ -239,6 +239,7 @@ def test_fifty_thousand_characters_of_trouble(unit: str) -> None:
 MORE = """
 1 1, 1. 1: 1/ 1- $5M- 8 = 1e- 1x 1920x 0, 000 12" call 911 PIN Mon- Jan- MM XIV CO H2 (a) a) 1. ii) &amp; &# won 3-1
 f(x) √ #AbCd he/ C:\\ /a ~/ flight AB room 101 5:3-10 1st- century 1h 5m St. Elm <= -> a_b
+7-6 737- A1s <b < scene i pp. iv- 5€5 $- 2x sin( Art. v. noon- 'A 0' n° · .tar. ../ Ps
 """
 STARTS = [*TRIGGERS.split(), *MORE.split(), "\n", "\n- ", "\n1. ", "\nA", "  "]
 

@@ -12,7 +12,8 @@ from itertools import groupby, pairwise
 
 from llasa.text.marks import open_items
 from llasa.text.notation import rewrite, roman, spell_names, spell_signs, unescape
-from llasa.text.numbers import CURRENCIES, SIGNS, ordinal, speak_numbers
+from llasa.text.numbers import ordinal, spaced, speak_numbers
+from llasa.text.units import CURRENCIES, SIGNS
 
 # --- Characters ---
 
@@ -36,25 +37,16 @@ _OUTSIDE = re.compile(f"[^\n -~\x01{SIGNS}¢°§]+")
 
 # --- Dots inside words, and addresses ---
 
-_ENDINGS = "com|org|net|edu|gov|info|io|co|uk|de|fr|nl|eu|ai|tv|app|dev|txt|pdf|html|csv|json|jpg|png|zip|docx|py|js|md"
+_ENDINGS = (
+    "com|org|net|edu|gov|info|io|co|uk|de|fr|nl|eu|ai|tv|app|dev|txt|pdf|html|csv|json|jpg|png|zip|docx|py|js|md|jpeg|gif|"
+    "svg|webp|mp3|mp4|wav|flac|ogg|avi|mkv|mov|xls|xlsx|doc|ppt|pptx|odt|rtf|epub|tex|bib|css|xml|yaml|yml|toml|ini|cfg|log|"
+    "sql|java|cpp|ipynb|sh|bat|exe|dll|iso|apk|dmg|tar|gz|bz2|xz|rar|jar|php"
+)
 _SPELLED_ENDINGS = {
-    "uk",
-    "de",
-    "fr",
-    "nl",
-    "eu",
-    "ai",
-    "tv",
-    "io",
-    "pdf",
-    "html",
-    "csv",
-    "jpg",
-    "png",
-    "py",
-    "js",
-    "md",
-}
+    "uk", "de", "fr", "nl", "eu", "ai", "tv", "io", "pdf", "html", "csv", "jpg", "png", "py", "js", "md", "svg",
+    "mp", "xls", "xlsx", "ppt", "pptx", "odt", "rtf", "css", "xml", "sql", "cpp", "sh", "dll", "apk", "dmg", "gz", "bz",
+    "xz", "php", "avi",
+}  # fmt: skip
 NARROW, SHARE = 60, 0.75  # characters that text is wrapped at, at least; the share that a short line fills at most
 _PATH = r"[^\s\"<>()]"
 _ADDRESSES = [
@@ -106,8 +98,9 @@ _ABBREVIATIONS = {
     "ltd": "Limited", "Co": "Company", "corp": "Corporation", "Bros": "Brothers", "Assn": "Association",
     "univ": "University", "govt": "government", "PhD": "P H D", "viz": "namely", "al": "al", "esp": "especially",
     "st": "Street", "misc": "miscellaneous", "Vol": "Volume", "Ch": "Chapter", "Fig": "Figure", "appt": "appointment",
-    "tel": "telephone", "ext": "extension", "Jan": "January", "Feb": "February", "Apr": "April", "Aug": "August",
-    "Sept": "September", "Oct": "October", "Nov": "November", "Dec": "December",
+    "Pl": "Place", "Ct": "Court", "Ln": "Lane", "tel": "telephone", "ext": "extension", "Jan": "January",
+    "Feb": "February", "Apr": "April", "Aug": "August", "Sept": "September", "Oct": "October", "Nov": "November",
+    "Dec": "December",
 }  # fmt: skip
 _ABBREVIATED = re.compile(r"\b([A-Za-z]+)\.(?= |$)")
 # "Elm St. Nearby" is a street, "Old St. Paul's" and "In St. Tropez" are saints.
@@ -139,7 +132,7 @@ _SPELLED = {
     "AA", "AC", "ACLU", "AD", "ADHD", "AI", "AK", "AKA", "ALS", "AM", "AMA", "AP", "API", "ATM", "ATV", "AWS", "BA",
     "BCE", "CE", "CEO", "CI", "CIA", "CIO", "CPU", "DIY", "DNA", "ECG", "EEG", "EKG", "EOD", "EPA", "ESPN", "ETA",
     "EU", "EUR", "EV", "FAQ", "FBI", "FY", "FYI", "GPU", "HIV", "IBM", "ICU", "ID", "IDE", "IMF", "IMHO", "IMO",
-    "IO", "IOU", "IP", "IPO", "IQ", "IRA", "IRS", "ISP", "IVF", "LED", "MBA", "MIT", "MRI", "NBA", "NSA", "OCD",
+    "IEEE", "IO", "IOU", "IP", "IPO", "IQ", "IRA", "IRS", "ISP", "IVF", "LED", "MBA", "MIT", "MRI", "NBA", "NSA", "OCD",
     "OCR", "OECD", "OMG", "OS", "PA", "PO", "RNA", "ROI", "SEO", "SOS", "TBA", "UAE", "UCLA", "UFO", "UHF", "UI",
     "UK", "UN", "UPS", "URL", "US", "USA", "USB", "USD", "USSR", "UTC", "UV", "UX", "VIP",
 }  # fmt: skip
@@ -188,7 +181,7 @@ def _fold(text: str) -> str:
     text = _REMOVED.sub("", text.replace("\r\n", "\n"))
     text = _VULGAR.sub(r" \1", text).translate(_FOLDED)
     text = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text)).replace("\u2044", "/")
-    text = _OUTSIDE.sub(" ", re.sub(r"\.(?: ?\.)+", _ELLIPSIS, text))
+    text = _OUTSIDE.sub(" ", re.sub(r"\.(?: ?\.)+(?![/\\])", _ELLIPSIS, text))
     text = re.sub(r"([-=*_~#+])\1{2,}", " ", text)  # drawn lines
     text = _end_lines(open_items(text))
     text = re.sub(r"(?:^|\n)[ \t]*[-*][ \t]+", " , ", text)  # list items
@@ -221,10 +214,11 @@ def _spell_address(match: re.Match[str]) -> str:
     """Spells an e-mail address, web address or file name as one would dictate it."""
     address = match[0].rstrip(".,!?;:'")
     tail = match[0][len(address) :]
+    address = re.sub(r":(\d{2,5})(?=/|$)", lambda m: f" port {spaced(m[1])}", address)
     words = []
     previous = ""
     for part in re.findall(r"[A-Za-z]+|\d+|[^\sA-Za-z\d]", re.sub(r"^\w+://", "", address).rstrip("/")):
-        letters = part.lower() == "www" or (previous == "." and part.lower() in _SPELLED_ENDINGS)
+        letters = part.lower() in ("www", "etc") or (previous == "." and part.lower() in _SPELLED_ENDINGS)
         words.append(" ".join(part.upper()) if letters else _MARKS.get(part, part if part.isalnum() else ""))
         previous = part
     return f" {spell_names(' '.join(words))}{tail} "

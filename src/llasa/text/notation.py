@@ -9,9 +9,15 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-from llasa.text.numbers import CURRENCY, MONTH_NUMBERS, MONTHS, PER, SIGNS, UNITS, WEEKDAYS, ordinal, pairs
+from llasa.text import codes, scripture
+from llasa.text.numbers import LABELS, MONTH_NUMBERS, MONTHS, WEEKDAYS, ordinal, pairs, spaced
+from llasa.text.units import CURRENCIES, CURRENCY, PER, SCALES, SIGNS, UNITS
 
 _ENTITY = re.compile(r"&(?:[A-Za-z]{2,8}\d{0,2}|#\d{1,7}|#[xX][\dA-Fa-f]{1,6});")
+_TAG = re.compile(
+    r"(?i)</?(?:a|b|blockquote|br|break|code|div|em|emphasis|h[1-6]|hr|i|img|li|ol|p|pre|prosody|s|say-as|small|span|speak|"
+    r"strong|sub|sup|table|td|th|tr|u|ul|voice)(?:\s[^<>]{0,300})?/?>"
+)
 QUOTED = 300  # characters before a mark in which an opening quotation mark is looked for
 
 # Names whose capitals are not those of a sentence.
@@ -24,7 +30,7 @@ _NAMES = {
     "N/A": "not applicable", "b/c": "because", "A/C": "A C", "24x7": "twenty four seven",
     "24/7/365": "twenty four seven three sixty five", "WWI": "World War one",
     "WWII": "World War two", "WW1": "World War one", "WW2": "World War two",
-    "NaCl": "N A C L", "HCl": "H C L", "NaOH": "N A O H",
+    "MI5": "M I five", "MI6": "M I six", "NaCl": "N A C L", "HCl": "H C L", "NaOH": "N A O H",
 }  # fmt: skip
 _NAME = re.compile(
     rf"(?<![\w.+#/])({'|'.join(re.escape(name) for name in sorted(_NAMES, key=len, reverse=True))})"
@@ -35,7 +41,8 @@ _NAME = re.compile(
 _COUNTED = (
     "people|persons|men|women|children|students|pupils|soldiers|visitors|copies|pages|items|votes|voters|dollars|pounds|"
     "euros|miles|books|words|houses|homes|cars|ships|employees|workers|members|users|points|jobs|trees|cases|deaths|seats|"
-    "tons|tonnes|times|calories|steps|species|islands|bottles|tickets|acres|animals|files|lines|rows|units|guests|patients"
+    "tons|tonnes|times|calories|steps|species|islands|bottles|tickets|acres|animals|files|lines|rows|units|guests|patients|followers|"
+    "subscribers|views|downloads|customers|streams|tokens|parameters|records|requests|sales|inhabitants"
 )
 _BEFORE_YEAR = {"in", "since", "until", "till", "by", "from", "of", "during", "before", "after", "around", "circa"}
 _ELEMENTS = "He|Li|Na|Mg|Al|Si|Cl|Ca|Ti|Cr|Mn|Fe|Ni|Cu|Zn|As|Se|Br|Sr|Ag|Cd|Sn|Ba|Pt|Au|Hg|Pb|H|B|C|N|O|F|P|S|K|I|U"
@@ -43,7 +50,7 @@ _ATOMS = rf"(?:{_ELEMENTS})\d{{0,2}}"
 # Signs that keyboards lack, as they are said.
 _SYMBOLS = {
     "∞": "infinity", "∑": "sum", "∫": "integral of", "∂": "partial", "∈": "in", "∀": "for all", "∃": "there is",
-    "∆": "delta", "⇒": "->", "↔": "and",
+    "∆": "delta", "⇒": "->", "↔": "and", "♭": "flat", "♯": "sharp",
 }  # fmt: skip
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
@@ -51,51 +58,10 @@ _GREEK = {
     "ς": "sigma", "τ": "tau", "υ": "upsilon", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega",
 }  # fmt: skip
 _HEARTS = "[❤♥❣💓-💟🖤🤍🤎🧡🩵🩶🩷]"
+_FUNCTIONS = {"sin": "sine", "cos": "cosine", "tan": "tangent", "ln": "natural log", "exp": "exponential",
+              "sqrt": "square root"}  # fmt: skip
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_STATES = {
-    "AL": "Alabama", "AK": "Alaska", "AZ": "Arizona", "AR": "Arkansas", "CA": "California", "CO": "Colorado",
-    "CT": "Connecticut", "DE": "Delaware", "FL": "Florida", "GA": "Georgia", "ID": "Idaho", "IL": "Illinois",
-    "IA": "Iowa", "KS": "Kansas", "KY": "Kentucky", "LA": "Louisiana", "MD": "Maryland", "MA": "Massachusetts",
-    "MI": "Michigan", "MN": "Minnesota", "MS": "Mississippi", "MO": "Missouri", "MT": "Montana", "NE": "Nebraska",
-    "NV": "Nevada", "NH": "New Hampshire", "NJ": "New Jersey", "NM": "New Mexico", "NY": "New York",
-    "NC": "North Carolina", "ND": "North Dakota", "RI": "Rhode Island", "SC": "South Carolina", "SD": "South Dakota",
-    "TN": "Tennessee", "TX": "Texas", "UT": "Utah", "VT": "Vermont", "VA": "Virginia", "WA": "Washington", "DC": "D C",
-    "WV": "West Virginia", "WI": "Wisconsin", "WY": "Wyoming",
-}  # fmt: skip
-# These are words too, so they are states only before a postal code.
-_WORDS_TOO = {
-    "HI": "Hawaii",
-    "IN": "Indiana",
-    "ME": "Maine",
-    "OH": "Ohio",
-    "OK": "Oklahoma",
-    "OR": "Oregon",
-    "PA": "Pennsylvania",
-}
-_BOOKS = {
-    "Gen": "Genesis", "Exod": "Exodus", "Ex": "Exodus", "Lev": "Leviticus", "Num": "Numbers", "Deut": "Deuteronomy",
-    "Josh": "Joshua", "Judg": "Judges", "Sam": "Samuel", "Kgs": "Kings", "Chron": "Chronicles", "Chr": "Chronicles",
-    "Neh": "Nehemiah", "Ps": "Psalm", "Pss": "Psalms", "Prov": "Proverbs", "Eccl": "Ecclesiastes", "Isa": "Isaiah",
-    "Jer": "Jeremiah", "Lam": "Lamentations", "Ezek": "Ezekiel", "Dan": "Daniel", "Hos": "Hosea", "Obad": "Obadiah",
-    "Mic": "Micah", "Hab": "Habakkuk", "Zeph": "Zephaniah", "Hag": "Haggai", "Zech": "Zechariah", "Mal": "Malachi",
-    "Matt": "Matthew", "Mt": "Matthew", "Mk": "Mark", "Lk": "Luke", "Jn": "John", "Rom": "Romans", "Cor": "Corinthians",
-    "Gal": "Galatians", "Eph": "Ephesians", "Phil": "Philippians", "Col": "Colossians", "Thess": "Thessalonians",
-    "Tim": "Timothy", "Heb": "Hebrews", "Jas": "James", "Pet": "Peter", "Rev": "Revelation",
-}  # fmt: skip
-_WHOLE_BOOKS = {
-    *_BOOKS.values(),
-    "Job",
-    "Ruth",
-    "Ezra",
-    "Esther",
-    "Joel",
-    "Amos",
-    "Jonah",
-    "Nahum",
-    "Luke",
-    "Acts",
-    "Titus",
-}
+_LABELS = LABELS | {"art": "Article", "bldg": "Building", "op": "Opus", "para": "paragraph", "ext": "extension"}
 # Who is counted by ordinals ("Henry VIII"), and what is no title before a numeral.
 _NO_TITLE = {
     "The", "A", "An", "In", "On", "At", "Of", "To", "By", "Her", "His", "My", "Our", "Their", "This", "That", "Each",
@@ -117,8 +83,8 @@ _DECIMAL_UNITS = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, rev
 
 
 def unescape(text: str) -> str:
-    """HTML's entities as the characters that they stand for: `&amp;` is an ampersand."""
-    return _ENTITY.sub(lambda m: html.unescape(m[0]), text)
+    """HTML's entities as the characters that they stand for: `&amp;` is an ampersand. Its tags are left out."""
+    return _ENTITY.sub(lambda m: html.unescape(m[0]), _TAG.sub(" ", text))
 
 
 def spell_names(text: str) -> str:
@@ -144,10 +110,6 @@ def roman(numeral: str) -> int:
     """The value of a Roman numeral."""
     values = [_VALUES[letter] for letter in numeral]
     return sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0], strict=True))
-
-
-def _spaced(digits: str) -> str:
-    return " ".join(digits)
 
 
 def _formula(match: re.Match[str]) -> str:
@@ -193,23 +155,14 @@ def _bearing(match: re.Match[str]) -> str:
     return f"{found} {_SIDES[side]}"
 
 
-def _place(match: re.Match[str]) -> str:
-    town, state, code = match.groups()
-    name = _STATES.get(state) or (code and _WORDS_TOO.get(state))
-    return f"{town}, {name}{' ' + _spaced(code) if code else ''}" if name else match[0]
-
-
-def _scripture(match: re.Match[str]) -> str:
-    part, book, chapter, verse, last = match.groups()
-    name = f"{ordinal(part).capitalize()} " if part else ""
-    found = f"{name}{_BOOKS.get(book, book)} {chapter}"
-    if last:
-        return f"{found}, verses {verse} to {last}"
-    return f"{found} {verse}" if len(verse) > 1 else f"{found}, verse {verse}"
-
-
 def _title(match: re.Match[str]) -> str:
     return match[0] if match[1] in _NO_TITLE else f"{match[1]} {roman(match[2])}"
+
+
+def _small_numeral(match: re.Match[str]) -> str:
+    thing, first, last = match.groups()
+    thing = {"p.": "page", "pp.": "pages"}.get(thing.lower(), thing)
+    return f"{thing} {roman(first.upper())}{f' to {roman(last.upper())}' if last else ''}"
 
 
 def _roman_year(match: re.Match[str]) -> str:
@@ -228,13 +181,6 @@ def _month(name: str) -> str:
     return MONTHS[MONTH_NUMBERS["sep" if name == "Sept" else name.lower()] - 1]
 
 
-def _verses(match: re.Match[str]) -> str:
-    book, chapter, first, last = match.groups()
-    if int(last) <= int(first):  # a time, as in "9:30-11"
-        return match[0]
-    return f"{book or 'chapter '}{chapter}, verses {first} to {last}"
-
-
 def _lasting(match: re.Match[str]) -> str:
     hours, minutes, seconds = match.groups()
     return " ".join(f"{n} {unit}" for n, unit in ((hours, "h"), (minutes, "min"), (seconds, "s")) if n)
@@ -247,6 +193,9 @@ _signs: _Rules = [
     (r"(?<![\u0370-\u03ff])([Α-Ωα-ω])(?![\u0370-\u03ff])",
      lambda m: m[0] if m[0] in "πΩμ" else f" {_GREEK.get(m[0].lower(), 'mu')} "),
     (r"μ(?![A-Za-z])", " mu "),
+    (r"(?<=\d)·(?=\d)", " times "),
+    (r"\b([A-G])#(?!\w)", r"\1 sharp "),
+    (r"(?i)\bn[º°]\.? ?(?=\d)", "number "),
     (f"[{''.join(_SYMBOLS)}]", lambda m: f" {_SYMBOLS[m[0]]} "),
     (r"([A-Za-z]{1,20}|[\d₀-₉)])([⁺⁻]?[⁰¹²³⁴-⁹]{1,9}[⁺⁻]?|[⁺⁻])", _raised),
 ]  # fmt: skip
@@ -258,9 +207,10 @@ _rules: _Rules = [
     # Mathematics and code
     (r"\b(I|[Ww]e|[Yy]ou|[Tt]hey) <3 (?=[A-Za-z])", r"\1 love "),
     (r"(?<=[a-z]{2}) <3{1,9}(?=[!.]{0,3}$)", ""),
+    (r"^<3{1,9}(?=[!.]{0,3}$)", "love"),
     (r"(?<=[\w)]) ?\*\* ?(?=\d)", "^"),
-    (r"\b0[xX]([\dA-Fa-f]{1,16})\b", lambda m: f"0 X {_spaced(m[1].upper())}"),
-    (r"#(?=[A-Fa-f\d]{0,5}\d)([A-Fa-f\d]{6})\b", lambda m: f"hash {_spaced(m[1].upper())}"),
+    (r"\b0[xX]([\dA-Fa-f]{1,16})\b", lambda m: f"0 X {spaced(m[1].upper())}"),
+    (r"#(?=[A-Fa-f\d]{0,5}\d)([A-Fa-f\d]{6})\b", lambda m: f"hash {spaced(m[1].upper())}"),
     (rf"(?:{_CONTEXT})({_DECIMAL}(?: [-+*/] {_DECIMAL}){{1,9}})(?=[?.,;)] |[?.;)]?$| (?:is|equals)\b)", _difference),
     (r"(?<=\^\d) ?- ?(?=[a-z\d])|\b(?<=[b-z]) - (?=[a-z\d]\b(?:\^\d)? ?[=+])", " minus "),
     (r"\b([A-D])-(?=[\s.,;:)!?]|$)", r"\1 minus"),
@@ -274,46 +224,52 @@ _rules: _Rules = [
     (r"(?<=[A-Za-z\d)]) > (?=[A-Za-z(])", " is greater than "),
     (r"(?<=[A-Za-z\d)]) < (?=[A-Za-z(])", " is less than "),
     (r"(?<![\w.])(\d{1,9}(?:\.\d{1,9})?)[eE]\+?(-?\d{1,3})(?![\w.]*\d)(?!\w)", r"\1 times ten to the power of \2"),
-    (r"(?<!\w)([fgh])\(([a-z])\)", r"\1 of \2"),
+    (r"(?<!\w)(sin|cos|tan|log(?:10|2)?|ln|exp|sqrt|[fgh])\(([a-z]|\d{1,4})\)",
+     lambda m: f"{_FUNCTIONS.get(m[1], m[1])} of {m[2]}"),
+    (r"(?<=\d) / (?=\d)", " divided by "),
+    (r"(?<=\b[a-eg-z]) ?/ ?(?=\d)", " over "),
+    (r"(?<=\b1):(?=\d{2,6} (?:scale|model)\b)", " to "),
+    (r"(?<=\d)([a-z])(?= ?[+*/^=] ?[\w(-]| - \d)", r" \1"),
+    (r"(?<![\w/.])(\d{1,3})/([abknxyz])(?![\w/])", r"\1 over \2"),
     (r"(?<=\d) ?- ?(?=\d{1,9}(?:[.,]\d{1,9})?(?: ?[-+*/] ?\d{1,9}){0,5} ?= ?)", " minus "),
     # Computers
-    (r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{2,5})(?!\d)", lambda m: f"{m[1]} port {_spaced(m[2])}"),
-    (r"\blocalhost:(\d{2,5})(?!\d)", lambda m: f"localhost port {_spaced(m[1])}"),
-    (r"(?<![\w.,])(\d{3,4}) ?[xX] ?(\d{3,4})(?:([pi])\b)?(?![\d.,])",
-     lambda m: f" {pairs(m[1])} by {pairs(m[2])} {(m[3] or '').upper()}"),
+    (r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{2,5})(?!\d)", lambda m: f"{m[1]} port {spaced(m[2])}"),
+    (r"\blocalhost:(\d{2,5})(?!\d)", lambda m: f"localhost port {spaced(m[1])}"),
+    (r"(?<![\w.,])(\d{3,4}) ?[xX] ?(\d{3,4})(?:(p|i|px)\b)?(?![\d.,])",
+     lambda m: f" {pairs(m[1])} by {pairs(m[2])} {'pixels' if m[3] == 'px' else (m[3] or '').upper()}"),
     (r"(?<![\w.,])(480|576|720|1080|1440|2160|4320)([pi])\b", lambda m: f" {pairs(m[1])} {m[2].upper()} "),
     # Numbers as other countries write them
     (r"(?<![\d.,:/-])(?<!\d )(\d{1,3})((?: \d{3})+)(?! ?[\d/:-])(?![.,]\d)", lambda m: m[1] + m[2].replace(" ", "")),
     (r"(?<![\d.,])(\d{1,3})\.(\d{3})\.(\d{3})(?![.,]?\d)", r"\1\2\3"),
     (rf"({CURRENCY}) ?(\d{{1,4}}),(\d\d)(?![\d,]|\.\d)", r"\1 \2.\3"),
     (rf"(?<![\w.,])(\d{{1,4}}),(\d\d) ?({CURRENCY})", r"\3 \1.\2"),
+    (rf"(?<![\w.,])(\d{{1,6}})([{SIGNS}])(\d\d)(?![\w.,]?\d)", r"\2\1.\3"),
     (r"(?<![\w.,])0,(\d{1,3})(?![\d,]|\.\d)", r"0.\1"),
     (rf"(?<![\w.,])(\d{{1,3}}),(\d{{1,2}})(?= ?(?:{_DECIMAL_UNITS}|[{SIGNS}])(?!\w))", r"\1.\2"),
     (r"(?<![\d.,])(\d{1,3}(?:\.\d{3}){1,4}),(\d\d)(?!\d)", lambda m: f"{m[1].replace('.', '')}.{m[2]}"),
     (r"(?<![\w.,'])(\d{1,3}(?:'\d{3}){1,4})(?![\d'])", lambda m: m[1].replace("'", "")),
     # Money and shares
     (r"\bRs\.? ?(?=\d)", "₹"),
+    (rf"([{SIGNS}])-(?=\d)", r"-\1"),
+    (r"\$(?=[A-Z_]{2,20}\b)", "dollar "),
+    (rf"([{SIGNS}])(10{{1,6}}|1(?:,000){{1,2}})s\b",
+     lambda m: f"{_TENS.get(m[2].replace(',', ''), m[2])} of {CURRENCIES[m[1]][1]}"),
     (rf"([{SIGNS}] ?\d[\d.,]{{0,15}} ?(?:[kKmMbBtT]|bn|mn)?) ?- ?(?=[{SIGNS}]?\d)", r"\1 to "),
     (r"(?<![\d/])(\d{1,3}(?:\.\d)?)/(5|10|100)(?= (?:stars?|points?|rating|people|doctors|users|patients|times)\b)",
      r"\1 out of \2"),
     (r"(?<![\d/.,])(50/50|60/40|70/30|80/20|90/10|20/20)(?![\d/])",
      lambda m: " " + m[0].replace("/", " ") + " "),
-    (r"(?i)\b((?:won|wins?|lost|loses?|beat|beats|led|leads?|drew|scored?|trail(?:s|ed)?)(?: [a-z']{1,20}){0,3}) "
-     r"(\d{1,3})-(\d{1,3})"
-     r"(?=[.,!?;:)]|$| (?:on|in|at|to|against|last|over|yesterday|today|and|after|with)\b)", r"\1 \2 \3"),
-    (r"(?<![\w.,-])(\d{1,3})-(\d{1,3})(?= (?:victory|win|defeat|loss|lead|draw|score|tie)\b)", r"\1 \2"),
-    # Codes, which are read digit by digit
-    (r"(?<![\w.,-])1-(8\d\d)-([A-Z][A-Z-]{2,9})\b", lambda m: f"one {pairs(m[1])} {m[2].replace('-', ' ')}"),
-    (r"\b([A-Z][a-z]{2,20}), ([A-Z]{2})(?: (\d{5}))?(?=[\s.,;:!?)]|$)", _place),
-    (r"\b(CO)\b(?!\.)", "C O"),
-    (r"(?i)\b((?:call|dial|phone|ring|text)(?:s|ed|led|ing|ling)?) (\d{3,6})"
-     r"(?=[.,!?;:\"')]|$| (?:now|if|for|and|or|at|from|when|immediately|right|straight|first|again)\b)",
-     lambda m: f"{m[1]} {_spaced(m[2])}"),
-    (r"(?i)\b((?:PIN|(?:pass|area|zip|post|security|access)?[ -]?code|password|extension|ext\.?|serial number|"
-     r"account number)"
-     r"(?: is| was| number)?:? )(\d{3,12})(?![\d.,:/-]*\d)", lambda m: f"{m[1]}{_spaced(m[2])}"),
-    (r"\b([Ff]light [A-Z]{2}) ?(\d{2,4})\b", lambda m: f"{m[1]} {_spaced(m[2])}"),
-    (r"\b([Rr]oom|[Ff]light|[Ss]uite) ([1-9]\d\d)\b(?![.,]\d)", lambda m: f"{m[1]} {pairs(m[2])}"),
+]  # fmt: skip
+_later: _Rules = [
+    (r"(?i)\b(scene|chapter|part|book|act|page|pp?\.|section|vol\.|volume|appendix|stanza) "
+     r"(?-i:([ivxl]{1,6})(?:-([ivxl]{1,6}))?)(?=[,.;:)!?]|$| of\b)", _small_numeral),
+    (r"\b([Nn])os?\. (?=of\b)", lambda m: "Number " if m[1] == "N" else "number "),
+    (r"(?<!\d )\b([Mm]in|[Mm]ax)\. ?(?=\d)", r"\1imum "),
+    (r"\bPs\.? (?=\d{1,3}\b)", "Psalm "),
+    (r"(?<=[a-z]) v\. (?=[A-Z][a-z])", " versus "),
+    (r"\b(Art|Bldg|Op|Para)\. ?(?=\d)", lambda m: f"{_LABELS[m[1].lower()]} "),
+    (r"\b(Apt|Bldg|Eq|Ext|ext|Fig|Rte|Ste|Vol) (?=\d)", lambda m: f"{_LABELS[m[1].lower()]} "),
+    (r"§§ ?", "sections "),
     (r"(?<=[A-Za-z]-)(\d{1,3}(?:\.\d{1,3})?)-(?=\d)", r"\1 "),
     (r"\b([A-Z])(\d{1,3}) ?- ?(?=\1\d{1,3}\b)", r"\1\2 to "),
     (r"\b(UTC|GMT)-(?=\d)", r"\1 minus "),
@@ -326,13 +282,17 @@ _rules: _Rules = [
     (rf"\b({_DAYS})\b\.?,? (1[0-2]|[1-9])/(\d{{1,2}})(?![\d/])",
      lambda m: f"{WEEKDAYS.get(m[1], m[1])}, {MONTHS[int(m[2]) - 1]} {m[3]}"),
     (r"(?<![\w.])(\d{4})\.(\d\d)\.(\d\d)(?![\w.]\d)", r"\1-\2-\3"),
+    (r"(?<!\w)'0(\d)(?![\w'])", r"oh \1"),
+    (r"\b(BCE?|CE|AD)\.? ?- ?(?=AD|\d)", r"\1 to "),
+    (r"\b([Nn]oon|[Mm]idnight) ?- ?(?=\d)", r"\1 to "),
+    (r"(?<=[ap]m) ?- ?(?=noon|midnight)", " to "),
+    (rf"\b({'|'.join(WEEKDAYS)})\.(?= [a-z])", lambda m: WEEKDAYS[m[1]]),
+    (r"(?<=[APap][Mm] )([ECMP][SD]T|[ACJ]ST|CES?T|BST)\b", lambda m: spaced(m[1])),
     (r"(?<![\d/])(\d{1,2})/(2|4|8|16)(?= time\b)", r"\1 \2"),
     (r"(?<![\w.,:])(\d{1,2})h([0-5]\d)\b", r"\1:\2"),
     (rf"\b({_MONTHS})\.? '(\d\d)(?![\w'])", lambda m: f"{_month(m[1])} {'20' if m[2] < '50' else '19'}{m[2]}"),
     (r"(?<!\d)((?:19|20)\d\d)/(\d\d)(?![\d/])",
      lambda m: f"{m[1]} to {m[2]}" if (int(m[1]) + 1) % 100 == int(m[2]) else m[0]),
-    (rf"(?<![\w.:])(?:([1-3]) )?({'|'.join(sorted({*_BOOKS, *_WHOLE_BOOKS}, key=len, reverse=True))})\.?"
-     r" (\d{1,3}):([1-9]\d{0,2})(?:-(\d{1,3}))?(?![\w:-])", _scripture),
     (r"(?<![\w.,])(\d{1,3}) ?h ?(\d{1,2}) ?m(?:in)?(?: ?(\d{1,2}) ?s)?\b", _lasting),
     (r"(?<![\w.,])()(\d{1,3}) ?m (\d{1,2}) ?s\b", _lasting),
     (rf"\b({_DAYS})\.? ?- ?({_DAYS})\b\.?", lambda m: f"{WEEKDAYS.get(m[1], m[1])} to {WEEKDAYS.get(m[2], m[2])}"),
@@ -340,7 +300,7 @@ _rules: _Rules = [
     (r"(?i)\b(in|since|until|by|before|after|around|circa|year|of) (10\d\d)(?![\d.,:/-]*\d| ?%)",
      lambda m: f"{m[1]} {pairs(m[2])}"),
     (rf"(?<![\w.,$£€-])([1-9]\d{{3}})(?= (?:{_COUNTED})\b)", _count),
-    (r"([A-Z][a-z]{1,14}\.? )?(?<![\w:.,])(\d{1,3}):(\d{1,3})-(\d{1,3})(?![\w:])", _verses),
+    (rf"(?<=\d)([KMB])(?= (?:{_COUNTED})\b)", lambda m: f" {SCALES[m[1].lower()]}"),
     (r"(\d(?:st|nd|rd|th)) ?- ?(?=\d{1,2}(?:st|nd|rd|th)\b)", r"\1 to "),
     (r"\b([IVX]{1,6})(?= centur(?:y|ies)\b)", lambda m: f"{roman(m[1])}th"),
     (r"(\d)°(?= (?:turn|angle|bend|rotation|view|lens)\b)", r"\1 degree"),
@@ -350,8 +310,10 @@ _rules: _Rules = [
     # Chemistry, lengths, numerals, names
     (r"(\d ?(?:lbs?|ft|yd|hrs?|mins?))\. (?=\d{1,2} ?(?:oz|in|ft|min|sec)\b)", r"\1 "),
     (r"(?<=\d\.\d) ?(?=[CF]\b)", "°"),
+    (r"(?<=\d\.\d)A\b", " amps"),
+    (r"(?<=\d)A(?= (?:fuse|breaker|charger|circuit|current|outlet|plug|socket|supply)\b)", " amp"),
     (rf"(?<![\w.-])(?:(?:{_ATOMS}|\((?:{_ATOMS}){{1,4}}\)\d{{0,2}}){{2,8}}|[HNO]2|O3)(?![\w-])", _formula),
-    (rf"(?<![\w.-])({_ELEMENTS})(\d?)\+(?![\w+])", lambda m: f"{_spaced(m[1].upper())} {m[2]} plus"),
+    (rf"(?<![\w.-])({_ELEMENTS})(\d?)\+(?![\w+])", lambda m: f"{spaced(m[1].upper())} {m[2]} plus"),
     (r"(\d{1,4}) ?° ?(?:(\d{1,2})' ?)?(?:(\d{1,2}(?:\.\d{1,3})?)\" ?)?([NSEW])\b(?! ?\d)", _bearing),
     (r"(?<![\w°.,])°([CF])\b", lambda m: f"degrees {'Celsius' if m[1] == 'C' else 'Fahrenheit'}"),
     (r"(\b[Aa]n? )?(?<![\w.,])(\d{1,4}(?:\.\d)?)' ?[xX] ?(\d{1,4}(?:\.\d)?)'(?!\w)",
@@ -366,9 +328,14 @@ _rules: _Rules = [
     (r"(?<![\w.,'\"/])(?:(\d{1,4}(?:\.\d{1,2})?(?: ?[xX] ?\d{1,4}(?:\.\d{1,2})?)?)|"
      r"(?:(\d{1,3}) )?(\d{1,2})/(\d{1,2}))\"(?=[\s,.;)x]|$)", _inches),
     (r"(?<=inch) {1,3}[xX] ?(?=\d)", " by "),
+    (r"(\d ?(?:km|cm|mm|m|ft|in|yd)) [xX] (?=\d)", r"\1 by "),
+    (r"\bf/(?=\d)", "f "),
+    (r"(?<![\d^/])(?<!\d )\b(km|cm|mm|m|mi|ft|yd)\^([23])(?!\d)",
+     lambda m: UNITS[m[0]][not m.string.endswith("per ", max(0, m.start() - 4), m.start())]),
     (r"(?<=\d/)(\d{1,2})(?:rds?|ths?|nds?)\b", r"\1"),
     (r"(?<![\w.,])(10{1,6}|1(?:,000){1,2})s(?= of\b)", lambda m: _TENS.get(m[1].replace(",", ""), m[0])),
     (r"\b([A-Z][a-z]{2,20}) (II|III|IV|VI{1,3}|IX|X[IV]{1,4})\b(?![-'])", _title),
     (r"(?<![\w-])M{1,2}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?![\w-])", _roman_year),
 ]  # fmt: skip
 RULES = [(re.compile(pattern), function) for pattern, function in _rules]
+RULES += scripture.RULES + codes.RULES + [(re.compile(pattern), function) for pattern, function in _later]

@@ -16,6 +16,8 @@ from functools import lru_cache
 
 from num2words import num2words
 
+from llasa.text.units import ANY_PER, ANY_UNIT, ATTACHED, COUNTRIES, CURRENCIES, CURRENCY, PER, SCALES, SIGNS, UNITS
+
 INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 NUMBER = rf"(?:{INTEGER}(?:\.\d+)?|\.\d+)"
 START = r"(?<!\d)(?<!\d[.,])"  # a pattern is tried once a number instead of once a digit, which would be quadratic
@@ -34,87 +36,6 @@ WEEKDAYS = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednes
 LABELS = {"no": "number", "nos": "numbers", "p": "page", "pp": "pages", "vol": "volume", "ch": "chapter",
           "fig": "figure", "sec": "section", "approx": "approximately", "ca": "about", "c": "about",
           "apt": "apartment", "ste": "suite", "rte": "route", "eq": "equation", "yr": "year"}  # fmt: skip
-
-CURRENCIES = {  # one, many, one hundredth, many hundredths
-    "$": ("dollar", "dollars", "cent", "cents"), "£": ("pound", "pounds", "penny", "pence"),
-    "€": ("euro", "euros", "cent", "cents"), "¥": ("yen", "yen", "", ""), "₹": ("rupee", "rupees", "paisa", "paise"),
-    "₽": ("rouble", "roubles", "kopek", "kopeks"), "₩": ("won", "won", "", ""), "₺": ("lira", "lira", "", ""),
-    "₪": ("shekel", "shekels", "", ""), "₱": ("peso", "pesos", "", ""), "₫": ("dong", "dong", "", ""),
-    "₦": ("naira", "naira", "", ""), "₴": ("hryvnia", "hryvnias", "", ""), "₿": ("bitcoin", "bitcoins", "", ""),
-    "฿": ("baht", "baht", "", ""),
-}  # fmt: skip
-SIGNS = "".join(CURRENCIES)
-# Codes of ISO 4217, but for those that are words or names of something else, such as TRY, ALL and PHP.
-CURRENCIES |= {
-    "USD": CURRENCIES["$"], "EUR": CURRENCIES["€"], "GBP": CURRENCIES["£"], "JPY": CURRENCIES["¥"],
-    "INR": CURRENCIES["₹"], "RUB": CURRENCIES["₽"], "KRW": CURRENCIES["₩"], "ILS": CURRENCIES["₪"],
-    "THB": CURRENCIES["฿"], "NGN": CURRENCIES["₦"], "UAH": CURRENCIES["₴"], "VND": CURRENCIES["₫"],
-    "BTC": CURRENCIES["₿"], "CHF": ("Swiss franc", "Swiss francs", "centime", "centimes"),
-    "CNY": ("yuan", "yuan", "", ""), "RMB": ("yuan", "yuan", "", ""),
-    "SEK": ("Swedish krona", "Swedish kronor", "", ""),
-    "NOK": ("Norwegian krone", "Norwegian kroner", "", ""), "DKK": ("Danish krone", "Danish kroner", "", ""),
-    "PLN": ("zloty", "zlotys", "", ""), "CZK": ("Czech koruna", "Czech korunas", "", ""),
-    "HUF": ("forint", "forints", "", ""), "BRL": ("real", "reais", "centavo", "centavos"),
-    "MXN": ("Mexican peso", "Mexican pesos", "", ""), "ZAR": ("rand", "rand", "cent", "cents"),
-    "AED": ("dirham", "dirhams", "", ""), "SAR": ("riyal", "riyals", "", ""),
-} | {
-    code: (f"{country} dollar", f"{country} dollars", "cent", "cents")
-    for code, country in {
-        "CAD": "Canadian", "AUD": "Australian", "NZD": "New Zealand", "HKD": "Hong Kong", "SGD": "Singapore",
-    }.items()
-}  # fmt: skip
-CURRENCY = rf"(?:[{SIGNS}]|\b(?:{'|'.join(code for code in CURRENCIES if len(code) == 3)})\b)"
-COUNTRIES = {"US": "U S", "A": "Australian", "AU": "Australian", "C": "Canadian", "CA": "Canadian",
-             "HK": "Hong Kong", "NZ": "New Zealand"}  # fmt: skip
-SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion", "t": "trillion",
-          "tn": "trillion"}  # fmt: skip
-
-UNITS = {  # one, many; case matters (mW is not MW)
-    "km": ("kilometre", "kilometres"), "m": ("metre", "metres"), "cm": ("centimetre", "centimetres"),
-    "mm": ("millimetre", "millimetres"), "mi": ("mile", "miles"), "ft": ("foot", "feet"), "yd": ("yard", "yards"),
-    "kg": ("kilogram", "kilograms"), "g": ("gram", "grams"), "mg": ("milligram", "milligrams"),
-    "lb": ("pound", "pounds"), "lbs": ("pound", "pounds"), "oz": ("ounce", "ounces"), "l": ("litre", "litres"),
-    "L": ("litre", "litres"), "ml": ("millilitre", "millilitres"), "mL": ("millilitre", "millilitres"),
-    "h": ("hour", "hours"), "hr": ("hour", "hours"), "hrs": ("hour", "hours"), "min": ("minute", "minutes"),
-    "mins": ("minute", "minutes"), "s": ("second", "seconds"), "sec": ("second", "seconds"),
-    "secs": ("second", "seconds"), "ms": ("millisecond", "milliseconds"), "Hz": ("hertz", "hertz"),
-    "kHz": ("kilohertz", "kilohertz"), "MHz": ("megahertz", "megahertz"), "GHz": ("gigahertz", "gigahertz"),
-    "kB": ("kilobyte", "kilobytes"), "KB": ("kilobyte", "kilobytes"), "MB": ("megabyte", "megabytes"),
-    "GB": ("gigabyte", "gigabytes"), "TB": ("terabyte", "terabytes"), "W": ("watt", "watts"),
-    "kW": ("kilowatt", "kilowatts"), "MW": ("megawatt", "megawatts"), "kWh": ("kilowatt hour", "kilowatt hours"),
-    "V": ("volt", "volts"), "dB": ("decibel", "decibels"), "kcal": ("kilocalorie", "kilocalories"),
-    "mph": ("mile per hour", "miles per hour"), "kph": ("kilometre per hour", "kilometres per hour"),
-    "km/h": ("kilometre per hour", "kilometres per hour"), "m/s": ("metre per second", "metres per second"),
-    "m^2": ("square metre", "square metres"), "km^2": ("square kilometre", "square kilometres"),
-    "cm^2": ("square centimetre", "square centimetres"), "ft^2": ("square foot", "square feet"),
-    "m^3": ("cubic metre", "cubic metres"), "cm^3": ("cubic centimetre", "cubic centimetres"),
-    "%": ("percent", "percent"), "kr": ("krone", "kroner"), "dL": ("decilitre", "decilitres"),
-    "kN": ("kilonewton", "kilonewtons"), "zl": ("zloty", "zlotys"),
-    "mmHg": ("millimetre of mercury", "millimetres of mercury"), "gal": ("gallon", "gallons"), "mol": ("mole", "moles"),
-    "in^2": ("square inch", "square inches"), "yd^2": ("square yard", "square yards"),
-    "mm^3": ("cubic millimetre", "cubic millimetres"), "km^3": ("cubic kilometre", "cubic kilometres"),
-    "mi^3": ("cubic mile", "cubic miles"),
-    "mi^2": ("square mile", "square miles"), "mm^2": ("square millimetre", "square millimetres"),
-    "in^3": ("cubic inch", "cubic inches"), "ft^3": ("cubic foot", "cubic feet"), "yd^3": ("cubic yard", "cubic yards"),
-    "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
-    "m/s^2": ("metre per second squared", "metres per second squared"), "mpg": ("mile per gallon", "miles per gallon"),
-    "kbps": ("kilobit per second", "kilobits per second"), "Mbps": ("megabit per second", "megabits per second"),
-    "Gbps": ("gigabit per second", "gigabits per second"), "ohm": ("ohm", "ohms"), "kohm": ("kilohm", "kilohms"),
-    "Mohm": ("megohm", "megohms"), "mA": ("milliamp", "milliamps"), "mV": ("millivolt", "millivolts"),
-    "kV": ("kilovolt", "kilovolts"), "microm": ("micrometre", "micrometres"), "nm": ("nanometre", "nanometres"),
-    "microg": ("microgram", "micrograms"), "micros": ("microsecond", "microseconds"),
-    "kPa": ("kilopascal", "kilopascals"),
-    "hPa": ("hectopascal", "hectopascals"), "kJ": ("kilojoule", "kilojoules"), "GW": ("gigawatt", "gigawatts"),
-    "rpm": ("revolution per minute", "revolutions per minute"), "ppm": ("part per million", "parts per million"),
-    "fps": ("frame per second", "frames per second"), "°": ("degree", "degrees"), "¢": ("cent", "cents"),
-}  # fmt: skip
-ATTACHED = {"p": ("penny", "pence"), "x": ("time", "times"), "k": ("thousand", "thousand")}  # never after a space
-_units = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
-# What may stand after a slash: "$5/mo" is five dollars per month.
-PER = {unit: names[0] for unit, names in UNITS.items() if unit[0].isalpha() and "/" not in unit} | {
-    "d": "day", "wk": "week", "mo": "month", "yr": "year", "qtr": "quarter", "pp": "person", "ea": "each"
-}  # fmt: skip
-_per = "|".join(re.escape(unit) for unit in sorted(PER, key=len, reverse=True))
 
 PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 
@@ -142,7 +63,7 @@ def _groups(match: re.Match[str]) -> str:
     return plus + ", ".join(_digits(group) for group in re.findall(r"\d+", match[0])) + " "
 
 
-def _number(text: str) -> str:
+def cardinal(text: str) -> str:
     """An integer or decimal as written, with or without thousands separators, in words."""
     whole, _, decimals = text.replace(",", "").partition(".")
     if len(whole) > MOST_DIGITS or (len(whole) > 1 and whole[0] == "0"):
@@ -154,13 +75,14 @@ def _number(text: str) -> str:
 
 def _year(text: str) -> str:
     """Four digits, read as a year; English reads most bare counts of four digits alike ("fifteen hundred")."""
-    return _words(int(text), "year") if 1100 <= int(text) <= 2099 else _number(text)
+    return _words(int(text), "year") if 1100 <= int(text) <= 2099 else cardinal(text)
 
 
 def pairs(digits: str) -> str:
-    """Three or four digits as two numbers, in words: "ten eighty", "seven twenty"; whole hundreds as one number."""
+    """Three or four digits as two numbers, in words: "ten eighty", "seven twenty", "sixteen hundred"."""
     if digits.endswith("00"):
-        return _words(int(digits))
+        hundreds = len(digits) == 4 and digits[1] != "0"
+        return f"{_words(int(digits[:2]))} hundred" if hundreds else _words(int(digits))
     last = int(digits[-2:])
     return f"{_words(int(digits[:-2]))} {'oh ' if last < 10 else ''}{_words(last)}"
 
@@ -171,8 +93,14 @@ def ordinal(text: str) -> str:
     return _words(int(text), "ordinal") if len(text) <= MOST_DIGITS else f"{_digits(text)}th"
 
 
-def _plural(words: str) -> str:
-    return f"{words[:-1]}ies" if words.endswith("y") else f"{words}s"
+def plural(words: str) -> str:
+    """The plural of a number in words: "twenties", "sixes"."""
+    return f"{words[:-1]}ies" if words.endswith("y") else f"{words}es" if words.endswith("x") else f"{words}s"
+
+
+def spaced(digits: str) -> str:
+    """The characters with spaces between them, so that each is read alone."""
+    return " ".join(digits)
 
 
 def _date(month: str, day: str, year: str | None) -> str | None:
@@ -228,15 +156,16 @@ def _world_phone(match: re.Match[str]) -> str:
 
 def _time(match: re.Match[str]) -> str:
     hour, mark, minute, second, half = match.groups()
-    if int(hour) > 23 or not (half or mark == ":") or (minute and int(minute) > 59):
+    last = hour == "24" and minute == "00" and not half
+    if (int(hour) > 23 and not last) or not (half or mark == ":") or (minute and int(minute) > 59):
         return match[0]
     words = [_words(int(hour))]
-    if not int(hour) and int(minute or 0) and not half:
+    if hour == "00" and int(minute or 0) and not half:
         words, half = ["twelve"], "am"
     if minute and int(minute):
         words.append(("oh " if int(minute) < 10 else "") + _words(int(minute)))
     elif not half:
-        words = ["midnight"] if not int(hour) else [*words, "o'clock" if int(hour) <= 12 else "hundred"]
+        words = ["midnight"] if last or not int(hour) else [*words, "o'clock" if int(hour) <= 12 else "hundred"]
     if second:
         words.append(f"and {_words(int(second))} {'second' if int(second) == 1 else 'seconds'}")
     if half:
@@ -249,10 +178,10 @@ def _amount(amount: str, sign: str, place: str = "") -> str:
     one, many, cent, cents = CURRENCIES[sign]
     whole, _, decimals = amount.partition(".")
     if not cent or len(decimals) != 2:
-        return f"{_number(amount)} {place}{one if amount == '1' else many}"
+        return f"{cardinal(amount)} {place}{one if amount == '1' else many}"
     parts = []
     if whole.strip("0") or not int(decimals):
-        parts.append(f"{_number(whole)} {place}{one if whole == '1' else many}")
+        parts.append(f"{cardinal(whole)} {place}{one if whole == '1' else many}")
     if int(decimals):
         parts.append(f"{_words(int(decimals))} {cent if decimals == '01' else cents}")
     return " and ".join(parts)
@@ -260,39 +189,53 @@ def _amount(amount: str, sign: str, place: str = "") -> str:
 
 def _money(match: re.Match[str]) -> str:
     country, sign, amount, last, scale, unit, per = match.groups()
-    many = CURRENCIES[sign][1]
+    single = _is_single(match)
+    many = CURRENCIES[sign][not single]
     place = f"{COUNTRIES[country]} " if country else ""
     tail = f" per {PER[unit]} " if unit else " per " if per else " "
     if last or scale:
-        words = _number(amount) + (f" to {_number(last)}" if last else "")
+        words = cardinal(amount) + (f" to {cardinal(last)}" if last else "")
         return f" {words} {SCALES.get(scale.lower(), scale.lower()) + ' ' if scale else ''}{place}{many}{tail}"
+    if single and "." not in amount:
+        return f" {cardinal(amount)} {place}{many}{tail}"
     return f" {_amount(amount, sign, place)}{tail}"
 
 
 def _money_after(match: re.Match[str]) -> str:
     amount, scale, sign = match.groups()
-    if scale:
-        return f" {_number(amount)} {SCALES.get(scale.lower(), scale.lower())} {CURRENCIES[sign][1]} "
+    single = _is_single(match)
+    if scale or (single and "." not in amount):
+        size = SCALES.get(scale.lower(), scale.lower()) if scale else ""
+        return f" {cardinal(amount)} {size} {CURRENCIES[sign][not single]} "
     return f" {_amount(amount, sign)} "
+
+
+def _is_single(match: re.Match[str]) -> bool:
+    """Whether an amount says what kind of thing follows, as in "a $20 bill", "a $5-a-day habit", "an 8 oz steak"."""
+    before = _ARTICLE.search(match.string, max(0, match.start() - 8), match.start())
+    return bool(_GOES_ON.match(match.string, match.end()) and (before or match.string[match.end()] == "-"))
 
 
 def _unit(match: re.Match[str]) -> str:
     amount, gap, unit, below, per = match.groups()
     # "a 10-km run" and "a 10 km run" are a ten kilometre run.
-    whole = gap != "-" and not _ARTICLE.search(match.string, max(0, match.start() - 3), match.start())
+    whole = gap != "-" and not (
+        _ARTICLE.search(match.string, max(0, match.start() - 8), match.start())
+        or _THING.match(match.string, match.end())
+    )
     name = UNITS[unit][amount != "1" and whole]
-    return f" {_number(amount)} {name}{f' per {PER[below]} ' if below else ' per ' if per else ' '}"
+    return f" {cardinal(amount)} {name}{f' per {PER[below]} ' if below else ' per ' if per else ' '}"
 
 
 def _attached(match: re.Match[str]) -> str:
-    return f" {_number(match[1])} {ATTACHED[match[2]][match[1] != '1']} "
+    return f" {cardinal(match[1])} {ATTACHED[match[2]][match[1] != '1']} "
 
 
 def _decade(match: re.Match[str]) -> str:
     digits = match[1]
     if not digits.endswith("0") or int(digits) < 20 or (len(digits) == 4 and not 1100 <= int(digits) <= 2099):
         return match[0]
-    return f" {_plural(_year(digits) if len(digits) == 4 else _words(int(digits)))} "
+    return f" {plural(_year(digits) if len(digits) == 4 else _words(int(digits)))} "
 
 
 def _fraction(match: re.Match[str]) -> str:
@@ -303,13 +246,15 @@ def _fraction(match: re.Match[str]) -> str:
     elif 3 <= int(bottom) <= 20 or int(bottom) in (100, 1000):
         one = _words(int(bottom), "ordinal").removeprefix("one ")
         many = f"{one}s"
+    elif unit in ("s", "sec") and top == "1" and not whole:
+        one = _words(int(bottom), "ordinal")
     else:
-        return f" {_number(whole) + ' and ' if whole else ''}{_number(top)} over {_number(bottom)} {after}"
+        return f" {cardinal(whole) + ' and ' if whole else ''}{cardinal(top)} over {cardinal(bottom)} {after}"
     if whole:
-        count = ("an" if one[0] in "aeiou" else "a") if top == "1" else _number(top)
-        return f" {_number(whole)} and {count} {one if top == '1' else many} {after}"
+        count = ("an" if one[0] in "aeiou" else "a") if top == "1" else cardinal(top)
+        return f" {cardinal(whole)} and {count} {one if top == '1' else many} {after}"
     after = f"of a{'n' * (UNITS[unit][0][0] in 'aeiouh')} {UNITS[unit][0]} " if unit else ""
-    return f" {_number(top)} {one if top == '1' else many} {after}"
+    return f" {cardinal(top)} {one if top == '1' else many} {after}"
 
 
 def _power(match: re.Match[str]) -> str:
@@ -322,20 +267,32 @@ def _version(match: re.Match[str]) -> str:
     parts = match[0].split(".")
     if len(parts) == 4:  # an internet address
         return f" {' dot '.join(map(_digits, parts))} "
-    return f" {' point '.join(map(_number, parts))} "
+    return f" {' point '.join(map(cardinal, parts))} "
 
 
 def _plain(match: re.Match[str]) -> str:
     digits, possessive = match.groups()
     year = len(digits) == 4 and digits.isdigit() and digits[0] != "0"
-    return f" {_year(digits) if year else _number(digits)}{possessive or ''} "
+    return f" {_year(digits) if year else cardinal(digits)}{possessive or ''} "
 
 
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _YEAR = r"(?:,? (\d{4})(?![\d,.:/-]*\d))?"
 _SCALE = "thousand|million|billion|trillion|mn|bn|tn|k|m|b|t"
-_parted = "km|m|cm|mm|mi|ft|yd|kg|g|lbs?|oz|l|L|ml|mL|hr?|gal|mmHg"
-_ARTICLE = re.compile(r"\b[Aa]n? $")
+_parted = "km|m|s|sec|cm|mm|mi|ft|yd|kg|g|lbs?|oz|l|L|ml|mL|hr?|gal|mmHg"
+_ARTICLE = re.compile(r"\b(?:[Aa]n?|[Aa]nother|[Ee]very|[Oo]ne) $")
+_GOES_ON = re.compile(r" [a-z]|-[a-z]")
+# A unit before one of these is part of its name: "two 60W bulbs", "the 50 mm lens".
+_THING = re.compile(
+    r" (?:"
+    r"adapter|amp|amplifier|antenna|baby|bag|band|barrel|battery|batteries|belt|board|bottle|box|boy|"
+    r"bulb|cable|camera|capacitor|card|charger|circuit|connection|cord|dash|disk|display|dog|"
+    r"drive|engine|film|fish|font|freestyle|fuse|girl|gun|heater|hose|hurdles|iron|jar|lamp|LED|lens|"
+    r"light|line|link|man|microwave|module|monitor|motor|nail|outlet|pack|panel|pipe|pistol|"
+    r"plank|plug|processor|race|radio|relay|resistor|rope|run|scope|screen|screw|sensor|"
+    r"socket|speaker|sprint|steak|supply|swim|tank|tape|telescope|transformer|tube|tyre|tire|"
+    r"walk|wheel|wire|woman)s?\b"
+)
 _RANGE_UNIT = r"(?:\s?(?:%|°[CF]?|[ap]m\b|[AP]M\b|k[mg]\b|c?m\b))?"
 
 _Rule = tuple[str, Callable[[re.Match[str]], str] | str]
@@ -350,8 +307,8 @@ _rules: list[_Rule] = [
     (rf"{MONTH} (?=\d{{4}}(?!\d))", lambda m: f"{MONTHS[MONTH_NUMBERS[m[1].lower()] - 1]} "),
     # Telephone numbers and other codes
     (r"(?<![\w.,])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}(?!\d)", _world_phone),
-    (r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _groups),
-    (r"(?<![\w.,-])\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4}(?![\w-])", _groups),
+    (r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?\d{3}[ .-]|\d{3}[ .-]\d{3}[.-])\d{4}(?![\w-])", _groups),
+    (r"(?<![\w.,-])(?:\(0\d{1,4}\) ?|0\d{2,4}[ -])\d{3,4}[ -]?\d{3,4}(?![\w-])", _groups),
     (r"(?<![\w.,-])(\d{3})-(\d{4})(?![\w-])", _short_phone),
     (r"(?<![\w-])\d+(?:-\d+){2,}(?![\w-])", _groups),
     # Signs and labels before or between numbers
@@ -367,22 +324,22 @@ _rules: list[_Rule] = [
     (rf"(\d{_RANGE_UNIT})(?: - |-)(?=[{SIGNS}]?\d)", r"\1 to "),
     (rf"(?<![\w)%^-])-(?=[{SIGNS}]?\.?\d)", " minus "),
     # Times and ratios
-    (r"(?<![\d:.,])(\d{1,2})(?:([:.])(\d\d)(?::([0-5]\d))?)?(?: ?([ap]m|[AP]M)\b)?(?![\d:])", _time),
+    (r"(?<![\d:.,])(\d{1,2})(?:([:.])(\d\d)(?::([0-5]\d))?)?(?: ?([ap]m|[AP]M)\b)?(?![\d:]|,\d{3})", _time),
     (r"(?<=\d):(?=\d)", " to "),
     # Money
     (rf"(?:\b(US|AU|CA|HK|NZ|A|C))?({CURRENCY}) ?({NUMBER})(?: to ({NUMBER}))?"
-     rf"(?: ?(?i:({_SCALE}))(?![A-Za-z0-9]))?(?:/({_per})(?![\w^/])|(/(?=[A-Za-z])))?", _money),
+     rf"(?: ?(?i:({_SCALE}))(?![A-Za-z0-9]))?(?:/({ANY_PER})(?![\w^/])|(/(?=[A-Za-z])))?", _money),
     (rf"{START}({NUMBER})(?: ?(?i:({_SCALE})))? ?({CURRENCY})", _money_after),
     # Numbers with something after them
-    (rf"(?<=\d)\^(-?\d+)(?: ({_units})(?![A-Za-z0-9^/]))?", _power),
+    (rf"(?<=\d)\^(-?\d+(?:\.\d+)?)(?: ({ANY_UNIT})(?![A-Za-z0-9^/]))?", _power),
     (rf"{START}({INTEGER})(?i:st|nd|rd|th)(?![A-Za-z0-9])", lambda m: f" {ordinal(m[1])} "),
     (rf"(?<![\d/.,])(?:(\d{{1,3}}) )?(\d{{1,4}})/(\d{{1,4}})(?![\d/])(?: ?({_parted})(?![\w/^]))?", _fraction),
     (r"""(?<![\w.,])(\d{1,2})'(\d{1,2})(?:"|'')?(?!\w)""", r" \1 foot \2 "),
     (r"(?<![\w.,])'?(\d{4}|\d\d)'?s(?![A-Za-z0-9])", _decade),
-    (rf"{START}({NUMBER})([ -]?)({_units})"
-     rf"(?:/({_per})(?![\w^/])|(/)(?=[A-Za-z])|(?![A-Za-z0-9^])(?:\.(?= [a-z]))?)", _unit),
+    (rf"{START}({NUMBER})([ -]?)({ANY_UNIT})"
+     rf"(?:/({ANY_PER})(?![\w^/])|(/)(?=[A-Za-z])|(?![A-Za-z0-9^])(?:\.(?= [a-z]))?)", _unit),
     (rf"{START}({NUMBER})({'|'.join(ATTACHED)})(?![A-Za-z0-9])", _attached),
-    (r"\^(-?\d+)()", _power),
+    (r"\^(-?\d+(?:\.\d+)?)()", _power),
     # Whatever is left
     (r"(?<=[A-Za-z])\.(?=\d)", " point "),
     (r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " "),
