@@ -280,7 +280,7 @@ _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _YEAR = r"(?:,? (\d{4})(?![\d,.:/-]*\d))?"
 _SCALE = "thousand|million|billion|trillion|mn|bn|tn|k|m|b|t"
 _parted = "km|m|s|sec|cm|mm|mi|ft|yd|kg|g|lbs?|oz|l|L|ml|mL|hr?|gal|mmHg"
-_ARTICLE = re.compile(r"\b(?:[Aa]n?|[Aa]nother|[Ee]very|[Oo]ne) $")
+_ARTICLE = re.compile(r"\b(?:[Aa]n?|[Aa]nother) $")
 _GOES_ON = re.compile(r" [a-z]|-[a-z]")
 # A unit before one of these is part of its name: "two 60W bulbs", "the 50 mm lens".
 _THING = re.compile(
