@@ -78,7 +78,9 @@ def test_what_goes_to_a_closed_standard_error_does_not_end_up_in_the_audio(lm_fo
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("module", ["typer", "llasa.commands.say", "dataclasses", "torch", "transformers", "llasa.tts"])
+@pytest.mark.parametrize(
+    "module", ["typer", "llasa.commands.say", "dataclasses", "torch", "llasa.tts", "llasa.engine.torch_engine"]
+)
 def test_a_signal_before_speech_ends_the_command(tmp_path: Path, number: int, code: int, module: str):
     text = "This is a sentence of a long text. " * 200
     status, told = interrupted(["say", text, "-o", tmp_path / "out.wav"], number, module)
@@ -109,3 +111,22 @@ def test_errors_of_the_system_are_one_line(monkeypatch: pytest.MonkeyPatch, caps
             main([])
         assert stop.value.code == 1
         assert capsys.readouterr().err == f"error: {told}\n"
+
+
+def test_speaking_starts_without_transformers(tmp_path: Path):
+    """Its import takes longer than that of torch."""
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "llasa",
+        "say",
+        "A sentence of five words.",
+        "-o",
+        tmp_path / "a.wav",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "torch" in imported
+    assert not imported & {"transformers", "torch._dynamo", "scipy", "sympy", "librosa"}

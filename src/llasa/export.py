@@ -134,9 +134,11 @@ def _copy_codec(source: Path, target: Path) -> None:
         return
     _copy(source, target, _CODEC_FILES)
     if layout == "harmonic":
-        code = Path(harmonic.__file__)
-        shutil.copyfile(code, target / code.name)
-        classes = {"AutoConfig": harmonic.HarmonicCodecConfig, "AutoModel": harmonic.HarmonicCodec}
+        from llasa.codec import harmonic_hub
+
+        for code in map(Path, (harmonic.__file__, harmonic_hub.__file__)):
+            shutil.copyfile(code, target / code.name)
+        classes = {"AutoConfig": harmonic_hub.HarmonicConfig, "AutoModel": harmonic_hub.HarmonicModel}
         config = read_json(source / "config.json")
         config["auto_map"] = {auto: f"{code.stem}.{kind.__name__}" for auto, kind in classes.items()}
         (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -22,12 +22,12 @@ from llasa.models.folder import (
     find_base,
     find_codec,
     fingerprint,
-    load_tokenizer,
     read_config,
     sampling_folder,
     tokenizer_folder,
 )
 from llasa.models.hub import find_model
+from llasa.models.tokenizer import read_tokenizer
 from llasa.search.strategy import choose
 from llasa.speak import plain
 from llasa.speak.plan import Planner
@@ -125,7 +125,7 @@ class Llasa:
         folder, precision = find_model(name), dtype_of(dtype, device)
         read_config(find_base(folder))  # first, check that it is a language model
         codec_folder = find_codec(folder)
-        vocabulary = read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
+        vocabulary = read_vocabulary(read_tokenizer(tokenizer_folder(folder)))
         codec = load_codec(codec_folder, device=device)
         if codec.codebook_size != vocabulary.size:
             raise LlasaError(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from llasa.codec import load_codec
 from llasa.codec.harmonic import Block, HarmonicCodec, HarmonicCodecConfig
 from llasa.train.codec import harmonic_training as harmonic
 
@@ -56,7 +57,7 @@ def test_pulses_hold_every_harmonic_alike(codec: HarmonicCodec) -> None:
 
 def test_a_saved_codec_is_the_same_codec(codec: HarmonicCodec, tmp_path) -> None:  # type: ignore[no-untyped-def]
     codec.save_pretrained(tmp_path)
-    again = HarmonicCodec.from_pretrained(tmp_path).eval()
+    again = load_codec(tmp_path).model
     samples = 0.1 * torch.randn(1, 320 * 20, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         codes = codec.encode(samples)

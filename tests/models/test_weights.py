@@ -20,7 +20,8 @@ from llasa.engine.sampling import Sampler
 from llasa.engine.torch_engine import Engine
 from llasa.errors import LlasaError
 from llasa.models.lora import open_model
-from llasa.models.weights import place_layers
+from llasa.models.sizes import llama_config, plain_sizes
+from llasa.models.weights import place_layers, tensor_shapes
 
 # As in every official checkpoint; the rest is as in Llasa-1B but for the sizes: 4 queries share a key, and so on.
 VOCABULARY, FIRST, SIZE, END = 193800, 128264, 65536, 128261
@@ -278,3 +279,25 @@ def test_old_weights_and_the_command_that_converts_them(tmp_path: Path, lm_folde
     checkpoint = open_model(folder, "cpu", torch.float32)
     for name, weight in model.state_dict().items():
         assert torch.equal(checkpoint.tensor(name), weight)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_shapes_are_those_of_transformers(biased: bool) -> None:
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=6, attention_bias=biased, mlp_bias=biased,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    assert tensor_shapes(config) == {name: list(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def test_plain_sizes_are_what_transformers_reads(tmp_path: Path) -> None:
+    make_lm(150).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    ours, theirs = plain_sizes(values), llama_config(values)
+    assert ours is not None
+    assert all(getattr(theirs, name) == value for name, value in vars(ours).items())
+    scaled = values | {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}}
+    unsaid = {name: value for name, value in values.items() if name != "head_dim"}
+    assert plain_sizes(scaled) is plain_sizes(unsaid) is None

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from llasa.codec.harmonic import HarmonicCodec
+from llasa.codec import load_codec
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "tiny" / "gpu" / "codec.py"
 SIZES = {"encoder_hidden": 16, "encoder_layers": 1, "decoder_hidden": 16, "decoder_layers": 1}
@@ -53,7 +53,7 @@ def test_trains_encodes_finishes_and_goes_on(tmp_path: Path) -> None:
     assert "8 utterances" in printed
     rows = [row for file in sorted((out / "codes").glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     assert [row["id"] for row in rows] == [str(number) for number in range(8)]
-    codec = HarmonicCodec.from_pretrained(out / "model").float().eval()
+    codec = load_codec(out / "model").model
     before = codec.encoder.out.weight.clone(), codec.decoder.out.weight.clone()
     with torch.inference_mode():
         sound = codec.decode(torch.tensor(rows[0]["codes"])[None])
@@ -63,7 +63,7 @@ def test_trains_encodes_finishes_and_goes_on(tmp_path: Path) -> None:
     printed = run(folder, out, "--minutes", "0.05", "--finish", "0.05")
     assert '"stage": "together"' not in printed  # it was done
     assert '"stage": "finish"' in printed
-    codec = HarmonicCodec.from_pretrained(out / "model").float()
+    codec = load_codec(out / "model").model
     assert torch.equal(codec.encoder.out.weight, before[0])  # codes are frozen
     assert not torch.equal(codec.decoder.out.weight, before[1])
     assert "resuming at step" in run(folder, out, "--minutes", "0.05", "--finish", "0.06")

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Wav2Vec2BertForCTC
 from warm import warm
 
 import llasa
-from llasa.codec.harmonic import HarmonicCodec
+from llasa.codec import load_codec
 from llasa.data.shards import read_rows, shard_files
 from llasa.train.settings import merged
 from llasa.tts import Llasa
@@ -176,7 +176,7 @@ def test_the_assembled_folders_load_in_plain_transformers(built: Path) -> None:
     vocabulary = read_vocabulary(AutoTokenizer.from_pretrained(built / "voice/lm"))
     assert model.config.vocab_size == len(vocabulary.tokenizer)
     assert vocabulary.size == 4**4
-    assert HarmonicCodec.from_pretrained(built / "voice/codec").config.quantization_levels == [4] * 4
+    assert load_codec(built / "voice/codec").model.config.quantization_levels == [4] * 4
     assert Wav2Vec2BertForCTC.from_pretrained(built / "voice/recogniser").config.num_hidden_layers == 3
 
 

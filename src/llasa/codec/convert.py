@@ -7,31 +7,35 @@ The layouts are that of transformers (as in `HKUSTAudio/xcodec2-hf`), the origin
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from transformers import Wav2Vec2BertConfig, Xcodec2Config, Xcodec2Model
-from transformers.initialization import no_init_weights
 
-from llasa.codec import upstream
 from llasa.codec.features import HOP, MELS, RATE
 from llasa.codec.harmonic import HarmonicCodec, HarmonicCodecConfig
-from llasa.codec.upstream import SEMANTIC_LAYERS, Tensors
 from llasa.errors import LlasaError, first_line
 from llasa.files import exists, is_file, is_folder, whole
 from llasa.models.folder import find_codec, read_json, weight_files
 from llasa.models.hub import find_model
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2BertConfig, Xcodec2Config
+
+Tensors = dict[str, torch.Tensor]
 
 SEMANTIC = "facebook/w2v-bert-2.0"  # upstream's frozen semantic encoder, which a training checkpoint may lack
 
 MOST, MOST_LAYERS = 10**6, 1000  # of any size in a config: far beyond any codec, and small enough to compute with
 _RECORD = "transformers_config"  # our key in an upstream config, for sizes that the tensors' shapes do not show
 # Model types: the hub's config has the first, upstream's package the next two.
-_TYPES = ("xcodec2", "xcodec", "bigcodec", HarmonicCodecConfig.model_type)
+_TYPES = ("xcodec2", "xcodec", "bigcodec", HarmonicCodec.MODEL_TYPE)
 
 
 def find(name: str | Path) -> Path:
@@ -62,7 +66,7 @@ def layout(source: Path) -> str:
     """
     if is_file(source):
         return "lightning"
-    if read_json(source / "config.json").get("model_type") == HarmonicCodecConfig.model_type:
+    if read_json(source / "config.json").get("model_type") == HarmonicCodec.MODEL_TYPE:
         return "harmonic"
     names = {name for shard in weight_files(source) for name in _names(shard)}
     if any(name.startswith("acoustic_encoder.") for name in names):
@@ -72,7 +76,7 @@ def layout(source: Path) -> str:
     raise LlasaError(f"{source} holds no codec (its weights have no acoustic encoder): pass a codec's folder")
 
 
-def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config | HarmonicCodecConfig, Tensors]:
+def read(source: Path, semantic: str | Path = SEMANTIC) -> "tuple[Xcodec2Config | HarmonicCodecConfig, Tensors]":
     """Reads a codec of any layout as transformers has it. Tensors that need no change are read only when used.
 
     Args:
@@ -86,7 +90,34 @@ def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config |
         LlasaError: files are missing or damaged, tensors are missing, or shapes do not match the config.
     """
     kind = layout(source)
-    config: Xcodec2Config | HarmonicCodecConfig
+    config: Any
+    if kind == "harmonic":
+        config, tensors = _harmonic_config(source), _load_all(source)
+        expected = _shapes(source, partial(_on_meta, config))
+    else:
+        config, tensors, expected = _read_xcodec2(source, kind, semantic)
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise LlasaError(f"{source} lacks {missing[0]} ({len(missing)} tensors missing in all): copy it again")
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            found = f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
+            raise LlasaError(f"{source} cannot be loaded: {found}: take weights and config from one codec")
+    return config, {name: tensors[name] for name in expected}
+
+
+def _read_xcodec2(
+    source: Path, kind: str, semantic: str | Path
+) -> "tuple[Xcodec2Config, Tensors, dict[str, torch.Size]]":
+    """The config, the tensors under transformers' names, and the shapes that they should have."""
+    from transformers import Xcodec2Model
+    from transformers.initialization import no_init_weights
+
+    from llasa.codec import upstream
+
+    def model() -> torch.nn.Module:
+        with no_init_weights():  # so the memory is never touched, which is quicker than the meta device
+            return Xcodec2Model(config)
+
     if kind == "lightning":
         tensors = upstream.respell(_load_lightning(source))
         if upstream.FIRST not in tensors:
@@ -98,25 +129,18 @@ def read(source: Path, semantic: str | Path = SEMANTIC) -> tuple[Xcodec2Config |
         config = _infer_config(source, tensors, heard)
     else:
         content = read_json(source / "config.json")
-        tensors = {name: tensor for shard in weight_files(source) for name, tensor in _load(shard).items()}
+        tensors = _load_all(source)
         if kind == "original":
             tensors = upstream.respell(tensors)
             content = content.get(_RECORD, {})
         config = _config(source, content) if content else _infer_config(source, tensors, None)
-    expected = _expected(source, config)
+    expected = _shapes(source, model)
     if kind in ("original", "lightning"):
-        assert isinstance(config, Xcodec2Config)
         try:
             tensors = upstream.from_upstream(tensors, config, expected)
         except RuntimeError as error:  # shapes that do not fit, such as rows that do not divide among the heads
             raise LlasaError(f"{source} holds another architecture than X-codec2 ({first_line(error)})") from error
-    if missing := sorted(expected.keys() - tensors.keys()):
-        raise LlasaError(f"{source} lacks {missing[0]} ({len(missing)} tensors missing in all): copy it again")
-    for name, shape in expected.items():
-        if tensors[name].shape != shape:
-            found = f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
-            raise LlasaError(f"{source} cannot be loaded: {found}: take weights and config from one codec")
-    return config, {name: tensors[name] for name in expected}
+    return config, tensors, expected
 
 
 def convert(source: Path, out: Path, to: str, semantic: str | Path = SEMANTIC) -> int:
@@ -143,8 +167,10 @@ def convert(source: Path, out: Path, to: str, semantic: str | Path = SEMANTIC) -
         raise LlasaError(f"{source} is not an X-codec2: codecs of its kind have only one layout")
     if found == to:
         raise LlasaError(f"{source} has the {to} layout already: copy it, or name another layout with --to")
+    from llasa.codec import upstream
+
+    config: Any
     config, tensors = read(source, semantic)
-    assert isinstance(config, Xcodec2Config)
     config.architectures = ["Xcodec2Model"]
     config.dtype = tensors["fc_encoder.weight"].dtype
     content = json.loads(config.to_json_string())
@@ -166,11 +192,23 @@ def _write(out: Path, files: dict[str, dict[str, Any]], tensors: Tensors) -> Non
             (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _config(source: Path, content: dict[str, Any]) -> Xcodec2Config | HarmonicCodecConfig:
-    kind = HarmonicCodecConfig if content.get("model_type") == HarmonicCodecConfig.model_type else Xcodec2Config
+def _harmonic_config(source: Path) -> HarmonicCodecConfig:
+    content = read_json(source / "config.json")
     try:
         _refuse_absurd(content)
-        return kind.from_dict(dict(content))
+        return HarmonicCodecConfig(
+            **{f.name: content[f.name] for f in fields(HarmonicCodecConfig) if f.name in content}
+        )
+    except ValueError as error:
+        raise LlasaError(f"the config of {source} is not a codec's ({first_line(error)})") from error
+
+
+def _config(source: Path, content: dict[str, Any]) -> "Xcodec2Config":
+    from transformers import Xcodec2Config
+
+    try:
+        _refuse_absurd(content)
+        return Xcodec2Config.from_dict(dict(content))
     except Exception as error:  # transformers checks configs, and raises errors of several libraries
         raise LlasaError(f"the config of {source} is not a codec's ({first_line(error)})") from error
 
@@ -189,7 +227,9 @@ def _refuse_absurd(content: dict[str, Any]) -> None:
             raise ValueError(f"`{key}` is {str(value)[:20]}: it must be from 0 to 1")
 
 
-def _infer_config(source: Path, tensors: Tensors, semantic: Wav2Vec2BertConfig | None) -> Xcodec2Config:
+def _infer_config(source: Path, tensors: Tensors, semantic: "Wav2Vec2BertConfig | None") -> "Xcodec2Config":
+    from llasa.codec import upstream
+
     try:
         return upstream.infer_config(tensors, semantic)
     except KeyError as error:
@@ -198,14 +238,17 @@ def _infer_config(source: Path, tensors: Tensors, semantic: Wav2Vec2BertConfig |
         raise LlasaError(f"{source} holds another architecture than X-codec2 ({first_line(error)})") from error
 
 
-def _expected(source: Path, config: Xcodec2Config | HarmonicCodecConfig) -> dict[str, torch.Size]:
-    """The names and shapes of the tensors that a codec of this config has."""
+def _shapes(source: Path, make: Callable[[], torch.nn.Module]) -> dict[str, torch.Size]:
+    """The names and shapes of a codec's tensors."""
     try:
-        with no_init_weights():  # so the memory is never touched, which is quicker than the meta device
-            model = HarmonicCodec(config) if isinstance(config, HarmonicCodecConfig) else Xcodec2Model(config)
-            return {name: tensor.shape for name, tensor in model.state_dict().items()}
+        return {name: tensor.shape for name, tensor in make().state_dict().items()}
     except Exception as error:  # torch and transformers raise various errors for sizes that do not fit
         raise LlasaError(f"{source} holds another architecture than its config says ({first_line(error)})") from error
+
+
+def _on_meta(config: HarmonicCodecConfig) -> HarmonicCodec:
+    with torch.device("meta"):
+        return HarmonicCodec(config)
 
 
 def _preprocessor() -> dict[str, Any]:
@@ -227,6 +270,10 @@ def _names(shard: Path) -> list[str]:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
         raise _damaged(shard, error) from error
+
+
+def _load_all(source: Path) -> Tensors:
+    return {name: tensor for shard in weight_files(source) for name, tensor in _load(shard).items()}
 
 
 def _load(shard: Path) -> Tensors:
@@ -266,7 +313,7 @@ def _load_lightning(path: Path) -> Tensors:
     return {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
 
 
-def _load_semantic(name: str | Path) -> tuple[Wav2Vec2BertConfig, Tensors]:
+def _load_semantic(name: str | Path) -> "tuple[Wav2Vec2BertConfig, Tensors]":
     """Config and tensors, under upstream's names, of the semantic encoder up to the layer that upstream uses."""
     try:
         folder = find_model(name)
@@ -275,6 +322,10 @@ def _load_semantic(name: str | Path) -> tuple[Wav2Vec2BertConfig, Tensors]:
     content = read_json(folder / "config.json")
     if (kind := content.get("model_type")) != "wav2vec2-bert":
         raise LlasaError(f"{folder} holds a model of type {kind!r}, not 'wav2vec2-bert': pass a copy of {SEMANTIC}")
+    from transformers import Wav2Vec2BertConfig
+
+    from llasa.codec.upstream import SEMANTIC_LAYERS
+
     config = Wav2Vec2BertConfig.from_dict(content | {"num_hidden_layers": SEMANTIC_LAYERS, "add_adapter": False})
     return config, {
         f"semantic_model.{key}": tensor for shard in weight_files(folder) for key, tensor in _load(shard).items()

@@ -11,7 +11,6 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from transformers.audio_utils import mel_filter_bank
 
 RATE = 16000
 MELS = 80
@@ -122,6 +121,8 @@ def _window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tenso
     """The Povey window (FRAME,) and Kaldi's mel filters (FFT // 2 + 1, MELS), made once for each device."""
     # In single precision the rounding errors of a loud low tone mask what is 90 dB below it. MPS has no double.
     precision = torch.float32 if device.type == "mps" else torch.float64
+    from transformers.audio_utils import mel_filter_bank
+
     window = torch.hann_window(FRAME, periodic=False, dtype=torch.float64) ** 0.85
     filters = mel_filter_bank(
         FFT // 2 + 1, MELS, 20, RATE // 2, RATE, norm=None, mel_scale="kaldi", triangularize_in_mel_space=True

@@ -7,17 +7,20 @@ Like those of X-codec2, codes come from finite scalar quantisation with one code
 section 3.1).
 
 Every frame of the decoder sees a fixed number of frames before and after it, so speech decoded in pieces equals speech
-decoded at once. This file needs only torch and transformers, and is copied into the folder of an exported codec.
+decoded at once. This file needs only torch, so that speaking starts fast, and is copied into the folder of an exported
+codec together with `harmonic_hub.py`, which makes it a transformers model.
 """
 
+import json
 import math
+from dataclasses import asdict, dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
 
 FLOOR = 1e-4  # the least magnitude, about 80 dB below full scale
 LOWEST, HIGHEST, MIDDLE = 50.0, 600.0, 150.0  # Hz: bounds of the fundamental, and where its logarithm is 0
@@ -25,7 +28,8 @@ TOP = 7900.0  # Hz: there are no harmonics above
 NOISE = 1 << 18  # samples, 16 s, after which the noise repeats
 
 
-class HarmonicCodecConfig(PreTrainedConfig):
+@dataclass
+class HarmonicCodecConfig:
     """Sizes of a `HarmonicCodec`.
 
     Attributes:
@@ -40,37 +44,23 @@ class HarmonicCodecConfig(PreTrainedConfig):
         fft, window: lengths, in samples, of the filters that shape pulses and noise.
     """
 
-    model_type = "llasa_codec"
-
-    def __init__(
-        self,
-        sampling_rate: int = 16000,
-        hop_length: int = 320,
-        fine: int = 4,
-        quantization_levels: list[int] | None = None,
-        bands: int = 80,
-        encoder_hidden: int = 256,
-        encoder_layers: int = 6,
-        decoder_hidden: int = 352,
-        decoder_layers: int = 8,
-        fine_hidden: int = 176,
-        fine_layers: int = 4,
-        lookahead: int = 1,
-        fft: int = 512,
-        window: int = 320,
-        **kwargs: Any,
-    ) -> None:
-        self.sampling_rate, self.hop_length, self.fine = sampling_rate, hop_length, fine
-        self.quantization_levels = quantization_levels or [4] * 7
-        self.bands = bands
-        self.encoder_hidden, self.encoder_layers = encoder_hidden, encoder_layers
-        self.decoder_hidden, self.decoder_layers = decoder_hidden, decoder_layers
-        self.fine_hidden, self.fine_layers = fine_hidden, fine_layers
-        self.lookahead, self.fft, self.window = lookahead, fft, window
-        super().__init__(**kwargs)
+    sampling_rate: int = 16000
+    hop_length: int = 320
+    fine: int = 4
+    quantization_levels: list[int] = field(default_factory=lambda: [4] * 7)
+    bands: int = 80
+    encoder_hidden: int = 256
+    encoder_layers: int = 6
+    decoder_hidden: int = 352
+    decoder_layers: int = 8
+    fine_hidden: int = 176
+    fine_layers: int = 4
+    lookahead: int = 1
+    fft: int = 512
+    window: int = 320
 
 
-# Constants are kept outside the modules: transformers builds models on the meta device first and would lose them.
+# Constants are kept outside the modules: models are built on the meta device first, which would lose them.
 @cache
 @torch.inference_mode(False)
 def _filters(size: int, bands: int, rate: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -214,20 +204,14 @@ class Decoder(nn.Module):
             return self.out(x.to(self.out.weight.dtype)), features
 
 
-class HarmonicCodec(PreTrainedModel):
-    """The codec. Users call `encode` and `decode`; training calls their parts."""
+class Sounding:
+    """What a codec does with its parts; `HarmonicCodec` and its transformers form share it."""
 
-    config_class = HarmonicCodecConfig
-    main_input_name = "samples"
-
-    def __init__(self, config: HarmonicCodecConfig) -> None:
-        super().__init__(config)
-        self.encoder, self.quantizer, self.decoder = (
-            Encoder(config),
-            Quantiser(config.quantization_levels),
-            Decoder(config),
-        )
-        self.post_init()
+    config: Any
+    encoder: Any
+    quantizer: Any
+    decoder: Any
+    dtype: Any
 
     @property
     def frame(self) -> int:
@@ -342,6 +326,42 @@ class HarmonicCodec(PreTrainedModel):
         following = torch.cat([frames[:, 1:], frames[:, -1:]], 1)
         way = torch.arange(self.frame, device=frames.device, dtype=frames.dtype) / self.frame
         return (frames[..., None] + (following - frames)[..., None] * way).flatten(1)
+
+
+class HarmonicCodec(Sounding, nn.Module):
+    """The codec. Users call `encode` and `decode`; training calls their parts."""
+
+    MODEL_TYPE = "llasa_codec"
+
+    def __init__(self, config: HarmonicCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.quantizer, self.decoder = (
+            Encoder(config),
+            Quantiser(config.quantization_levels),
+            Decoder(config),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.decoder.out.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        return self.decoder.out.weight.dtype
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config and weights in the layout of transformers."""
+        from safetensors.torch import save_file
+
+        about = {"architectures": ["HarmonicCodec"], "model_type": self.MODEL_TYPE, "dtype": str(self.dtype)[6:]}
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        content = json.dumps(about | asdict(self.config), indent=2, sort_keys=True) + "\n"
+        (Path(folder) / "config.json").write_text(content, encoding="utf-8")
+        weights = {name: weight.contiguous() for name, weight in self.state_dict().items()}
+        save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
 
 
 def minimum_phase(envelope: torch.Tensor, fft: int) -> torch.Tensor:

@@ -7,9 +7,8 @@ import torch
 
 from llasa.codec.codec import Codec
 from llasa.codec.convert import find, read
-from llasa.codec.harmonic import HarmonicCodecConfig
+from llasa.codec.harmonic import HarmonicCodec, HarmonicCodecConfig
 from llasa.codec.harmonic_codec import Harmonic
-from llasa.codec.xcodec2 import Xcodec2
 from llasa.errors import LlasaError, first_line
 from llasa.models.folder import hush_transformers
 
@@ -29,12 +28,9 @@ def load_codec(name: str | Path, device: str = "cpu", dtype: torch.dtype = torch
     """
     source = find(name)
     config, tensors = read(source)
-    kind = Harmonic if isinstance(config, HarmonicCodecConfig) else Xcodec2
-    hush_transformers()
     try:
-        # Not `from_pretrained`: transformers reads one layout only, and fills missing tensors with random numbers.
-        load: Any = kind.architecture.from_pretrained
-        model = load(None, config=config, state_dict=tensors, dtype=dtype)
+        harmonic = isinstance(config, HarmonicCodecConfig)
+        model: Any = (_harmonic if harmonic else _xcodec2)(config, tensors, dtype)
     except Exception as error:  # whatever a damaged file makes torch, safetensors or transformers raise
         raise LlasaError(f"the codec in {source} cannot be loaded ({first_line(error)}): copy it again") from error
     try:
@@ -42,6 +38,26 @@ def load_codec(name: str | Path, device: str = "cpu", dtype: torch.dtype = torch
     except (RuntimeError, AssertionError) as error:
         raise LlasaError(f"cannot use the device {device} ({first_line(error)}): use cpu, cuda or mps") from error
     try:
-        return kind(model)
+        if isinstance(model, HarmonicCodec):
+            return Harmonic(model)
+        from llasa.codec.xcodec2 import Xcodec2
+
+        return Xcodec2(model)
     except LlasaError as error:
         raise LlasaError(f"the codec in {source} cannot be used: {error}") from error
+
+
+def _harmonic(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> HarmonicCodec:
+    with torch.device("meta"):
+        model = HarmonicCodec(config)
+    model.load_state_dict(tensors, assign=True)
+    return model.to(dtype)
+
+
+def _xcodec2(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    from transformers import Xcodec2Model
+
+    hush_transformers()
+    # Given the tensors: transformers reads one layout only, and fills missing tensors with random numbers.
+    load: Any = Xcodec2Model.from_pretrained
+    return load(None, config=config, state_dict=tensors, dtype=dtype)

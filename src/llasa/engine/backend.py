@@ -12,8 +12,9 @@ import torch
 
 from llasa.engine.sampling import Sampling
 from llasa.errors import LlasaError
-from llasa.models.folder import context_length, find_base, load_tokenizer, read_config, tokenizer_folder
+from llasa.models.folder import context_length, find_base, read_config, tokenizer_folder
 from llasa.models.lora import open_model
+from llasa.models.tokenizer import read_tokenizer
 from llasa.vocabulary import Vocabulary, read_vocabulary
 
 BACKENDS = ("torch",)
@@ -133,8 +134,9 @@ def open_backend(
     """
     if name not in BACKENDS:
         raise LlasaError(f"unknown backend {name}: use {', '.join(BACKENDS)}")
-    context = context_length(read_config(find_base(folder)))
-    tokens = vocabulary or read_vocabulary(load_tokenizer(tokenizer_folder(folder)))
+    tokens = vocabulary or read_vocabulary(read_tokenizer(tokenizer_folder(folder)))
     from llasa.engine.torch_engine import Engine
 
-    return Engine(open_model(folder, device, dtype, spread), tokens.first, tokens.size, tokens.end, context)
+    model = open_model(folder, device, dtype, spread)  # which checks the config
+    context = context_length(read_config(find_base(folder)))
+    return Engine(model, tokens.first, tokens.size, tokens.end, context)

@@ -14,12 +14,11 @@ bfloat16 attention is many times slower there.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from llasa.errors import LlasaError
 from llasa.models.weights import Weights
@@ -98,16 +97,9 @@ def read_llama(source: Weights, legal: Tensor, context: int) -> Llama:
     config, tensor, weights = source.config, source.tensor, source.dtype
     if config.hidden_act != "silu":
         raise LlasaError(f"the model's activation is {config.hidden_act}: use a Llama with silu")
-    rotary = LlamaRotaryEmbedding(config)  # a fresh one: casting a model to bfloat16 rounds its frequencies too
-    if rotary.rope_type in ("dynamic", "longrope"):
-        raise LlasaError(
-            f"the model's rope type is {rotary.rope_type}: use a model whose positions do not depend on the length"
-        )
     first, last = source.devices[0], source.devices[-1]
     dtype = torch.float32 if any(device.type == "cpu" for device in source.devices) else weights
-    cos, sin = rotary(torch.zeros(1), torch.arange(context)[None])
-    half = config.head_dim // 2
-    rotations = torch.complex(cos[0, :, :half], sin[0, :, :half])[:, None].to(first) * config.head_dim**-0.25
+    rotations = _rotations(config, context)[:, None].to(first) * config.head_dim**-0.25
 
     def norm(name: str, device: torch.device) -> Tensor:
         return tensor(f"{name}.weight").to(device, dtype, copy=True)
@@ -172,6 +164,28 @@ def forward(llama: Llama, ids: Tensor, positions: Tensor, attend: Attention) -> 
         gate, up = layer.gate_up(F.rms_norm(x, size, layer.mlp_norm, llama.eps)).chunk(2, -1)
         x = x + layer.down(F.silu(gate).mul_(up))
     return F.rms_norm(x, size, llama.norm, llama.eps)
+
+
+def _rotations(config: Any, context: int) -> Tensor:
+    """(context, head_size / 2) complex64: how far each pair of numbers turns at each position.
+
+    Raises:
+        LlasaError: the turns depend on the sequence's length.
+    """
+    if config.rope_parameters["rope_type"] == "default":  # as most have it; importing transformers takes seconds
+        speeds = 1 / (config.rope_parameters["rope_theta"] ** (torch.arange(0, config.head_dim, 2) / config.head_dim))
+        angles = torch.outer(torch.arange(context), speeds)
+        return torch.complex(angles.cos(), angles.sin())
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    rotary = LlamaRotaryEmbedding(config)  # a fresh one: casting a model to bfloat16 rounds its frequencies too
+    if rotary.rope_type in ("dynamic", "longrope"):
+        raise LlasaError(
+            f"the model's rope type is {rotary.rope_type}: use a model whose positions do not depend on the length"
+        )
+    cos, sin = rotary(torch.zeros(1), torch.arange(context)[None])
+    half = config.head_dim // 2
+    return torch.complex(cos[0, :, :half], sin[0, :, :half])
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> Linear:

@@ -155,23 +155,32 @@ def codec_sizes(name: str | Path) -> tuple[list[int], float]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder.
+    """The tokenizer of a model folder, as transformers has it.
 
     Raises:
         LlasaError: it is missing or damaged.
     """
     from transformers import AutoTokenizer
 
-    if not exists(folder / "tokenizer.json"):
-        raise LlasaError(f"{folder} has no tokenizer.json: copy the model folder again")
-    for path in folder.iterdir():
-        if path.suffix in (".json", ".jinja", ".txt") and (not is_file(path) or path.stat().st_size > TOKENIZER_LIMIT):
-            raise LlasaError(f"{shown(path)} is not a file, or too large for one of a tokenizer: copy it again")
+    check_tokenizer(folder)
     hush_transformers()
     try:
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # tokenizers raises bare Exception on a damaged file
         raise LlasaError(f"the tokenizer in {folder} cannot be loaded ({first_line(error)}): copy it again") from error
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Checks that a folder has a tokenizer, and none of absurd size.
+
+    Raises:
+        LlasaError: it does not.
+    """
+    if not exists(folder / "tokenizer.json"):
+        raise LlasaError(f"{folder} has no tokenizer.json: copy the model folder again")
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".jinja", ".txt") and (not is_file(path) or path.stat().st_size > TOKENIZER_LIMIT):
+            raise LlasaError(f"{shown(path)} is not a file, or too large for one of a tokenizer: copy it again")
 
 
 def check_weights(folder: Path) -> None:

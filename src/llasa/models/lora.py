@@ -8,7 +8,6 @@ from typing import Any
 
 import safetensors
 import torch
-from transformers import LlamaForCausalLM
 
 from llasa.errors import LlasaError, first_line, need_extra
 from llasa.files import absolute, exists, is_folder, whole
@@ -60,6 +59,7 @@ def merge_lora(folder: Path) -> Any:
     """
     need_extra("train", "peft")
     from peft import PeftConfig, PeftModel
+    from transformers import LlamaForCausalLM
 
     hush_transformers()
     base = find_base(folder)

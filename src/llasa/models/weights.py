@@ -8,16 +8,18 @@ so a model is never in memory twice, and unused tensors are never read.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from llasa.errors import LlasaError, first_line, need_extra
 from llasa.models.folder import read_config, weight_files
-from llasa.models.sizes import llama_config
+from llasa.models.sizes import llama_config, plain_sizes
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
@@ -27,7 +29,7 @@ class Weights:
     """The weights of a Llama, not read yet.
 
     Attributes:
-        config: transformers' `LlamaConfig`.
+        config: transformers' `LlamaConfig`, or `LlamaSizes`.
         tensor: reads a tensor by its name in the state dict of transformers' `LlamaForCausalLM`, on any device and in
             any precision. Each name may be asked for once, a tied `lm_head.weight` included.
         dtype: precision to compute in.
@@ -53,7 +55,11 @@ def open_weights(folder: Path, device: str, dtype: torch.dtype, spread: bool = F
         LlasaError: files are missing, damaged or cut short, do not fit together, or hold another architecture; a
             package is missing; or the model does not fit on all devices together.
     """
-    config = read_llama_config(folder)
+    config = _described(folder, lambda values: plain_sizes(values) or llama_config(values))
+    if config.hidden_act != "silu":
+        raise LlasaError(
+            f"{folder / 'config.json'}: the activation is {config.hidden_act!r:.40}: use a Llama with silu"
+        )
     stored = _find_tensors(folder, config)
 
     def tensor(name: str) -> Tensor:
@@ -62,7 +68,9 @@ def open_weights(folder: Path, device: str, dtype: torch.dtype, spread: bool = F
         with safetensors.safe_open(path, framework="pt") as file:
             return file.get_tensor(key)
 
-    return Weights(config, tensor, dtype, place_layers(config, dtype) if spread else all_on(config, device))
+    return Weights(
+        config, tensor, dtype, place_layers(read_llama_config(folder), dtype) if spread else all_on(config, device)
+    )
 
 
 def place_layers(
@@ -81,8 +89,10 @@ def place_layers(
     need_extra("train", "accelerate")
     from accelerate import infer_auto_device_map
     from accelerate.utils import get_balanced_memory
+    from transformers import LlamaForCausalLM
 
-    model = _on_meta(config)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
     model.tie_weights()
     whole = {"no_split_module_classes": ["LlamaDecoderLayer"], "dtype": dtype}
     room = memory or get_balanced_memory(model, **whole)
@@ -105,27 +115,48 @@ def all_on(config: Any, device: str) -> tuple[torch.device, ...]:
     return (torch.empty(0, device=device).device,) * config.num_hidden_layers
 
 
-def read_llama_config(folder: Path) -> LlamaConfig:
+def read_llama_config(folder: Path) -> "LlamaConfig":
     """The configuration of a language model's folder.
 
     Raises:
         LlasaError: it is missing or damaged, or is not that of a Llama that can be loaded.
     """
+    return _described(folder, llama_config)
+
+
+def _described(folder: Path, read: Callable[[dict[str, Any]], Any]) -> Any:
     values = read_config(folder)
     if "quantization_config" in values:
         raise LlasaError(
             f"the weights in {folder} are quantised, which is not supported: pass the model that they were made from"
         )
     try:
-        return llama_config(values)
+        return read(values)
     except LlasaError as error:
         raise LlasaError(f"{folder / 'config.json'}: {error}: copy the model folder again") from error
 
 
-def _on_meta(config: Any) -> LlamaForCausalLM:
-    """The model's modules without their weights."""
-    with torch.device("meta"):
-        return LlamaForCausalLM(config)
+def tensor_shapes(config: Any) -> dict[str, list[int]]:
+    """The names and shapes in the state dict of transformers' `LlamaForCausalLM`."""
+    wide, inner, size = config.hidden_size, config.intermediate_size, config.head_dim
+    heads, kv_heads = config.num_attention_heads * size, config.num_key_value_heads * size
+    shapes = {EMBEDDING: [config.vocab_size, wide], "model.norm.weight": [wide], HEAD: [config.vocab_size, wide]}
+    for index in range(config.num_hidden_layers):
+        layer = f"model.layers.{index}"
+        shapes |= {f"{layer}.{norm}_layernorm.weight": [wide] for norm in ("input", "post_attention")}
+        for part, biased, products in (
+            (
+                "self_attn",
+                config.attention_bias,
+                {"q": (heads, wide), "k": (kv_heads, wide), "v": (kv_heads, wide), "o": (wide, heads)},
+            ),
+            ("mlp", config.mlp_bias, {"gate": (inner, wide), "up": (inner, wide), "down": (wide, inner)}),
+        ):
+            for name, shape in products.items():
+                shapes[f"{layer}.{part}.{name}_proj.weight"] = [*shape]
+                if biased:
+                    shapes[f"{layer}.{part}.{name}_proj.bias"] = [shape[0]]
+    return shapes
 
 
 def _find_tensors(folder: Path, config: Any) -> dict[str, tuple[Path, str]]:
@@ -146,14 +177,7 @@ def _find_tensors(folder: Path, config: Any) -> dict[str, tuple[Path, str]]:
         for name, other in ((HEAD, EMBEDDING), (EMBEDDING, HEAD)):
             if name not in found and other in found:
                 found[name], shapes[name] = found[other], shapes[other]
-    try:
-        model = _on_meta(config)
-    except Exception as error:  # whatever transformers raises for a value that it does not check, such as an activation
-        raise LlasaError(
-            f"{folder / 'config.json'} does not describe a Llama ({type(error).__name__} {first_line(error)}): "
-            "copy it again"
-        ) from error
-    wanted = {name: list(weight.shape) for name, weight in model.state_dict().items()}
+    wanted = tensor_shapes(config)
     if missing := sorted(wanted.keys() - found.keys()):
         raise LlasaError(f"the weights in {folder} lack {missing[0]} ({len(missing)} missing in all): copy it again")
     for name, shape in wanted.items():
