@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from nested import codec_settings, lm_settings, recogniser_settings
 from small_models import make_codec_folder, make_lm_folder
 from train.codec_recipes import make_corpus, make_recipe
@@ -66,7 +67,11 @@ def losses(folder: Path) -> dict[str, list[dict[str, float]]]:
     """What each stage logged of its first steps, in float32: in bfloat16, processors round differently."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cpu, "get_capabilities", dict)  # no instructions for bfloat16
-        return _train(folder)
+        try:
+            AcceleratorState._reset_state()  # a process has one precision, that of its first training
+            return _train(folder)
+        finally:
+            AcceleratorState._reset_state()
 
 
 def _train(folder: Path) -> dict[str, list[dict[str, float]]]:

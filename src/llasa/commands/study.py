@@ -86,7 +86,7 @@ def train(
     Example: llasa study train recipes/tiny/study.yaml --processes 2
     """
     need_extra("train", "pyarrow", "yaml", "tensorboard", "accelerate", "matplotlib")
-    need_extra("verify", "jiwer", "pocketsphinx", "librosa")
+    need_extra("verify", "jiwer", "pocketsphinx")
     from llasa.studies.training.curves import write_report
     from llasa.studies.training.grid import GridSettings, grid, run
     from llasa.train.settings import read_settings

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from llasa.errors import LlasaError
+from llasa.measure.yin import yin
 from llasa.text.wording import letter_errors as letter_errors
 from llasa.text.wording import wer as wer
 from llasa.text.wording import word_errors as word_errors
@@ -96,8 +97,8 @@ def voice_distance(one: np.ndarray, other: np.ndarray) -> VoiceDistance:
     """Compares pitch and formants of two waveforms by formula, as a check on listeners that are models.
 
     Only voiced frames count, not pauses and voiceless consonants. All values are NaN if either sound has less than a
-    tenth of a second of voiced frames. Pitch is by YIN (de Cheveigné and Kawahara, JASA 111, 2002) in librosa. About 50
-    times real time.
+    tenth of a second of voiced frames. Pitch is by YIN (de Cheveigné and Kawahara, JASA 111, 2002). About 50 times real
+    time.
     """
     (pitch, levels), (other_pitch, other_levels) = _voice_print(one), _voice_print(other)
     spectrum = float(np.sqrt(np.mean((levels - other_levels) ** 2)))
@@ -156,26 +157,24 @@ class _Frames:
 
 def _voice_print(samples: np.ndarray) -> tuple[float, np.ndarray]:
     """Median pitch in semitones above 1 Hz, and mean level in dB of 40 mel bands (40,) without their mean."""
-    import librosa
-
     found = _frames(samples)
     if found is None or found.voiced.sum() * HOP < LEAST * RATE:
         return float("nan"), np.full(40, np.nan)
-    filters = librosa.filters.mel(sr=RATE, n_fft=2 * SIZE, n_mels=40, fmin=60, fmax=7600)
-    levels = (10 * np.log10(found.spectra[found.voiced] @ filters.T + 1e-10)).mean(0)
+    from transformers.audio_utils import mel_filter_bank
+
+    filters = mel_filter_bank(SIZE + 1, 40, 60.0, 7600.0, RATE, norm="slaney", mel_scale="slaney")
+    levels = (10 * np.log10(found.spectra[found.voiced] @ filters + 1e-10)).mean(0)
     return float(np.median(12 * np.log2(found.pitch[found.voiced]))), levels - levels.mean()
 
 
 def _frames(samples: np.ndarray, highest: float = 400) -> _Frames | None:
     """Frames with pitch from 60 Hz to `highest`; None for silence and for sounds shorter than a frame."""
-    import librosa
-
     if samples.size < SIZE or not samples.any():
         return None
     # Set to one level, so that the results do not depend on it.
     samples = samples / np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
-    pitch = librosa.yin(samples, fmin=60, fmax=highest, sr=RATE, frame_length=SIZE, hop_length=HOP, center=False)
-    frames = librosa.util.frame(samples, frame_length=SIZE, hop_length=HOP).T  # (T, SIZE)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, SIZE)[::HOP]  # (T, SIZE)
+    pitch = yin(frames, 60, highest, RATE)
     frames = frames - frames.mean(1, keepdims=True)
     power = np.square(frames).mean(1)
     # YIN gives every frame a pitch. A frame is voiced if it is loud and similar to itself a period later. Dividing by
