@@ -111,7 +111,7 @@ def test_where_and_in_what_to_compute(run: Run, lm_folder: Path):
     options = ("--model", lm_folder, "--seed", 1, "--temperature", 0, "--max-seconds", 1, "--dtype", "float32")
     spread = run("say", "Hello.", *options, "--device-map", "auto")
     assert spread.out == run("say", "Hello.", *options, "--device", "cpu").out
-    fails(run("say", "Hello.", "--model", lm_folder, "--dtype", "int8"), "use float32, bfloat16, float16")
+    fails(run("say", "Hello.", "--model", lm_folder, "--dtype", "int3"), "use float32, bfloat16, float16, int8")
     fails(run("say", "Hello.", "--model", lm_folder, "--device-map", "even"), "unknown device map even: use auto")
     fails(run("say", "Hello.", "--model", lm_folder, "--device", "abacus"), "cannot use the device abacus")
 

@@ -1,5 +1,7 @@
 """The second implementation of the Llama against transformers' own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_models import make_lm
@@ -92,6 +94,32 @@ def test_bfloat16_weights_give_the_logits_of_the_same_weights_in_float32(monkeyp
     with torch.no_grad():
         wanted = model.float()(torch.tensor([PROMPT + tokens])).logits[0, len(PROMPT) - 1 :, LEGAL]
     assert (found - wanted[: len(found)]).abs().mean() < 0.02 * wanted.std()
+
+
+@pytest.mark.parametrize(("able", "most"), [({"avx512_vnni": True}, 0.015), ({}, 0.02)])
+def test_int8_sums_are_those_of_whole_numbers(able: dict, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    if able and not any(torch.cpu.get_capabilities().get(name) for name in ("avx512_vnni", "avx_vnni")):
+        pytest.skip("this CPU has no instructions for 8 bits")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(200, 300, generator=generator), torch.randn(200, generator=generator)
+    x = torch.randn(9, 300, generator=generator) * torch.logspace(-6, 6, 9)[:, None]
+    x[4] = 0
+    found, wanted = llama._quantised(weight, bias)(x) - bias, x @ weight.T
+    top, sizes = 127 if able else 63, x.abs().amax(1, keepdim=True).double() / 127
+    scales = weight.abs().amax(1) / top
+    whole = (weight / scales[:, None]).round().double()
+    exact = ((x / sizes.float().clamp_min(1e-30)).round().double() @ whole.T) * scales.double() * sizes
+    heard = exact.abs().amax(1) > 1e-3  # beside the bias, smaller rows are lost
+    assert torch.allclose(found[heard].double(), exact[heard], rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[4], torch.zeros(200))
+    assert (found[5:] - wanted[5:]).norm() < most * wanted[5:].norm()
+
+
+def test_int8_is_refused_elsewhere_than_on_a_cpu() -> None:
+    weights = replace(llama.weights_of(make()), dtype=torch.int8, devices=(torch.device("meta"),) * 2)
+    with pytest.raises(LlasaError, match="int8 is computed by oneDNN on a CPU"):
+        Engine(weights, FIRST, SIZE, END)
 
 
 def test_without_packed_weights_the_tokens_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

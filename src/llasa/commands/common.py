@@ -30,8 +30,8 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="TYPE",
-        help="Precision of the language model: [bold]bfloat16[/], [bold]float16[/] or [bold]float32[/]; by default the "
-        "fastest that the device computes well.",
+        help="Precision of the language model: [bold]bfloat16[/], [bold]float16[/], [bold]float32[/] or, on a CPU, "
+        "[bold]int8[/]; by default the fastest but int8 that the device computes well.",
     ),
 ]
 DeviceMap = Annotated[

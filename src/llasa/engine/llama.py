@@ -26,6 +26,7 @@ from llasa.models.weights import Weights
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
+TINY = torch.finfo(torch.float32).tiny
 Linear = Callable[[Tensor], Tensor]
 # (index of the layer, rotated and scaled queries and keys, and values, (n, heads + 2 kv_heads, head_size))
 # -> (n, heads * head_size)
@@ -62,7 +63,7 @@ class Llama:
         rotations: (context, 1, head_size / 2) complex64; row p turns a query or key at position p, and scales each by
             the fourth root of 1 / head_size: their product comes out scaled by the square root, as attention wants it.
         heads, kv_heads, head_size, eps: as in the configuration.
-        weights: precision of the matrices.
+        weights: precision of the matrices; float32 if they are int8.
         dtype: precision of the activations between the matrices, and of the KV cache.
     """
 
@@ -92,9 +93,17 @@ def read_llama(source: Weights, legal: Tensor, context: int) -> Llama:
         context: number of positions.
 
     Raises:
-        LlasaError: the Llama has an activation or a rope type that this implementation lacks.
+        LlasaError: the Llama has an activation or a rope type that this implementation lacks, or int8 is asked for
+            where it cannot be computed.
     """
-    config, tensor, weights = source.config, source.tensor, source.dtype
+    config, tensor = source.config, source.tensor
+    quantised = source.dtype == torch.int8
+    weights = torch.float32 if quantised else source.dtype
+    if quantised and not all(
+        device.type == "cpu" and torch.backends.mkldnn.is_available() for device in source.devices
+    ):
+        raise LlasaError("int8 is computed by oneDNN on a CPU: use --device cpu, or another --dtype")
+    lay = _quantised if quantised else _linear
     if config.hidden_act != "silu":
         raise LlasaError(f"the model's activation is {config.hidden_act}: use a Llama with silu")
     first, last = source.devices[0], source.devices[-1]
@@ -112,7 +121,7 @@ def read_llama(source: Weights, legal: Tensor, context: int) -> Llama:
             parts[:turned] = [_interleave(part, config.head_dim) for part in parts[:turned]]
             return torch.cat(parts)  # always a copy, because the parts may be views of a file
 
-        return _linear(stacked("weight"), stacked("bias") if biased else None)
+        return lay(stacked("weight"), stacked("bias") if biased else None)
 
     def layer(index: int, device: torch.device) -> Layer:
         name = f"model.layers.{index}"
@@ -129,7 +138,7 @@ def read_llama(source: Weights, legal: Tensor, context: int) -> Llama:
         )
 
     # The largest first, while most memory is free: laying out the head copies it twice.
-    head = _linear(tensor("lm_head.weight")[legal].to(last, weights), None)
+    head = lay(tensor("lm_head.weight")[legal].to(last, weights), None)
     return Llama(
         embedding=tensor("model.embed_tokens.weight").to(first),
         layers=tuple(layer(index, device) for index, device in enumerate(source.devices)),
@@ -199,6 +208,28 @@ def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
     dtype, packed = weight.dtype, torch.ops.mkldnn._reorder_linear_weight(weight, None)
     apply = torch.ops.mkldnn._linear_pointwise.default
     return lambda x: apply(x.to(dtype), packed, bias, "none", [], "")
+
+
+def _quantised(weight: Tensor, bias: Tensor | None) -> Linear:
+    """A function x -> x W^T + b in int8: W and x are whole numbers, with a scale a row each. x is scaled as it comes.
+
+    The sums are exact, so a row's result depends neither on its batch nor on the threads. Without instructions for
+    whole numbers (VNNI) a CPU adds two products in 16 bits, and W gets 7 bits so that they fit.
+    """
+    able = torch.cpu.get_capabilities()
+    top = 127 if able.get("avx512_vnni") or able.get("avx_vnni") else 63
+    scales = (weight.abs().amax(1) / top).clamp_min(TINY)
+    packed = torch.ops.onednn.qlinear_prepack((weight / scales[:, None]).round_().to(torch.int8), None)
+    offsets = torch.zeros(len(scales), dtype=torch.int64)
+    apply = torch.ops.onednn.qlinear_pointwise.default
+
+    def linear(x: Tensor) -> Tensor:
+        size = x.abs().amax(-1, keepdim=True).clamp_min_(TINY).mul_(1 / 127)
+        whole = (x / size).round_().to(torch.int8)
+        out = apply(whole, 1.0, 0, packed, scales, offsets, None, 1.0, 0, torch.float32, "none", [], "").mul_(size)
+        return out if bias is None else out.add_(bias)
+
+    return linear
 
 
 def _packs(weight: Tensor) -> bool:

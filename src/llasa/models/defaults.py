@@ -26,7 +26,7 @@ def dtype_of(name: str | None, device: str) -> torch.dtype:
         # bfloat16 halves the bytes to read for a token, but a CPU without its instructions emulates them slowly.
         fast = torch.cpu.get_capabilities().get("avx512_bf16", False) if device == "cpu" else True
         return torch.bfloat16 if fast else torch.float32
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
     if name not in dtypes:
         raise LlasaError(f"unknown dtype {name}: use {', '.join(dtypes)}")
     return dtypes[name]
