@@ -84,12 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         f"The loss a speech token on clips that `llasa finetune` itself held out: {result['before']:.3f} before, "
         f"{result['after']:.3f} after {result['step']} steps, the best of {result['steps']}.\n",
     ]
-    if arguments.model == "tiny" and arguments.reader.name == "ljspeech":
-        about.append(
-            "The base's language model has heard none of these clips, nor any real person; its codec learnt from those "
-            "that are learnt from here, and not from those that were kept.\n"
-        )
-    facts = machine.describe("peft", "pocketsphinx", "Resemblyzer")
+    facts = machine.describe("peft", "faster-whisper", "pocketsphinx", "distillmos", "Resemblyzer")
     facts["torch threads"] = os.environ.get("OMP_NUM_THREADS", "as many as cores")
     facts["fine-tuning, this run of the command"] = f"{seconds:.0f} s"
     lines = [*about, table(part.rows), "; ".join(f"{key}: {value}" for key, value in facts.items()) + "\n"]

@@ -20,6 +20,7 @@ from llasa.tts import Llasa
 from llasa.voice import Voice
 
 RATE = 16000
+HEARING = {"whisper": "Whisper tiny", "pocketsphinx": "PocketSphinx"}
 LABELS = {
     "reader": "the reader's own clips",
     "copy": "the codec's copy of those clips",
@@ -31,11 +32,12 @@ LABELS = {
 def measure(
     before: Llasa, after: Llasa, voice: Voice, clips: Sequence[tuple[np.ndarray, str]], sentences: Sequence[str] = ()
 ) -> Part:
-    """Measures words, similarity and distance to the reader, before and after, beside the reader and the codec's copy.
+    """Measures words, quality and likeness to the reader, before and after, beside the reader and the codec's copy.
 
-    The models say the words of the clips, and the sentences. Similarity is the cosine of Resemblyzer's embedding with
+    The models say the words of the clips, and the sentences. Words are heard by Whisper tiny, whose encoder taught the
+    embedded codec, and by PocketSphinx. Quality is DistillMOS. Similarity is the cosine of Resemblyzer's embedding with
     the mean over the reader's clips. Distance is that of pitch and spectrum to a clip, if possible the one with the
-    same words. The two are independent of each other and took no part in training.
+    same words.
 
     Raises:
         LlasaError: fewer than two clips with words in their transcripts.
@@ -56,21 +58,23 @@ def measure(
     items: list[dict[str, Any]] = []
     for who, some in sounds.items():
         for index, clip in enumerate(some):
-            heard, distance = next(judged)
-            errors, words = metrics.word_errors(texts[index], heard)
+            heard, quality, distance = next(judged)
+            errors = {name: metrics.word_errors(texts[index], words)[0] for name, words in heard.items()}
+            words = len(metrics.words(texts[index]))
             embedding = known[index] if who == "reader" else listeners.resemblyzer(clip)
             others = known.sum(0) - (embedding if who == "reader" else 0)
             alike = float(others @ embedding / max(float(np.linalg.norm(others)), 1e-9))
             items.append(
-                {"who": who, "text": index, "errors": errors, "words": words, "similarity": alike,
+                {"who": who, "text": index, **errors, "words": words, "quality": quality, "similarity": alike,
                  "distance": distance}
             )  # fmt: skip
     return Part(_rows(items), items)
 
 
-def _judge(clip: np.ndarray, other: np.ndarray) -> tuple[str, float]:
-    """The words heard in a sound, and the distance of its voice from another."""
-    return listeners.pocketsphinx(clip), metrics.voice_distance(clip, other).combined
+def _judge(clip: np.ndarray, other: np.ndarray) -> tuple[dict[str, str], float, float]:
+    """The words that each listener hears in a sound, its quality, and the distance of its voice from another."""
+    heard = {name: getattr(listeners, name)(clip) for name in HEARING}
+    return heard, listeners.distillmos(clip), metrics.voice_distance(clip, other).combined
 
 
 def _spoken(tts: Llasa, texts: Sequence[str], voice: Voice | str) -> list[np.ndarray]:
@@ -85,14 +89,17 @@ def _rows(items: list[dict[str, Any]]) -> list[Row]:
         return [item[key] for item in by[who]]
 
     rows = []
-    for who in present:
-        rate = statistics.error_rate(column(who, "errors"), column(who, "words"))
-        rows.append(Row(f"word error rate, {LABELS[who]} ({len(by[who])})", percent(rate)))
-    change = statistics.error_rate_difference(
-        column("after", "errors"), column("before", "errors"), column("after", "words")
-    )
-    rows.append(Row("word error rate, after less before, paired", points(change)))
+    for listener, called in HEARING.items():
+        name = f"word error rate by {called}"
+        for who in present:
+            rate = statistics.error_rate(column(who, listener), column(who, "words"))
+            rows.append(Row(f"{name}, {LABELS[who]} ({len(by[who])})", percent(rate)))
+        change = statistics.error_rate_difference(
+            column("after", listener), column("before", listener), column("after", "words")
+        )
+        rows.append(Row(f"{name}, after less before, paired", points(change)))
     for key, name, digits in (
+        ("quality", "DistillMOS", 2),
         ("similarity", "similarity to the reader (Resemblyzer)", 3),
         ("distance", "distance from the reader (pitch and spectrum; 1: as two sentences of one speaker)", 2),
     ):
