@@ -176,9 +176,13 @@ def test_a_recognisers_probes_run_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_signals_are_given_back(stages: dict[str, tuple[Train, str]], tmp_path: Path) -> None:
+def test_signals_and_threads_are_given_back(stages: dict[str, tuple[Train, str]], tmp_path: Path) -> None:
     import signal
+    import threading
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stages["lm"][0](tmp_path / "lm")
+    threads = set(threading.enumerate())
+    stages["lm"][0](tmp_path / "again")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert set(threading.enumerate()) <= threads

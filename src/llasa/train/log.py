@@ -75,6 +75,11 @@ class Log:
             with (self.folder / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step} | {k: round(v, 5) for k, v in values.items()}) + "\n")
 
+    def close(self) -> None:
+        """Ends TensorBoard's thread and closes its file."""
+        with saving(self.folder):
+            self.board.close()
+
 
 def check_finite(name: str, step: int, losses: dict[str, float], remedy: str = LOWER) -> None:
     """Ends a run that has diverged, before it can overwrite its last good checkpoint.

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,7 +129,8 @@ def run(
         state = {"step": step, "place": place, "log": writer.sums if writer else {}, "settings": written}
         _checkpoint(stage, average, out, state)
 
-    with Clock(schedule.checkpoint_minutes, quiet=not is_main()) as clock:
+    closed = closing(writer) if writer else nullcontext()
+    with closed, Clock(schedule.checkpoint_minutes, quiet=not is_main()) as clock:
         if at["new"] and stage.every:
             keep(validating=True)
         stream = stage.batches(step, at["place"])
