@@ -30,6 +30,9 @@ class Listener:
         self.heard.append((text, len(samples)))
         return len(samples) - self.limit
 
+    def surplus(self, text: str, samples: np.ndarray) -> tuple[float, float] | None:
+        return None
+
 
 @pytest.fixture(scope="module")
 def codec(codec_folder) -> Codec:
@@ -72,6 +75,27 @@ def test_what_is_doubted_is_spoken_again_and_the_least_doubted_kept(codec: Codec
         assert len(first[place].samples) in lengths
     enough = Listener(limit=1 + max(length for _, length in listener.heard))
     assert len(speak(codec, enough, TEXTS[0])[0].codes) == len(first[0].codes)
+
+
+def test_what_is_said_once_too_often_in_every_take_is_cut_out(codec: Codec):
+    class Counter(Listener):
+        """Hears something once too often for 0.1 s, until it is cut out."""
+
+        def doubt(self, text: str, samples: np.ndarray) -> float:
+            super().doubt(text, samples)
+            return -1.0 if len(samples) in cut else 1000.0 + len(samples)
+
+        def surplus(self, text: str, samples: np.ndarray) -> tuple[float, float]:
+            cut.add(len(samples) - 5 * codec.hop)
+            return 0.02, 0.12
+
+    cut = set[int]()
+    listener = Counter()
+    (spoken,) = speak(codec, listener, "Hi.")
+    assert len(listener.heard) > plain.ATTEMPTS
+    assert len(spoken.samples) in cut
+    assert len(spoken.samples) == len(spoken.codes) * codec.hop
+    assert len(spoken.codes) + 5 in {length // codec.hop for _, length in listener.heard}
 
 
 def test_a_greedy_take_is_not_listened_to(codec: Codec):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llasa.text.wording import FEW, Run, miscounts, runs
+from llasa.text.wording import FEW, Miscount, Run, miscounts, runs
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=12)
 
@@ -36,7 +36,7 @@ def test_runs_are_apart_and_say_what_is_there(spoken: list[str]) -> None:
 
 
 def test_a_run_may_come_once_more_or_once_less() -> None:
-    assert [" ".join(one) for one in miscounts(["we", "never", "never", "never", "give", "it", "up"])] == [
+    assert [" ".join(one.words) for one in miscounts(["we", "never", "never", "never", "give", "it", "up"])] == [
         "we never never give it up",
         "we never never never never give it up",
     ]
@@ -44,8 +44,8 @@ def test_a_run_may_come_once_more_or_once_less() -> None:
 
 
 def test_a_short_text_may_come_twice() -> None:
-    assert miscounts(["hi"]) == [["hi", "hi"]]
-    assert [" ".join(one) for one in miscounts(["very", "very", "tired"])] == [
+    assert miscounts(["hi"]) == [Miscount(["hi", "hi"], (0, 1))]
+    assert [" ".join(one.words) for one in miscounts(["very", "very", "tired"])] == [
         "very tired",
         "very very very tired",
         "very very tired tired",
@@ -55,7 +55,15 @@ def test_a_short_text_may_come_twice() -> None:
 
 @given(WORDS)
 def test_miscounts_are_other_texts(spoken: list[str]) -> None:
-    found = miscounts(spoken)
+    found = [one.words for one in miscounts(spoken)]
     assert spoken not in found
     assert [] not in found
     assert bool(found) == (bool(runs(spoken)) or 0 < len(spoken) <= FEW)
+
+
+@given(WORDS)
+def test_without_its_surplus_a_miscount_is_the_text(spoken: list[str]) -> None:
+    for words, surplus in miscounts(spoken):
+        assert (surplus is not None) == (len(words) > len(spoken))
+        if surplus:
+            assert words[: surplus[0]] + words[surplus[1] :] == spoken

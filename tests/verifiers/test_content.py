@@ -99,10 +99,40 @@ def test_it_hears_a_short_text_said_twice(verifier: content.CtcContent) -> None:
         assert verifier.doubt(text, np.concatenate([clip, clip])) > 0
 
 
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("Never, never.", "Never, never, never."),
+        ("Why?", "Why? Why?"),
+        ("Bye, bye, and thanks.", "Bye, bye, bye, and thanks."),
+        ("I am very, very.", "I am very, very, very."),
+    ],
+)
+def test_what_is_said_once_too_often_can_be_cut_out(verifier: content.CtcContent, text: str, more: str) -> None:
+    clip, _, _ = speak(more, Speaker("slt", "slt"))
+    span = verifier.surplus(text, clip)
+    assert span is not None
+    start, stop = (round(16000 * seconds) for seconds in span)
+    assert 0 <= start < stop < len(clip)
+    assert verifier.doubt(text, np.concatenate([clip[:start], clip[stop:]])) < 0
+    assert verifier.surplus(more, clip) is None
+
+
 def test_it_does_not_doubt_other_texts(verifier: content.CtcContent, said: Any) -> None:
     for text in (said.texts[1], "今天 天气 很好"):
         assert verifier.doubt(text, said.alma[0]) == -math.inf
-    assert verifier.doubt("Stop, stop, stop, stop!", said.alma[0][:1600]) == math.inf  # too short for so many letters
+    short = said.alma[0][:1600]  # for so many letters
+    assert verifier.doubt("Stop, stop, stop, stop!", short) == math.inf
+    assert verifier.surplus("Stop, stop, stop, stop!", short) is None
+
+
+def test_the_likeliest_path_spells_the_labels() -> None:
+    rng = np.random.default_rng(0)
+    labels = [3, 3, 1, 2]
+    spelt = [0, 3, 3, 0, 3, 1, 1, 0, 0, 2, 0]
+    logs = np.log(np.full((len(spelt), 5), 0.01) + 0.002 * rng.random((len(spelt), 5)))
+    logs[np.arange(len(spelt)), spelt] = 0.0
+    assert content.align(logs, labels) == [(1, 2), (4, 4), (5, 6), (9, 9)]
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1, 2])

@@ -2,7 +2,8 @@
 
 Chunks do not depend on one another, so a chunk that fails is simply spoken again, and the audio depends on the seed
 alone. A chunk fails if it is nearly silent, or if the model's recogniser hears a word more often or less often than the
-text has it. Words that repeat and texts of few words are miscounted often enough to listen for that.
+text has it. Words that repeat and texts of few words are miscounted often enough to listen for that. A word that comes
+once too often in every take is cut out.
 """
 
 import time
@@ -44,9 +45,8 @@ def utterances(
         for index, piece in enumerate(pieces, first):
             utterance = _decode(codec, piece, results)
             if request.sampling.temperature > 0:
-                fault = partial(_fault, codec, listen() if listen and miscounts(words(piece.text)) else None)
-                if fault(utterance) > 0:
-                    utterance = _again(backend, codec, request, piece, index, spoken, utterance, fault)
+                recogniser = listen() if listen and miscounts(words(piece.text)) else None
+                utterance = _best(backend, codec, request, piece, index, spoken, utterance, recogniser)
             spoken += len(utterance.codes)
             yield utterance
         request = request.after(piece, utterance.codes, utterance.finished)
@@ -69,29 +69,50 @@ def _fault(codec: Codec, recogniser: Any | None, spoken: Utterance) -> float:
         return SILENCE - audio.loudness(spoken.samples, codec.rate)
     if recogniser is None:
         return 0.0
-    return min(SILENCE, max(0.0, recogniser.doubt(spoken.text, audio.resample(spoken.samples, codec.rate, HEARD))))
+    return min(SILENCE, max(0.0, recogniser.doubt(spoken.text, _heard(codec, spoken))))
 
 
-def _again(
+def _heard(codec: Codec, spoken: Utterance) -> np.ndarray:
+    return audio.resample(spoken.samples, codec.rate, HEARD)
+
+
+def _without_surplus(codec: Codec, recogniser: Any, spoken: Utterance) -> Utterance | None:
+    """A chunk without the word or phrase that it says once too often; None if that is not what is wrong with it."""
+    span = recogniser.surplus(spoken.text, _heard(codec, spoken))
+    if span is None:
+        return None
+    first, last = (round(seconds * codec.rate / codec.hop) for seconds in span)
+    codes = np.concatenate([spoken.codes[:first], spoken.codes[last:]])
+    return replace(spoken, codes=codes, samples=codec.decode(codes)) if len(codes) else None
+
+
+def _best(
     backend: Backend, codec: Codec, request: Request, piece: Piece, index: int, spoken: int, first: Utterance,
-    fault: Callable[[Utterance], float],
+    recogniser: Any | None,
 ) -> Utterance:  # fmt: skip
-    """Speaks a piece again that sounds wrong, and keeps the best; if all are nearly silent, with a warning.
+    """Speaks a piece again if it sounds wrong, and keeps the best; if all are nearly silent, with a warning.
+
+    If none is right, a word that comes once too often is cut out.
 
     Args:
         index: its number in the text.
         spoken: codes of the chunks before it.
         first: how it came out.
-        fault: how wrong it sounds, 0 if nothing is wrong.
+        recogniser: hears how often words are said, if that is to be heard.
     """
+    fault = partial(_fault, codec, recogniser)
     tried, faults = [first], [fault(first)]
     while len(tried) < ATTEMPTS and min(faults) > 0:
         results = takes(backend, request, [piece], index, spoken, len(tried) * ATTEMPTS)
         tried.append(_decode(codec, piece, results))
         faults.append(fault(tried[-1]))
+    if recogniser and 0 < min(faults) < SILENCE:
+        heard = [one for one, wrong in zip(tried, faults, strict=True) if wrong < SILENCE]
+        shorter = [cut for one in heard if (cut := _without_surplus(codec, recogniser, one))]
+        tried, faults = [*tried, *shorter], [*faults, *map(fault, shorter)]
     if min(faults) > SILENCE:
         warnings.warn(
             f"every take of {piece.text[:40]!r} is nearly silent: try another seed or voice", LlasaWarning, stacklevel=2
         )
-    work = {what: sum(one.work[what] for one in tried) for what in first.work}
+    work = {what: sum(one.work[what] for one in tried[:ATTEMPTS]) for what in first.work}
     return replace(tried[faults.index(min(faults))], work=work)

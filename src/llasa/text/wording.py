@@ -65,7 +65,14 @@ def runs(spoken: Sequence[str]) -> list[Run]:
     return found
 
 
-def miscounts(spoken: Sequence[str]) -> list[list[str]]:
+class Miscount(NamedTuple):
+    """What is easily said in place of a text, and which of its words, from start to stop, come once too often."""
+
+    words: list[str]
+    surplus: tuple[int, int] | None = None
+
+
+def miscounts(spoken: Sequence[str]) -> list[Miscount]:
     """What is easily said in place of a text: a word or phrase that repeats comes once more or once less.
 
     In a text of up to four words each of them, or all of them, may come twice. Other texts have no miscounts.
@@ -78,7 +85,10 @@ def miscounts(spoken: Sequence[str]) -> list[list[str]]:
     found = []
     for start, size, count in counted:
         unit, rest = list(spoken[start : start + size]), spoken[start + size * count :]
-        found += [[*spoken[:start], *unit * other, *rest] for other in (count - 1, count + 1) if other]
+        last = start + size * count
+        found += [Miscount([*spoken[:start], *unit * (count - 1), *rest])] if count > 1 else []
+        # The last one but one is too many: so the first keeps its beginning, and the last its end.
+        found.append(Miscount([*spoken[:start], *unit * (count + 1), *rest], (last - size, last)))
     return found
 
 

@@ -23,7 +23,7 @@ from llasa.errors import LlasaError, first_line
 from llasa.files import is_file, parse_json, read_text
 from llasa.models.folder import check_weights, hush_transformers
 from llasa.text.script import PACE, is_latin
-from llasa.text.wording import miscounts, words
+from llasa.text.wording import Miscount, miscounts, words
 from llasa.verifiers.protocol import RATE, Batch
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "tiny" / "recogniser"
@@ -35,6 +35,8 @@ BATCH = 16  # rows at once, of about the same length
 # right ones pass; refused are 98 % of those that lack half of the words, all with a sentence too many at an end, and
 # 97 % with one in the middle: 92 % over a telephone. A lower UNHEARD refuses right ones that were said in a large room.
 UNHEARD, ADDED, ADDITION = 2.8, 5.0, 10
+SURE = 3.0  # nats; below it, a sound of one word may be taken for two
+LEAST_PAUSE = 0.2  # seconds before the first word of an utterance
 LEAD = 0.5  # seconds that a fragment may be silent before its first word
 
 
@@ -172,15 +174,46 @@ class CtcContent:
         Args:
             samples: (T,), not silent.
         """
+        return self._likeliest(text, samples)[0]
+
+    def surplus(self, text: str, samples: np.ndarray) -> tuple[float, float] | None:
+        """From where to where, in seconds, a word or phrase is said that the text has once less, if that is likelier
+        than its other miscounts, and than the text by SURE nats. Both ends lie in the pauses, if there are any, before
+        two of its copies.
+
+        Args:
+            samples: (T,), not silent.
+        """
+        doubt, found, logs = self._likeliest(text, samples)
+        if found is None or found.surplus is None or not SURE < doubt < math.inf:
+            return None
+        frames = align(logs.numpy(), self.spell(" ".join(found.words)))
+        step = len(samples) / len(logs)
+        power = np.convolve(samples.astype(np.float64) ** 2, np.ones(round(step)), mode="same")
+
+        def onset(word: int) -> int:
+            """The quietest sample between the words before this one and this one."""
+            letter = len(self.spell(" ".join(found.words[:word]))) + (word > 0)
+            stop = round(frames[letter][0] * step)
+            start = round((frames[letter - 2][1] + 1) * step) if word else max(0, stop - round(LEAST_PAUSE * RATE))
+            return start + int(power[start : max(stop, start + 1)].argmin())
+
+        start, stop = (onset(word) / RATE for word in found.surplus)
+        return start, stop
+
+    def _likeliest(self, text: str, samples: np.ndarray) -> tuple[float, Miscount | None, torch.Tensor]:
+        """The doubt in a text, its likeliest miscount, and the log-probabilities (T, symbols) of what is heard."""
         spoken = words(text)
-        labels = [self.spell(" ".join(one)) for one in [spoken, *miscounts(spoken)]] if is_latin(text) else []
-        if len(labels) < 2:
-            return -math.inf
+        others = miscounts(spoken) if is_latin(text) else []
+        if not others:
+            return -math.inf, None, torch.empty(0)
+        labels = [self.spell(" ".join(one)) for one in [spoken, *(other.words for other in others)]]
         logs, frames = self.listen([samples])
         count = len(labels)
         likelihoods = prefix_likelihoods(logs.expand(count, -1, -1), frames.expand(count), labels)
         right, *wrong = (float(likelihoods[row, len(label)]) for row, label in enumerate(labels))
-        return max(wrong) - right if right > -math.inf else math.inf
+        doubt = max(wrong) - right if right > -math.inf else math.inf
+        return doubt, others[int(np.argmax(wrong))], logs[0]
 
     def _of_beginnings(
         self, likelihoods: torch.Tensor, seconds: torch.Tensor, labels: Sequence[Sequence[int]]
@@ -192,6 +225,34 @@ class CtcContent:
         reached = torch.arange(likelihoods.shape[1])
         guessed = math.log(len(self.vocabulary)) * (due - reached).clamp_min(0)
         return ((likelihoods - guessed) / torch.maximum(due, reached)).amax(1).exp()
+
+
+def align(logs: np.ndarray, labels: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and last frame of each symbol on the likeliest path that spells the labels, by CTC (Viterbi).
+
+    Args:
+        logs: (T, symbols) log-probabilities; symbol 0 is the blank. There are frames enough for the labels.
+    """
+    states = np.full(2 * len(labels) + 1, BLANK)
+    states[1::2] = labels
+    skips = np.zeros(len(states), bool)
+    skips[3::2] = states[3::2] != states[1:-2:2]
+    score = np.full(len(states), -np.inf)
+    score[:2] = logs[0, states[:2]]
+    came = np.zeros((len(logs), len(states)), int)
+    for step in range(1, len(logs)):
+        ways = np.full((3, len(states)), -np.inf)
+        ways[0], ways[1, 1:], ways[2, 2:] = score, score[:-1], np.where(skips[2:], score[:-2], -np.inf)
+        came[step] = ways.argmax(0)
+        score = ways.max(0) + logs[step, states]
+    state = len(states) - 1 - int(score[-2] > score[-1])
+    path = [state]
+    for step in range(len(logs) - 1, 0, -1):
+        state -= came[step, state]
+        path.append(state)
+    where = np.array(path[::-1])
+    return [(int(places[0]), int(places[-1])) for place in range(len(labels))
+            if len(places := np.flatnonzero(where == 2 * place + 1))]  # fmt: skip
 
 
 def prefix_likelihoods(logs: torch.Tensor, frames: torch.Tensor, labels: Sequence[Sequence[int]]) -> torch.Tensor:
