@@ -308,6 +308,15 @@ def test_words_are_said_as_often_as_the_text_has_them(embedded: Llasa, text: str
             assert listener.doubt(utterance.text, utterance.samples) < 0
 
 
+def test_a_stream_of_a_short_text_is_listened_to_before_it_sounds(embedded: Llasa):
+    listener = embedded._load_verifier("content")
+    assert isinstance(listener, CtcContent)
+    for voice in ("clara", "hugo"):  # who say this twice in nearly every take
+        streamed = np.concatenate(list(embedded.stream("Thanks.", voice, seed=1)))
+        assert listener.doubt("Thanks.", streamed) < 0
+        assert len(streamed) == len(embedded.say("Thanks.", voice, seed=1).samples)
+
+
 def test_an_interruption_keeps_what_is_finished(llasa: Llasa, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speaking, "ROWS", 1)
 

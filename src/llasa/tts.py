@@ -189,10 +189,10 @@ class Llasa:
         """Speaks a text and yields its audio as it is made: float32 arrays, the first after about 0.2 s of audio.
 
         Arguments and errors are those of `say`. The codes are the same, too, except that audio cannot be taken back
-        once it is yielded: a chunk that runs away is cut off instead of spoken again. The levels of chunks are not
-        equalised.
+        once it is yielded: a chunk that runs away is cut off instead of spoken again, unless it is the only one and has
+        up to four words. The levels of chunks are not equalised.
         """
-        return stream(self.backend, self.codec, self.request(text, voice, seed, options))
+        return stream(self.backend, self.codec, self.request(text, voice, seed, options), self._listen)
 
     def clone(
         self, source: str | Path | np.ndarray, transcript: str | None, name: str = "clone", rate: int | None = None

@@ -1,24 +1,28 @@
 """Speaks a request as a stream: one row at a time, decoded while it grows.
 
 Audio that the listener has got cannot be taken back, so there is no second attempt: a piece that runs away is cut off.
+Only a text of few words, which is easily said twice, is spoken whole before its first sound.
 
 `Reading` decides what is generated next and what is decoded together, and computes nothing itself: `stream` runs one
 alone, a server many at once. What is decoded together depends on the codes alone, so both make the same sound, bit for
 bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from llasa.codec import Codec
 from llasa.engine import Backend
 from llasa.errors import NoSound
+from llasa.speak.plain import utterances
 from llasa.speak.request import Request, take_seed
 from llasa.speak.rows import Line, Rows
 from llasa.speak.speech import silence
 from llasa.speak.stretch import Stretcher
+from llasa.text.wording import FEW, words
 
 # Codes decoded together: few at first for a quick start, then ever more, because more at once cost less. Where codes
 # come half as fast again as they are heard, each part is there before the last one has been heard.
@@ -128,19 +132,39 @@ class Sounding:
         return self._stretcher.finish()
 
 
-def stream(backend: Backend, codec: Codec, request: Request) -> Iterator[np.ndarray]:
+def stream(
+    backend: Backend, codec: Codec, request: Request, listen: Callable[[], Any] | None = None
+) -> Iterator[np.ndarray]:
     """The audio of all chunks with their pauses, at the request's speed, in arrays (N,) float32 of any length but 0.
+
+    Args:
+        listen: gives the model's own recogniser, which counts the words of a text of few words, as in plain speaking.
 
     Raises:
         NoSound: the model ended every chunk without a sound.
     """
-    reading, rows, sounding = Reading(request), Rows(backend), Sounding(codec, request.speed)
+    sounding = Sounding(codec, request.speed)
+    few = len(request.chunks) == 1 and len(words(request.chunks[0].text)) <= FEW
+    for part in _whole(backend, codec, request, listen) if listen and few else _growing(backend, request):
+        if len(samples := sounding.push(part)):
+            yield samples
+    if len(rest := sounding.finish()):
+        yield rest
+
+
+def _whole(backend: Backend, codec: Codec, request: Request, listen: Callable[[], Any]) -> Iterator[Part]:
+    """The parts of a request once it is spoken: this costs the end of a short take, and listening to it."""
+    spoken = list(utterances(backend, codec, request, listen))
+    if not any(len(one.codes) for one in spoken):
+        raise NoSound
+    yield from (Part(one.codes, one.pause) for one in spoken)
+
+
+def _growing(backend: Backend, request: Request) -> Iterator[Part]:
+    """The parts of a request while it is being spoken."""
+    reading, rows = Reading(request), Rows(backend)
     while reading.line is not None:
         if not rows.lines:
             rows.start([reading.line])
         rows.extend(reading.missing)
-        for part in reading.parts():
-            if len(samples := sounding.push(part)):
-                yield samples
-    if len(rest := sounding.finish()):
-        yield rest
+        yield from reading.parts()
