@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import numpy as np
 from fastapi import Request, Response
@@ -18,6 +19,7 @@ from llasa.serve.formats import MEDIA, Encoder, Format, encode, encoder
 from llasa.serve.problems import body_of, problem_of
 from llasa.serve.service import Service, Wanted
 from llasa.speak.account import Account
+from llasa.speak.request import Request as SpeakRequest
 from llasa.speak.speech import Speech
 
 T = TypeVar("T")
@@ -49,12 +51,19 @@ class Answers:
     def __init__(self, service: Service, counters: Counters) -> None:
         self.service, self.counters = service, counters
 
-    async def sounds(self, wanted: Wanted, client: str) -> AsyncGenerator[np.ndarray, None]:
-        """The sound of a text; errors that show before the first sound are raised with the first."""
+    async def speak(self, wanted: Wanted, client: str) -> tuple[AsyncGenerator[np.ndarray, None], str | None]:
+        """Begins to speak a text.
+
+        Returns:
+            Its sound, in arrays (N,) float32, and what the client should know of it.
+        """
         began = time.monotonic()
-        request = await self.service.prepare(wanted, client)
+        asked = await self.service.prepare(wanted, client)
+        return self._sounds(asked, client, began), asked.note
+
+    async def _sounds(self, asked: SpeakRequest, client: str, began: float) -> AsyncGenerator[np.ndarray, None]:
         heard = False
-        async with aclosing(self.service.listen(request, client)) as stream:
+        async with aclosing(self.service.listen(asked, client)) as stream:
             async for samples in stream:
                 if not heard:
                     self.counters.first.observe(time.monotonic() - began)
@@ -66,8 +75,12 @@ class Answers:
         self, request: Request, client: str, wanted: Wanted, encoder: Encoder, media: str, headers: dict[str, str]
     ) -> Response:
         """A file that is sent as it is spoken. Its headers go out with the first sound, so errors have a status."""
-        sounds = self.sounds(wanted, client)
-        first = await unless_gone(request, anext(sounds))
+
+        async def begin() -> tuple[np.ndarray, AsyncGenerator[np.ndarray, None], str | None]:
+            sounds, note = await self.speak(wanted, client)
+            return await anext(sounds), sounds, note
+
+        first, sounds, note = await unless_gone(request, begin())
 
         async def body() -> AsyncIterator[bytes]:
             try:
@@ -81,21 +94,18 @@ class Answers:
                 rest = encoder.finish()
             yield rest
 
-        return StreamingResponse(body(), media_type=media, headers=headers)
-
-    async def collect(self, wanted: Wanted, client: str) -> np.ndarray:
-        """All samples of a text that is no search."""
-        return np.concatenate([samples async for samples in self.sounds(wanted, client)])
+        return StreamingResponse(body(), media_type=media, headers=headers | header_of(note))
 
     async def search(
         self, request: Request, client: str, wanted: Wanted, format: Format, headers: dict[str, str]
     ) -> Response:
         """The result of a search as a file, with the scores in a header."""
-        speech = await unless_gone(request, self.service.say(wanted, client))
+        speech, note = await unless_gone(request, self.service.say(wanted, client))
         self.counters.spoken.inc(speech.seconds)
         assert speech.search is not None
         headers["X-Llasa-Search"] = json.dumps(summary_of(speech.search), separators=(",", ":"))
-        return Response(encode(format, speech.rate, speech.samples), media_type=MEDIA[format], headers=headers)
+        data = encode(format, speech.rate, speech.samples)
+        return Response(data, media_type=MEDIA[format], headers=headers | header_of(note))
 
     def events(
         self, client: str, wanted: Wanted, format: Format, candidates: bool, headers: dict[str, str]
@@ -120,7 +130,8 @@ class Answers:
         made = encoder(format, self.service.rate)
         count = 0
         try:
-            async with aclosing(self.sounds(wanted, client)) as sounds:
+            sounds, note = await self.speak(wanted, client)
+            async with aclosing(sounds):
                 async for samples in sounds:
                     count += len(samples)
                     if data := made.push(samples):
@@ -130,7 +141,7 @@ class Answers:
         if rest:
             yield _delta(rest)
         codes = round(count * wanted.speed / self.service.llasa.codec.hop)
-        yield _done(wanted, count / self.service.rate, codes)
+        yield _done(wanted, count / self.service.rate, codes, note)
 
     async def _searched(
         self, wanted: Wanted, client: str, format: Format, candidates: bool
@@ -146,7 +157,7 @@ class Answers:
         try:
             while report := await reports.get():
                 yield {"type": "speech.audio.progress", "spoken": report[0], "expected": report[1]}
-            speech = await task
+            speech, note = await task
         finally:
             task.cancel()
         self.counters.spoken.inc(speech.seconds)
@@ -155,7 +166,7 @@ class Answers:
         scores: dict[str, Any] = {"search": summary_of(speech.search, None)}
         if candidates:
             scores["candidates"] = await self._candidates(speech, client)
-        yield _done(wanted, speech.seconds, speech.search.tokens) | scores
+        yield _done(wanted, speech.seconds, speech.search.tokens, note) | scores
 
     async def _candidates(self, speech: Speech, client: str) -> list[dict[str, Any]]:
         """Every candidate with codes, with its sound as WAV."""
@@ -173,6 +184,11 @@ class Answers:
             ]  # fmt: skip
 
         return await self.service.beside(client, work)
+
+
+def header_of(note: str | None) -> dict[str, str]:
+    """The header that tells a client something: in UTF-8, whatever is not plain ASCII written as in a URL."""
+    return {"X-Llasa-Note": quote(note, safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}")} if note else {}
 
 
 def facts_of(one: Any) -> dict[str, Any]:
@@ -197,8 +213,9 @@ def _delta(data: bytes) -> dict[str, Any]:
     return {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
 
 
-def _done(wanted: Wanted, seconds: float, tokens: int) -> dict[str, Any]:
+def _done(wanted: Wanted, seconds: float, tokens: int, note: str | None) -> dict[str, Any]:
     """The last event. Input is counted in characters, output in codes."""
     count = len(wanted.text)
     usage = {"input_tokens": count, "output_tokens": tokens, "total_tokens": count + tokens}
-    return {"type": "speech.audio.done", "usage": usage, "seed": wanted.seed, "seconds": round(seconds, 3)}
+    told = {"type": "speech.audio.done", "usage": usage, "seed": wanted.seed, "seconds": round(seconds, 3)}
+    return told | ({"note": note} if note else {})

@@ -110,7 +110,7 @@ def create_app(model: Llasa, settings: Settings) -> FastAPI:
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["*"], allow_headers=["*"],
-            expose_headers=["X-Llasa-Seed", "X-Llasa-Search"],
+            expose_headers=["X-Llasa-Seed", "X-Llasa-Search", "X-Llasa-Note"],
         )  # fmt: skip
     app.state.service = service
     return app

@@ -79,7 +79,8 @@ class Handler(AsyncEventHandler):
     async def _speak(self, text: str, voice: SynthesizeVoice | None) -> None:
         rate = self._answers.service.rate
         name = (voice.name or voice.speaker) if voice else None
-        async with aclosing(self._answers.sounds(Wanted(text, draw_seed(None), name), self._client)) as sounds:
+        sounds, _ = await self._answers.speak(Wanted(text, draw_seed(None), name), self._client)
+        async with aclosing(sounds):
             async for samples in sounds:
                 if not self._sounding:
                     await self.write_event(AudioStart(rate, 2, 1).event())

@@ -17,7 +17,6 @@ from llasa.speak.request import draw_seed
 from llasa.speak.stretch import FASTEST, SLOWEST
 
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")  # which clients name when nobody has chosen one
-TOGETHER = 8  # items of a batch that are spoken at once
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -122,9 +121,9 @@ def openai_router(answers: Answers, name: str) -> APIRouter:
 
     @router.post("/audio/speech/batch")
     async def batch(body: BatchInput, request: Request) -> dict[str, Any]:
-        """Speaks several texts. Each item succeeds or fails alone."""
+        """Speaks several texts, and speaks again what went wrong. Each item succeeds or fails alone."""
         common = {field: getattr(body, field) for field in body.model_fields_set & Manner.model_fields.keys()}
-        slots = asyncio.Semaphore(TOGETHER)
+        slots = asyncio.Semaphore(answers.service.limits.jobs)  # more would only wait
 
         async def one(index: int, item: BatchItem) -> dict[str, Any]:
             given = {field: getattr(item, field) for field in item.model_fields_set}
@@ -133,16 +132,14 @@ def openai_router(answers: Answers, name: str) -> APIRouter:
                 try:
                     check_model(whole.model)
                     wanted = wanted_of(whole, item.input)
-                    if wanted.searched:
-                        samples = (await answers.service.say(wanted, request.state.client)).samples
-                    else:
-                        samples = await answers.collect(wanted, request.state.client)
-                    data = encode(whole.response_format, answers.service.rate, samples)
+                    speech, note = await answers.service.say(wanted, request.state.client)
+                    answers.counters.spoken.inc(speech.seconds)
+                    data = encode(whole.response_format, speech.rate, speech.samples)
                 except LlasaError as error:
                     return {"index": index, "status": "error", **body_of(problem_of(error))}
             return {
                 "index": index, "status": "success", "seed": wanted.seed, "media_type": MEDIA[whole.response_format],
-                "audio_data": base64.b64encode(data).decode(),
+                "audio_data": base64.b64encode(data).decode(), **({"note": note} if note else {}),
             }  # fmt: skip
 
         async def everything() -> list[dict[str, Any]]:

@@ -138,15 +138,18 @@ class Service:
         finally:
             self.scheduler.cancel(stream)
 
-    async def say(self, wanted: Wanted, client: str, progress: Progress | None = None) -> Speech:
+    async def say(self, wanted: Wanted, client: str, progress: Progress | None = None) -> tuple[Speech, str | None]:
         """Says a text as a whole, perhaps with a search: see `Llasa.say`. Cancelling it ends it at its next step.
 
         Args:
             progress: called from another thread.
+
+        Returns:
+            The speech, and what the client should know of it.
         """
         self._check(wanted)
         voice = await self.voice(wanted, client)
-        await self._in_text_thread(lambda: self._request(wanted, voice))  # whatever is wrong with it shows at once
+        request = await self._in_text_thread(lambda: self._request(wanted, voice))  # what is wrong shows at once
 
         def work(beside: Beside) -> Speech:
             own = copy.copy(self.llasa)
@@ -157,7 +160,12 @@ class Service:
                 temperature=wanted.temperature, speed=wanted.speed, on_progress=progress,
             )  # fmt: skip
 
-        return await self.beside(client, work)
+        speech = await self.beside(client, work)
+        notes = [request.note] if request.note else []
+        notes += speech.search.notes if speech.search else []
+        if cut := speech.finished.count(False):
+            notes.append(f"{cut} of {len(speech.finished)} chunks did not end and were cut off: try another seed")
+        return speech, "; ".join(notes) or None
 
     async def voice(self, wanted: Wanted, client: str) -> Voice | None:
         """The voice that is wanted: a clone, a voice by name, or the model's default.

@@ -144,9 +144,10 @@ async def _speak(
              "sample_rate": PCM_RATE if format == "pcm" else rate}
         )  # fmt: skip
         wanted = replace(first, text=sentence, seed=take_seed(first.seed, index, 0) if index else first.seed)
-        count = 0
+        count, note = 0, None
         try:
-            async with aclosing(answers.sounds(wanted, client)) as sounds:
+            sounds, note = await answers.speak(wanted, client)
+            async with aclosing(sounds):
                 async for samples in sounds:
                     count += len(samples)
                     if data := made.push(samples):
@@ -159,6 +160,7 @@ async def _speak(
             rest = made.finish()
         if rest:
             await socket.send_bytes(rest)
-        await socket.send_json({"type": "audio.done", **about, "seconds": round(count / rate, 3)})
+        told = {"seconds": round(count / rate, 3)} | ({"note": note} if note else {})
+        await socket.send_json({"type": "audio.done", **about, **told})
         index += 1
     await socket.send_json({"type": "session.done", "total_sentences": index})

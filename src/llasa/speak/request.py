@@ -5,7 +5,7 @@ Plain, streamed and searched speaking all start from a request.
 
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypedDict
 
@@ -62,6 +62,7 @@ class Request:
         speed: how many times as fast the speech is played.
         max_seconds: the longest that a chunk may last at speed 1, or None to derive it from each chunk's length.
         on_progress: see `Progress`.
+        note: what the user should know: which words the model cannot read.
     """
 
     text: str
@@ -74,6 +75,7 @@ class Request:
     speed: float = 1.0
     max_seconds: float | None = None
     on_progress: Progress | None = None
+    note: str | None = None
 
     @property
     def needs_voice(self) -> bool:
@@ -145,20 +147,23 @@ def make_request(
     planner = replace(planner, speaker=options.get("speaker"))
     seed = draw_seed(seed)
     chunks, unread = planner.chunks(text, voice)
-    if unread:
-        named = ", ".join(
-            word if len(word) <= LONGEST_NAMED else f"{word[:LONGEST_NAMED]}..." for word in unread[:NAMED]
-        )
-        more = f" and {len(unread) - NAMED} more" if len(unread) > NAMED else ""
-        warnings.warn(
-            f"this model cannot read all of the text, and left out what it cannot of {printable(named)}{more}",
-            LlasaWarning,
-            stacklevel=4,
-        )
+    note = _note(unread)
+    if note:
+        warnings.warn(note, LlasaWarning, stacklevel=4)
     expected = tuple(planner.expected(chunk.text, voice) / planner.codes_per_second for chunk in chunks)
     return Request(
-        text, tuple(chunks), expected, planner, voice, seed, sampling, speed, max_seconds, options.get("on_progress")
-    )
+        text, tuple(chunks), expected, planner, voice, seed, sampling, speed, max_seconds, options.get("on_progress"),
+        note,
+    )  # fmt: skip
+
+
+def _note(unread: Sequence[str]) -> str | None:
+    """Names the words that a model cannot read, if there are any."""
+    if not unread:
+        return None
+    named = ", ".join(word if len(word) <= LONGEST_NAMED else f"{word[:LONGEST_NAMED]}..." for word in unread[:NAMED])
+    more = f" and {len(unread) - NAMED} more" if len(unread) > NAMED else ""
+    return f"this model cannot read all of the text, and left out what it cannot of {printable(named)}{more}"
 
 
 def draw_seed(seed: int | None) -> int:

@@ -157,13 +157,14 @@ $('wave').onkeydown = event => {
 };
 addEventListener('resize', () => $('sound').hidden || draw());
 
-function ready(facts) {
+function ready(facts, note = '') {
   sound.whole = true;
   const link = $('download');
   if (link.href) URL.revokeObjectURL(link.href);
   link.href = URL.createObjectURL(wav(sound.samples.subarray(0, sound.count)));
   link.hidden = !sound.count;
   $('facts').textContent = facts;
+  $('note').textContent = note;
   draw();
 }
 
@@ -187,7 +188,7 @@ async function speak(body) {
   sound.open();
   sound.clear();
   sound.wanted = true;
-  $('facts').textContent = '';
+  $('facts').textContent = $('note').textContent = '';
   try {
     if (Number($('best').value) > 1 && !body.sample) await search(body, own.signal);
     else {
@@ -197,7 +198,8 @@ async function speak(body) {
       $('sound').hidden = false;
       draw();
       await samplesOf(answer, samples => sound.push(samples));
-      ready(`first sound after ${first} ms, seed ${answer.headers.get('X-Llasa-Seed')}`);
+      ready(`first sound after ${first} ms, seed ${answer.headers.get('X-Llasa-Seed')}`,
+        decodeURIComponent(answer.headers.get('X-Llasa-Note') || ''));
     }
   } catch (error) {
     if (stopping === own) { sound.whole = true; if (sound.count) ready('stopped'); }
@@ -231,7 +233,7 @@ async function search(body, signal) {
       if (event.type === 'speech.audio.delta') data = bytesOf(event.audio);
       if (event.type === 'speech.audio.done') {
         $('sound').hidden = false;
-        hear(data, `the best of ${$('best').value}, seed ${event.seed}`);
+        hear(data, `the best of ${$('best').value}, seed ${event.seed}`, event.note);
         compare(event.candidates);
       }
     }
@@ -240,13 +242,13 @@ async function search(body, signal) {
 
 const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 
-function hear(data, facts) {
+function hear(data, facts, note) {
   const view = new DataView(data.buffer, 44);
   sound.clear();
   sound.open();
   sound.wanted = true;
   sound.push(Float32Array.from({length: view.byteLength >> 1}, (_, i) => view.getInt16(2 * i, true) / 32768));
-  ready(facts);
+  ready(facts, note);
 }
 
 function element(tag, properties = {}, ...children) {
