@@ -6,6 +6,7 @@ import json
 import subprocess
 import wave
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -116,7 +117,21 @@ def test_the_events_of_a_search_tell_its_progress_and_its_candidates(address: st
     assert soundfile.info(io.BytesIO(base64.b64decode(best["audio"]))).duration == pytest.approx(best["seconds"])
 
 
-def test_a_batch_tells_of_each_item(address: str, spoken: np.ndarray) -> None:
+def test_words_that_the_model_cannot_read_are_told(address: str) -> None:
+    body = {"input": f"{TEXT} \u4f60\u597d, 50%.", "seed": 1, "response_format": "pcm"}
+    for more in ({}, {"best_of": 2}):
+        told = unquote(post(address, **body, **more).headers["x-llasa-note"])
+        assert "cannot read all of the text" in told
+        assert "of \u4f60\u597d," in told
+        done = events(post(address, **body, **more, stream_format="sse"))[-1]
+        assert done["note"] == told
+    (item,) = post(address, "/v1/audio/speech/batch", items=[body]).json()["results"]
+    assert item["note"] == told
+    assert "x-llasa-note" not in post(address, input=TEXT).headers
+
+
+def test_a_batch_tells_of_each_item(address: str, tiny: Llasa) -> None:
+    spoken = tiny.say(TEXT, seed=1).samples
     answer = post(
         address, "/v1/audio/speech/batch", response_format="wav", seed=1,
         items=[{"input": TEXT}, {"input": TEXT, "voice": "nobody"}, {"input": TEXT, "response_format": "flac"}],

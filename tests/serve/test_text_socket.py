@@ -100,6 +100,15 @@ def test_a_sentence_that_cannot_be_spoken_does_not_end_the_others(address: str) 
     assert kinds == ["audio.start", "warning", "audio.done", "session.done"]
 
 
+def test_what_cannot_be_read_is_told(address: str) -> None:
+    with talk(address) as socket:
+        send(socket, "session.config")
+        send(socket, "input.text", text="Hello \u4f60\u597d.")
+        send(socket, "input.done")
+        done = [json.loads(message) for message in socket if isinstance(message, str)][1]
+    assert "cannot read all of the text" in done["note"]
+
+
 def test_whoever_leaves_is_read_to_no_more(address: str) -> None:
     with talk(address) as socket:
         send(socket, "session.config")
