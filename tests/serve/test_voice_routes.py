@@ -4,6 +4,7 @@ import base64
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,13 @@ def test_a_voice_is_uploaded_used_and_removed(address: str, recording: bytes, ho
     answer = add(address, recording, name="my own", ref_text=SAID, consent="true")
     assert answer.status_code == 201, answer.text
     assert answer.json() == {
-        "id": "my own", "name": "my own", "object": "audio.voice", "kind": "uploaded", "text": SAID
+        "id": "my own", "name": "my own", "object": "audio.voice", "kind": "uploaded", "consent": True, "text": SAID
     }  # fmt: skip
-    assert Voice.load(home / "voices/my own.safetensors").text == SAID
+    stored = Voice.load(home / "voices/my own.safetensors")
+    assert (stored.text, stored.consent) == (SAID, True)
     listed = requests.get(f"{address}/v1/audio/voices").json()
     assert listed["default"] == "alma"
-    assert {"id": "my own", "kind": "uploaded"}.items() <= listed["voices"][0].items()
+    assert {"id": "my own", "kind": "uploaded", "consent": True}.items() <= listed["voices"][0].items()
     assert {voice["kind"] for voice in listed["voices"][1:]} == {"preset"}
     spoken = requests.post(f"{address}/v1/audio/speech", json={"input": "Hi.", "voice": "my own"}, timeout=60)
     assert spoken.status_code == 200
@@ -51,6 +53,27 @@ def test_a_voice_is_uploaded_used_and_removed(address: str, recording: bytes, ho
     assert not list((home / "voices").iterdir())
     for name in ("my own", "alma", "..", "%2e%2e%2fx"):
         assert requests.delete(f"{address}/v1/audio/voices/{name}").status_code in (404, 405)
+
+
+def test_of_voices_of_one_name_stored_at_the_same_moment_one_is_kept(
+    address: str, recording: bytes, home: Path
+) -> None:
+    """Also by two servers: here nothing but the file system keeps them apart."""
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: add(address, recording, name="x", ref_text=SAID, consent="true"), range(4)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+    assert [path.name for path in (home / "voices").iterdir()] == ["x.safetensors"]
+    requests.delete(f"{address}/v1/audio/voices/x")
+
+
+def test_a_damaged_voice_is_listed_without_consent(address: str, home: Path) -> None:
+    (home / "voices").mkdir(exist_ok=True)
+    (home / "voices/broken.safetensors").write_bytes(b"nonsense")
+    try:
+        voices = requests.get(f"{address}/v1/audio/voices").json()["voices"]
+    finally:
+        (home / "voices/broken.safetensors").unlink()
+    assert [voice["consent"] for voice in voices if voice["kind"] == "uploaded"] == [False]
 
 
 def test_a_recording_is_cloned_for_one_request(address: str, recording: bytes, tiny: Llasa) -> None:

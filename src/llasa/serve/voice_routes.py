@@ -1,6 +1,9 @@
 """The voices: those there are, and clients' own, which are stored where the command line stores them."""
 
 import asyncio
+import os
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +15,12 @@ from llasa.serve.answers import unless_gone
 from llasa.serve.decoding import BYTES
 from llasa.serve.problems import Problem
 from llasa.serve.service import Service, no_voice
-from llasa.voice import check_name, user_folder
+from llasa.voice import Voice, check_name, user_folder
 
 
 def voice_router(service: Service) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/audio/voices")
-    storing = asyncio.Lock()
 
     @router.get("")
     def list_voices() -> dict[str, Any]:
@@ -44,10 +46,7 @@ def voice_router(service: Service) -> APIRouter:
         data = await audio_sample.read(BYTES + 1)
         text = ref_text.strip() or None if ref_text else None
         voice = await unless_gone(request, service.clone(data, text, name, request.state.client))
-        async with storing:
-            if await asyncio.to_thread(exists, path):
-                raise _taken(name)
-            await asyncio.to_thread(voice.save, path)
+        await asyncio.to_thread(_store, replace(voice, consent=True), path)
         return _facts(name, path) | {"text": voice.text}
 
     @router.delete("/{voice_id}")
@@ -63,8 +62,27 @@ def voice_router(service: Service) -> APIRouter:
 
 
 def _facts(name: str, path: Path) -> dict[str, Any]:
-    kind = "uploaded" if path.parent == user_folder() else "preset"
-    return {"id": name, "name": name, "object": "audio.voice", "kind": kind}
+    """What clients are told of a voice; of an uploaded one, whether its speaker agreed."""
+    facts = {"id": name, "name": name, "object": "audio.voice"}
+    if path.parent != user_folder():
+        return facts | {"kind": "preset"}
+    try:
+        agreed = Voice.load(path).consent
+    except LlasaError:  # it is damaged, as whoever speaks with it will be told
+        agreed = False
+    return facts | {"kind": "uploaded", "consent": agreed}
+
+
+def _store(voice: Voice, path: Path) -> None:
+    """Saves a voice under a name that no other has, whatever other servers store at the same moment."""
+    hidden = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    voice.save(hidden)
+    try:
+        os.link(hidden, path)
+    except FileExistsError as error:
+        raise _taken(path.stem) from error
+    finally:
+        hidden.unlink()
 
 
 def _checked(name: str) -> str:
