@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,26 +53,73 @@ def test_it_starts_tells_its_address_and_ends(tmp_path: Path) -> None:
         assert "secret" not in process.stderr.read()
 
 
-def test_a_kill_leaves_voices_whole(tmp_path: Path, reference: Path) -> None:
-    """Killed while voices are uploaded, a server leaves each voice whole or not there at all."""
-    with serving(tmp_path) as (process, address):
+def test_a_kill_leaves_voices_whole(tmp_path: Path) -> None:
+    """Killed amid uploads and speeches, a server keeps what it has answered, and each other voice whole or not."""
+    said = "The words that are spoken in the recording."
+
+    def upload(address: str, number: int, sound: bytes) -> int:
+        fields, files = {"name": f"voice {number}", "consent": "true", "ref_text": said}, {"audio_sample": sound}
+        return requests.post(f"{address}/v1/audio/voices", files=files, data=fields, timeout=60).status_code
+
+    def speak(address: str, text: str) -> bytes:
+        body = {"input": text, "response_format": "wav", "seed": 1}
+        return requests.post(f"{address}/v1/audio/speech", json=body, timeout=60).content
+
+    with serving(tmp_path) as (process, address), ThreadPoolExecutor(9) as pool:
         until(lambda: requests.get(f"{address}/health").ok)
-        code = (
-            "import sys, requests; requests.post(sys.argv[1], files={'audio_sample': open(sys.argv[2], 'rb')}, "
-            "data={'name': sys.argv[3], 'consent': 'true', 'ref_text': 'aa'})"
-        )
-        command = [sys.executable, "-c", code, f"{address}/v1/audio/voices", str(reference)]
-        clients = [subprocess.Popen([*command, f"voice {i}"], stderr=subprocess.DEVNULL) for i in range(6)]
-        time.sleep(1.5)
+        sound = speak(address, said)
+        speeches = [pool.submit(speak, address, "One two three four five six seven. " * 40) for _ in range(3)]
+        uploads = {pool.submit(upload, address, number, sound): number for number in range(6)}
+        stored = next(as_completed(uploads))
         process.kill()
-        for client in clients:
-            client.wait()
-    for path in tmp_path.rglob("*.safetensors"):
-        assert len(Voice.load(path).codes) > 10
+        assert stored.result() == 201
+        for speech in speeches:
+            assert isinstance(speech.exception(), requests.RequestException)
+    own = {path.stem: Voice.load(path) for path in (tmp_path / "voices").glob("*") if not path.name.startswith(".")}
+    assert f"voice {uploads[stored]}" in own
+    assert all(len(voice.codes) > 10 and voice.consent for voice in own.values())
     with serving(tmp_path) as (_, address):
         until(lambda: requests.get(f"{address}/health").ok)
         listed = requests.get(f"{address}/v1/audio/voices").json()["voices"]
-    assert len(listed) == 7 + len(list(tmp_path.rglob("*.safetensors")))
+        assert {voice["id"] for voice in listed if voice["kind"] == "uploaded"} == own.keys()
+        for number in range(6):  # whatever was not stored can be stored now
+            assert upload(address, number, sound) == (409 if f"voice {number}" in own else 201)
+
+
+def test_a_kill_at_any_step_of_storing_leaves_a_voice_whole_or_not(tmp_path: Path) -> None:
+    code = """
+import os, sys, pathlib, numpy as np
+from llasa.serve.voice_routes import _store
+from llasa.voice import Voice
+
+left = 0
+
+def dying(event, arguments):
+    global left
+    if event in ("open", "os.chmod", "os.rename", "os.link", "os.remove") and "voices" in str(arguments[0]):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), 9)
+
+sys.addaudithook(dying)
+voice, step = Voice("a", "b c", np.arange(40, dtype=np.uint16), consent=True), 1
+while True:
+    if not (child := os.fork()):
+        left = step
+        _store(voice, pathlib.Path(f"voices/{step}.safetensors"))
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    step += 1
+print(step)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = {path.stem for path in (tmp_path / "voices").glob("*") if not path.name.startswith(".")}
+    steps = int(done.stdout)
+    assert steps > 6
+    assert found == {str(steps - 1), str(steps)}  # killed before the last step, and not at all
+    for name in found:
+        assert Voice.load(tmp_path / f"voices/{name}.safetensors").consent
 
 
 def until(condition: object) -> None:
