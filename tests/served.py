@@ -5,10 +5,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import uvicorn
+from starlette.types import ASGIApp
 
 from llasa.serve.app import Settings, create_app
 from llasa.serve.scheduler import Scheduler
@@ -19,12 +20,17 @@ from llasa.tts import Llasa
 SHORT = {"max_seconds": 1.0}
 
 
-@contextmanager
-def served(model: Llasa, settings: Settings) -> Iterator[str]:
+def served(model: Llasa, settings: Settings) -> AbstractContextManager[str]:
     """The address of a server, which ends with the block."""
+    return serving(create_app(model, settings))
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[str]:
+    """The address of a server of any application, which ends with the block."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(model, settings), log_level="error", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()

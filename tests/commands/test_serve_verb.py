@@ -137,5 +137,7 @@ def test_what_is_wrong_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     fails(run("serve", "--host", "256.1.1.1"), "cannot listen on 256.1.1.1 port 8000")
     fails(run("serve", "--api-key", " "), "the API key is empty")
     fails(run("serve", "--port", 0, "--model", "/nowhere"), "/nowhere")
+    fails(run("serve", "--port", 0, "--ray", "--model", "/nowhere"), "/nowhere")
+    fails(run("serve", "--port", 0, "--ray", "--wyoming", 10200), "--wyoming does not work with --ray")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     fails(run("serve"), "fastapi is not installed, which this needs: pip install 'llasa[serve]'")

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -47,6 +48,9 @@ def serve(
         int, typer.Option(min=0, rich_help_panel=LIMITS, help="Streams that may wait; more are refused.")
     ] = 32,
     max_characters: Annotated[int, typer.Option(min=1, rich_help_panel=LIMITS, help="Of a text.")] = 4096,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="On a Ray cluster, with more replicas of the model as more is asked.")
+    ] = False,
     device: Device = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
@@ -62,38 +66,47 @@ def serve(
       llasa serve --host 0.0.0.0 --api-key secret --wyoming 10200
     """  # fmt: skip
     need_extra("serve", *NEEDED, *(["wyoming"] if wyoming else []))
+    if ray:
+        need_extra("cluster", "ray", "grpc_reflection")
+        if wyoming:
+            raise LlasaError("--wyoming does not work with --ray: run a server of its own for Home Assistant")
     if api_key is not None and not api_key.strip():
         raise LlasaError("the API key is empty: pass one, or leave --api-key out")
     listening = _listen(host, port)
-    import warnings
-
     import uvicorn
 
-    from llasa.errors import LlasaWarning
     from llasa.serve.app import Settings, create_app
     from llasa.serve.service import Limits
-    from llasa.serve.warming import warm
-    from llasa.tts import Llasa
+    from llasa.serve.warming import load
 
-    with waiting(f"loading {model}"):
-        llasa = Llasa.load(model, device=device, dtype=dtype, device_map=device_map)
-        llasa.voice()
-        warm(llasa)
-    warnings.simplefilter("ignore", LlasaWarning)  # they may quote a text
     settings = Settings(
         os.path.basename(os.path.normpath(model)), api_key, tuple(cors or ()), max_streams, max_waiting,
         Limits(max_characters), (host, wyoming) if wyoming else None,
     )  # fmt: skip
-    app = create_app(llasa, settings)
+    ready = partial(load, model, device=device, dtype=dtype, device_map=device_map)
+    with waiting(f"loading {model}"):
+        if ray:
+            from llasa.models.hub import find_model
+            from llasa.serve import replicas
+
+            find_model(model)  # so that an error is told here, and not in the logs of a replica
+            app = replicas.deploy(ready, settings)
+        else:
+            app = create_app(ready(), settings)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
-    )
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5,
+        lifespan="off" if ray else "on",
+    )  # fmt: skip
     listening.listen(1024)  # so that whoever reads the address can connect
     place = f"[{host}]" if ":" in host else host
     tell(f"serving {model}: http://{place}:{listening.getsockname()[1]}/")
     if wyoming:
         tell(f"for Home Assistant: {host} port {wyoming}")
-    uvicorn.Server(config).run([listening])
+    try:
+        uvicorn.Server(config).run([listening])
+    finally:
+        if ray:
+            replicas.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,8 +1,27 @@
-"""Makes a model ready to serve, so that the first client waits no longer than the second."""
+"""Loads a model that is to be served, and makes it ready, so that the first client waits no longer than the second."""
+
+import warnings
 
 import torch
 
+from llasa.errors import LlasaWarning
 from llasa.tts import Llasa
+
+
+def load(model: str, **options: str | None) -> Llasa:
+    """A model that is ready to be served.
+
+    Args:
+        model, options: as for `Llasa.load`.
+
+    Raises:
+        LlasaError: as `Llasa.load`.
+    """
+    llasa = Llasa.load(model, **options)
+    llasa.voice()
+    warm(llasa)
+    warnings.simplefilter("ignore", LlasaWarning)  # they may quote a text
+    return llasa
 
 
 def warm(llasa: Llasa) -> None:
