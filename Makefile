@@ -1,5 +1,5 @@
 # make hello    sets up .venv and says a sentence with the embedded voice
-# make test     the test suite                          make lint     formatting, lint, types, imports
+# make test     the test suite                          make lint     formatting, lint, types, imports, Dockerfile
 # make tiny TEXT=sentences.txt SPEECH="folder ..."      trains the embedded voice anew
 # make quality SENTENCES=held-out.txt TEACHER=readings   measures the embedded voice; SPEAKERS= and READER= measure more
 # make fuzz MINUTES=20   tries hostile commands and damaged files; SEED= chooses others
@@ -52,6 +52,7 @@ lint: .venv/all
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 MINUTES ?= 20
 SEED ?= 0
