@@ -218,6 +218,8 @@ def main() -> None:
         "gaps": lambda: gaps(arguments.streams), "beside": lambda: beside(arguments.requests),
         "rude": lambda: rude(arguments.minutes),
     }  # fmt: skip
+    from llasa.measure.tables import write_text
+
     lines = [
         "# llasa serve\n",
         "Over the loopback, the embedded voice, server and clients on the same two cores. See benchmarks/serve.py.\n",
@@ -229,10 +231,8 @@ def main() -> None:
         for line in parts[name]():
             lines.append(line)
             print(line, flush=True)
-    from llasa.measure.tables import write_text
-
-    lines += ["", *(f"- {name}: {fact}" for name, fact in machine.describe("fastapi", "uvicorn").items())]
-    write_text(arguments.output, "\n".join(lines) + "\n")
+        facts = [f"- {name}: {fact}" for name, fact in machine.describe("fastapi", "uvicorn").items()]
+        write_text(arguments.output, "\n".join([*lines, "", *facts]) + "\n")  # after each part, as they take long
 
 
 if __name__ == "__main__":
