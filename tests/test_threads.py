@@ -31,6 +31,20 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+# Two threads that load a verifier at once, which is when most of transformers is imported.
+LOAD = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from llasa.verifiers import load_verifier
+both = threading.Barrier(2)
+def load(_):
+    both.wait()
+    return load_verifier("content")
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(load, range(2)))
+"""
+
+
 @pytest.fixture
 def three() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -60,3 +74,7 @@ def test_the_embedded_model_speaks_on_one_thread(three: None, monkeypatch: pytes
 
 def test_a_forked_process_speaks() -> None:
     subprocess.run([sys.executable, "-c", FORK], check=True, timeout=200)
+
+
+def test_two_threads_load_a_verifier_at_once() -> None:
+    subprocess.run([sys.executable, "-c", LOAD], check=True, timeout=200)

@@ -5,6 +5,7 @@ and 16 kHz waveforms, whatever model has spoken. A verifier's file and the packa
 verifier is used.
 """
 
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -30,6 +31,7 @@ _KNOWN = {
 NAMES = tuple(_KNOWN)
 # Verifiers that can score a fragment. A search needs to know this before it loads them.
 PROCESS = frozenset(_KNOWN) - {"whisper", "pocketsphinx", "naturalness"}
+_LOADING = threading.Lock()  # transformers imports its parts late, and two threads that do so at once fail
 
 
 def load_verifier(name: str, device: str = "cpu", recogniser: Path | None = None) -> Verifier:
@@ -46,9 +48,10 @@ def load_verifier(name: str, device: str = "cpu", recogniser: Path | None = None
     check_name(name)
     kind, _, choice = name.partition(":")
     file, option = _KNOWN[kind]
-    load = import_module(f"llasa.verifiers.{file}").load
-    given = [choice or None, device] if option else [device, recogniser] if kind == "content" else [device]
-    verifier: Verifier = load(*given)
+    with _LOADING:
+        load = import_module(f"llasa.verifiers.{file}").load
+        given = [choice or None, device] if option else [device, recogniser] if kind == "content" else [device]
+        verifier: Verifier = load(*given)
     return verifier
 
 
