@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,7 +37,10 @@ def serving(home: Path, *arguments: str, **environment: str) -> Iterator[tuple[s
 
 
 def test_it_starts_tells_its_address_and_ends(tmp_path: Path) -> None:
-    with serving(tmp_path, LLASA_API_KEY="from the environment") as (process, address):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(tmp_path, "--wyoming", str(port), LLASA_API_KEY="from the environment") as (process, address):
         for _ in range(100):
             try:
                 page = requests.get(address)
@@ -45,6 +49,7 @@ def test_it_starts_tells_its_address_and_ends(tmp_path: Path) -> None:
                 time.sleep(0.05)
         assert "<title>Llasa</title>" in page.text
         assert requests.get(f"{address}/v1/models").status_code == 401
+        socket.create_connection(("127.0.0.1", port)).close()  # although it has its own way to handle signals
         headers = {"Authorization": "Bearer from the environment"}
         body = {"input": "Some secret words.", "response_format": "pcm"}
         assert len(requests.post(f"{address}/v1/audio/speech", json=body, headers=headers).content) > 16000
@@ -135,6 +140,14 @@ def until(condition: object) -> None:
 
 def test_what_is_wrong_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fails(run("serve", "--host", "256.1.1.1"), "cannot listen on 256.1.1.1 port 8000")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        fails(
+            run("serve", "--port", 0, "--wyoming", number),
+            f"port {number}: address already in use: choose another --wy",
+        )
     fails(run("serve", "--api-key", " "), "the API key is empty")
     fails(run("serve", "--port", 0, "--model", "/nowhere"), "/nowhere")
     fails(run("serve", "--port", 0, "--ray", "--model", "/nowhere"), "/nowhere")

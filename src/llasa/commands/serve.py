@@ -72,7 +72,9 @@ def serve(
             raise LlasaError("--wyoming does not work with --ray: run a server of its own for Home Assistant")
     if api_key is not None and not api_key.strip():
         raise LlasaError("the API key is empty: pass one, or leave --api-key out")
-    listening = _listen(host, port)
+    listening = _listen(host, port, "--port")
+    if wyoming:
+        _listen(host, wyoming, "--wyoming").close()
     import uvicorn
 
     from llasa.serve.app import Settings, create_app
@@ -109,13 +111,13 @@ def serve(
             replicas.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket at the address, before the model is loaded."""
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    """A socket at the address, before the model is loaded. `option` named the port."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
-        raise LlasaError(f"cannot listen on {host} port {port}: {reason(error)}: choose another --port") from error
+        raise LlasaError(f"cannot listen on {host} port {port}: {reason(error)}: choose another {option}") from error
     return listening

@@ -1,8 +1,7 @@
 """The application: every route, its guard, its errors, its counters."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.resources import files
@@ -64,16 +63,12 @@ def create_app(model: Llasa, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = []
-        if settings.wyoming:
-            from llasa.serve.home_assistant import serve_wyoming
+        async with AsyncExitStack() as stack:
+            if settings.wyoming:
+                from llasa.serve.home_assistant import wyoming
 
-            tasks.append(asyncio.create_task(serve_wyoming(answers, *settings.wyoming)))
-        yield
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+                await stack.enter_async_context(wyoming(answers, *settings.wyoming))
+            yield
         service.close()
 
     app = FastAPI(

@@ -1,7 +1,8 @@
 """Speaks over Wyoming, the protocol of Home Assistant's voices."""
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -30,10 +31,15 @@ from llasa.speak.request import draw_seed
 OURS = Attribution("llasa", "https://arxiv.org/abs/2502.04128")
 
 
-async def serve_wyoming(answers: Answers, host: str, port: int) -> None:
-    """Listens on a port until it is cancelled."""
+@asynccontextmanager
+async def wyoming(answers: Answers, host: str, port: int) -> AsyncIterator[None]:
+    """Listens on a port, inside."""
     server = AsyncServer.from_uri(f"tcp://{host}:{port}")
-    await server.run(partial(Handler, answers))
+    await server.start(partial(Handler, answers))  # and not `run`, which would take the signal that ends everything
+    try:
+        yield
+    finally:
+        await server.stop()
 
 
 class Handler(AsyncEventHandler):
