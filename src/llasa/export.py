@@ -12,9 +12,9 @@ from typing import Any
 
 from llasa.codec import convert, harmonic
 from llasa.errors import LlasaError, first_line
-from llasa.files import exists, is_folder, read_text, whole
+from llasa.files import check_target, exists, is_folder, read_text, whole
 from llasa.models.folder import is_lora, load_tokenizer, read_config, read_json, weight_files
-from llasa.models.hub import DEFAULT_CODEC, EMBEDDED, OFFICIAL, find_model
+from llasa.models.hub import DEFAULT_CODEC, EMBEDDED, OFFICIAL, find_model, is_non_commercial
 from llasa.vocabulary import read_vocabulary
 
 CARD = "README.md"
@@ -46,8 +46,7 @@ def export(
     if exists(out) and (not is_folder(out) or any(out.iterdir())):
         raise LlasaError(f"{out} exists already: name a new folder")
     folder = find_model(name)
-    if is_lora(folder):
-        raise LlasaError(f"{folder} is a LoRA: merge it into its base first, with `llasa merge {folder} FOLDER`")
+    _refuse_lora(folder)
     config = read_config(folder)
     weight_files(folder)  # raises if any is missing
     size = read_vocabulary(load_tokenizer(folder)).size
@@ -65,6 +64,32 @@ def export(
         (made / CARD).write_text(card, encoding="utf-8")
         if codec is not None:
             _copy_codec(codec, made / "codec")
+
+
+def export_gguf(name: str, out: Path, kind: str = "f16", licence: str | None = None) -> None:
+    """Writes a language model and its tokenizer as GGUF, for programs that are built on llama.cpp.
+
+    Args:
+        name: an embedded model, a folder or a hub id.
+        out: the file, which appears whole or not at all.
+        kind: of the matrices, one of `llasa.models.gguf.KINDS`.
+        licence: an entry of the file; by default the official models' if it is one of them.
+
+    Raises:
+        LlasaError: the package gguf is missing; the model is incomplete, a LoRA, or one that llama.cpp cannot compute;
+            there is no such kind; or `out` cannot be written.
+    """
+    from llasa.models.gguf import write_model
+
+    check_target(out)
+    folder = find_model(name)
+    _refuse_lora(folder)
+    write_model(folder, out, kind, licence or ("cc-by-nc-4.0" if is_non_commercial(folder) else None))
+
+
+def _refuse_lora(folder: Path) -> None:
+    if is_lora(folder):
+        raise LlasaError(f"{folder} is a LoRA: merge it into its base first, with `llasa merge {folder} FOLDER`")
 
 
 def check_hub(name: str) -> None:
