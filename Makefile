@@ -2,6 +2,7 @@
 # make test     the test suite                          make lint     formatting, lint, types, imports, Dockerfile
 # make tiny TEXT=sentences.txt SPEECH="folder ..."      trains the embedded voice anew
 # make quality SENTENCES=held-out.txt TEACHER=readings   measures the embedded voice; SPEAKERS= and READER= measure more
+# make test-llamacpp   compiles llama.cpp, which takes minutes, and runs the tests that need it
 # make fuzz MINUTES=20   tries hostile commands and damaged files; SEED= chooses others
 # make samples                                          lets every preset say a sentence, into docs/samples
 
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: hello venv test lint fuzz tiny quality samples flite
+.PHONY: hello venv test test-llamacpp lint fuzz tiny quality samples flite
 
 hello: .venv/core
 	$(BIN)/llasa say "Hello. This voice lives inside the package that you have just installed." -o hello.wav
@@ -46,6 +47,14 @@ flite:
 
 test: .venv/all flite
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Apart from the others, since pip compiles llama.cpp: PyPI has no wheel of it.
+.venv/llamacpp: .venv/all
+	$(PIP) --editable '.[llamacpp]'
+	@touch $@
+
+test-llamacpp: .venv/llamacpp flite
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine tests/models tests/commands tests/test_docs.py -k "llamacpp or gguf or engines or backend"
 
 lint: .venv/all
 	$(BIN)/ruff format --check

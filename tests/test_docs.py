@@ -94,6 +94,8 @@ def python(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 def test_a_block_runs(
     page: Path, kind: str, body: str, folder: Path, environment: dict[str, str], python: list[str]
 ) -> None:
+    if "llamacpp" in body:
+        pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: run make test-llamacpp")
     command = ["bash", "-euo", "pipefail", "-c", body] if kind == "sh" else [*python, "-c", body]
     path = f"{Path(python[-1]).parent}{os.pathsep}{os.environ['PATH']}"  # where `llasa` is
     done = subprocess.run(command, cwd=folder, capture_output=True, env=environment | {"PATH": path})

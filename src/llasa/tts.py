@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from llasa.codec import Codec, load_codec
-from llasa.engine import Backend, Sampling, open_backend
+from llasa.engine import Backend, Sampling, check_backend, open_backend
 from llasa.errors import LlasaError, LlasaWarning, NoSound, first_line
 from llasa.files import is_folder
 from llasa.models.defaults import check_device, dtype_of, sampling_of
@@ -105,6 +105,7 @@ class Llasa:
         device: str | None = None,
         dtype: str | None = None,
         device_map: str | None = None,
+        backend: str = "torch",
     ) -> "Llasa":
         """Loads a model.
 
@@ -112,17 +113,17 @@ class Llasa:
             name: `tiny`, the model inside this package; a folder, of a model or of a LoRA, which is merged into its
                 base; or a hub id such as HKUSTAudio/Llasa-1B.
             device: a torch device; by default a GPU if there is one.
-            dtype: precision of the language model's weights: "float32", "bfloat16" or "float16"; by default the fastest
-                that the device computes well.
+            dtype: precision of the language model's weights: "float32", "bfloat16" or "float16"; in llama.cpp
+                also "int8" and "int4". By default the fastest that the device computes well.
             device_map: "auto" spreads the language model over all GPUs, and the CPU if they have no room.
+            backend: what computes the language model: "torch", or "llamacpp" on the CPU.
 
         Raises:
-            LlasaError: the folder is missing, damaged, or not a Llasa model's; or there is no such device or dtype.
+            LlasaError: the folder is missing, damaged, or not a Llasa model's; or no backend computes like that.
         """
-        if device_map not in (None, "auto"):
-            raise LlasaError(f"unknown device map {device_map}: use auto")
-        device = check_device(device)
-        folder, precision = find_model(name), dtype_of(dtype, device)
+        check_backend(backend, device, device_map)
+        device = check_device("cpu" if backend == "llamacpp" else device)
+        folder, precision = find_model(name), dtype_of(dtype, device, backend)
         read_config(find_base(folder))  # first, check that it is a language model
         codec_folder = find_codec(folder)
         vocabulary = read_vocabulary(read_tokenizer(tokenizer_folder(folder)))
@@ -132,8 +133,7 @@ class Llasa:
                 f"the model in {folder} has {vocabulary.size} speech tokens and its codec {codec_folder} "
                 f"{codec.codebook_size} codes: correct `codec` in its config.json"
             )
-        backend = open_backend(folder, "torch", device, precision, device_map == "auto", vocabulary)
-        return cls(folder, vocabulary, codec, backend)
+        return cls(folder, vocabulary, codec, open_backend(folder, backend, device, precision, device_map, vocabulary))
 
     def say(
         self, text: str, voice: VoiceLike = None, seed: int | None = None, **options: Unpack[SearchOptions]

@@ -116,6 +116,24 @@ def test_where_and_in_what_to_compute(run: Run, lm_folder: Path):
     fails(run("say", "Hello.", "--model", lm_folder, "--device", "abacus"), "cannot use the device abacus")
 
 
+def test_another_backend(run: Run, lm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: run make test-llamacpp")
+    monkeypatch.setenv("LLASA_HOME", str(tmp_path / "home"))
+    options = ("say", "Hello.", "--model", lm_folder, "--seed", 1, "--max-seconds", 1, "--device", "cpu")
+    theirs, ours = (run(*options, "--dtype", "float32", "--backend", name) for name in ("torch", "llamacpp"))
+    assert ours.code == 0
+    assert np.array_equal(read_wav(ours.out), read_wav(theirs.out))
+    for dtype in ("int8", "int4"):
+        assert len(read_wav(run(*options, "--dtype", dtype, "--backend", "llamacpp").out)) > 1000
+
+
+def test_backends_that_do_not_go_together_with_other_options(run: Run, lm_folder: Path):
+    options = ("say", "Hello.", "--model", lm_folder)
+    fails(run(*options, "--backend", "abacus"), "unknown backend abacus: use torch or llamacpp")
+    fails(run(*options, "--backend", "llamacpp", "--device", "cuda"), "leave --device cuda out, or use --backend torch")
+    fails(run(*options, "--backend", "llamacpp", "--device-map", "auto"), "leave --device-map auto out, or use")
+
+
 @pytest.mark.parametrize("text", ["", "  ", "...?!", "😀🎉", "\x00\x00"])
 def test_nothing_to_say(say: Run, text: str):
     fails(say(text), "there is nothing to say")

@@ -1,5 +1,6 @@
 """The seam: a second backend, which has no model at all, speaks, streams and searches; and opening the first."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,8 +165,20 @@ def test_the_backend_of_a_folder(lm_folder: Path) -> None:
     prompt = whole.vocabulary.prompt("Hello.")
     found, wanted = (b.extend(b.start([prompt], sampling=GREEDY), 20).tokens for b in (backend, whole.backend))
     assert found == wanted
-    with pytest.raises(LlasaError, match=r"unknown backend abacus: use torch"):
+    with pytest.raises(LlasaError, match=r"unknown backend abacus: use torch or llamacpp"):
         open_backend(lm_folder, "abacus")
+
+
+def test_a_backend_that_is_not_installed(lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(LlasaError, match=r"llama_cpp is not installed, .*: pip install 'llasa\[llamacpp\]'"):
+        Llasa.load(lm_folder, backend="llamacpp")
+
+
+def test_where_a_backend_does_not_compute(lm_folder: Path) -> None:
+    for wrong in ({"device": "cuda"}, {"device_map": "auto"}):
+        with pytest.raises(LlasaError, match=r"llamacpp computes on the CPU: leave --device(-map)? \w+ out"):
+            Llasa.load(lm_folder, backend="llamacpp", **wrong)
 
 
 def test_a_table_that_ends_at_once_makes_no_sound(llasa: Llasa, table: Table) -> None:

@@ -4,16 +4,17 @@ Standard output is for audio and for lists that the user asked for; everything e
 package is imported here, so that `llasa --help` is fast.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol
 
 import typer
 
-from llasa.errors import printable
+from llasa.errors import LlasaError, printable, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,13 +31,19 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="TYPE",
-        help="Precision of the language model: [bold]bfloat16[/], [bold]float16[/], [bold]float32[/] or, on a CPU, "
-        "[bold]int8[/]; by default the fastest but int8 that the device computes well.",
+        help="Precision of the language model: [bold]bfloat16[/], [bold]float16[/], [bold]float32[/]; on a CPU also "
+        "[bold]int8[/], and in llama.cpp [bold]int4[/]. By default the fastest of the first three.",
     ),
 ]
 DeviceMap = Annotated[
     str | None,
     typer.Option("--device-map", metavar="auto", help="[bold]auto[/] spreads a large model over all GPUs."),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="What computes the language model: [bold]torch[/], or [bold]llamacpp[/] on the CPU."
+    ),
 ]
 
 
@@ -110,3 +117,26 @@ def check_writable(path: Path) -> None:
     from llasa.files import check_target
 
     check_target(path)
+
+
+def check_stdout() -> None:
+    """Refuses a standard output that the caller closed, before the model is loaded."""
+    try:
+        number = sys.stdout.fileno()
+    except OSError:  # something in memory
+        return
+    try:
+        os.write(number, b"")
+    except OSError as error:
+        raise LlasaError(f"cannot write to standard output ({reason(error)}): pass -o FILE") from error
+
+
+def is_rewindable(stream: BinaryIO) -> bool:
+    """Whether standard output is a new file, so that the WAV header can be completed at the end."""
+    try:
+        import fcntl
+
+        appending = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_APPEND
+        return stream.seekable() and stream.tell() == 0 and not appending
+    except (ImportError, OSError):  # not a Unix; not a real file
+        return False

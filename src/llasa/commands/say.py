@@ -9,12 +9,25 @@ from collections.abc import Iterator
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
-from llasa.commands.common import Device, DeviceMap, Dtype, Model, bar, check_writable, read_reference, tell, waiting
+from llasa.commands.common import (
+    Backend,
+    Device,
+    DeviceMap,
+    Dtype,
+    Model,
+    bar,
+    check_stdout,
+    check_writable,
+    is_rewindable,
+    read_reference,
+    tell,
+    waiting,
+)  # fmt: skip
 from llasa.errors import LlasaError, reason
 from llasa.ffmpeg import SUFFIXES
 from llasa.files import MB, absolute, decode, exists, is_file, read_limited, read_text
@@ -111,6 +124,7 @@ def say(
     device: Device = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
+    backend: Backend = "torch",
 ) -> None:
     """Say a text.
 
@@ -149,7 +163,7 @@ def say(
         from llasa.speak.request import draw_seed
         from llasa.tts import Llasa
 
-        llasa = Llasa.load(model, device=device, dtype=dtype, device_map=device_map)
+        llasa = Llasa.load(model, device=device, dtype=dtype, device_map=device_map, backend=backend)
         chosen = _voice(llasa, voice, reference)
     settings = {
         "seed": draw_seed(seed), "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
@@ -286,7 +300,7 @@ def _target(output: Path | None) -> Path:
     if output == STDOUT and terminal:
         raise LlasaError("standard output is a terminal: redirect it, or pass -o FILE")
     if output == STDOUT or (output is None and not terminal):
-        _check_stdout()
+        check_stdout()
         return STDOUT
     if output is None:
         names = (Path(f"llasa{'' if n == 1 else f'-{n}'}.wav") for n in itertools.count(1))
@@ -295,18 +309,6 @@ def _target(output: Path | None) -> Path:
         raise LlasaError(f"cannot tell the audio format of {output}: end its name in {', '.join(FORMATS)}")
     check_writable(output)
     return output
-
-
-def _check_stdout() -> None:
-    """Refuses a standard output that the caller closed, before the model is loaded."""
-    try:
-        number = sys.stdout.fileno()
-    except OSError:  # something in memory
-        return
-    try:
-        os.write(number, b"")
-    except OSError as error:
-        raise LlasaError(f"cannot write to standard output ({reason(error)}): pass -o FILE") from error
 
 
 def _is_recording(voice: str) -> bool:
@@ -360,7 +362,7 @@ def _write(
     kept: list[np.ndarray] = []
     count, stopped = 0, False
     stdout = sys.stdout.buffer
-    rewindable = _is_rewindable(stdout)
+    rewindable = is_rewindable(stdout)
     try:
         for piece in pieces:
             if target == STDOUT:
@@ -382,14 +384,3 @@ def _write(
         stdout.seek(end)
         stdout.flush()
     return count, stopped
-
-
-def _is_rewindable(stream: BinaryIO) -> bool:
-    """Whether standard output is a new file, so that the WAV header can be completed at the end."""
-    try:
-        import fcntl
-
-        appending = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_APPEND
-        return stream.seekable() and stream.tell() == 0 and not appending
-    except (ImportError, OSError):  # not a Unix; not a real file
-        return False

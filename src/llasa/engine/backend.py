@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import torch
 
 from llasa.engine.sampling import Sampling
-from llasa.errors import LlasaError
+from llasa.errors import LlasaError, need_extra
 from llasa.models.folder import context_length, find_base, read_config, tokenizer_folder
 from llasa.models.lora import open_model
 from llasa.models.tokenizer import read_tokenizer
 from llasa.vocabulary import Vocabulary, read_vocabulary
 
-BACKENDS = ("torch",)
+BACKENDS = ("torch", "llamacpp")
 
 
 class State(Protocol):
@@ -111,12 +111,29 @@ class Backend(Protocol):
         ...
 
 
+def check_backend(name: str, device: str | None = None, device_map: str | None = None) -> None:
+    """Checks that there is a backend, that it is installed, and that it computes where the user wants it to.
+
+    Raises:
+        LlasaError: it is not so.
+    """
+    if name not in BACKENDS:
+        raise LlasaError(f"unknown backend {name}: use {' or '.join(BACKENDS)}")
+    if device_map not in (None, "auto"):
+        raise LlasaError(f"unknown device map {device_map}: use auto")
+    if name == "llamacpp":
+        if device_map or device not in (None, "cpu"):
+            wrong = f"--device-map {device_map}" if device_map else f"--device {device}"
+            raise LlasaError(f"the backend llamacpp computes on the CPU: leave {wrong} out, or use --backend torch")
+        need_extra("llamacpp", "llama_cpp", "gguf")
+
+
 def open_backend(
     folder: Path,
     name: str = "torch",
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-    spread: bool = False,
+    device_map: str | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> Backend:
     """Opens the language model in a folder, ready to generate.
@@ -126,17 +143,21 @@ def open_backend(
         name: one of `BACKENDS`.
         device: a torch device.
         dtype: precision in which to compute.
-        spread: whether to spread the layers over all devices, as far as they have room, instead of using `device`.
+        device_map: "auto" spreads the layers over all devices, as far as they have room, instead of using `device`.
         vocabulary: the folder's vocabulary, if it was read already; reading an official tokenizer takes over a second.
 
     Raises:
-        LlasaError: no such backend; or the folder is missing, damaged, or not a Llasa model's.
+        LlasaError: no such backend, or it is not installed or does not compute on this device; or the folder is
+            missing, damaged, or not a Llasa model's.
     """
-    if name not in BACKENDS:
-        raise LlasaError(f"unknown backend {name}: use {', '.join(BACKENDS)}")
+    check_backend(name, device, device_map)
     tokens = vocabulary or read_vocabulary(read_tokenizer(tokenizer_folder(folder)))
+    if name == "llamacpp":
+        from llasa.engine.llamacpp_engine import open_llamacpp
+
+        return open_llamacpp(folder, tokens.first, tokens.size, tokens.end, dtype)
     from llasa.engine.torch_engine import Engine
 
-    model = open_model(folder, device, dtype, spread)  # which checks the config
+    model = open_model(folder, device, dtype, spread=device_map == "auto")  # which checks the config
     context = context_length(read_config(find_base(folder)))
     return Engine(model, tokens.first, tokens.size, tokens.end, context)
