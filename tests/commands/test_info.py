@@ -1,10 +1,15 @@
 """`llasa info`."""
 
 import json
+import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from commands.runner import Result, Run
+
+from llasa.commands import info
 
 
 def test_info_tells_versions_and_sizes(run: Run, lm_folder: Path, codec_folder: Path):
@@ -31,6 +36,17 @@ def test_info_measures_this_machine(run: Run, lm_folder: Path, tmp_path: Path):
     text = run("info", "--model", copy, "--benchmark").out.decode()
     for measured in ("codes a second", "real-time factor", "first audio of a stream"):
         assert measured in text
+
+
+def test_info_compares_the_backends(run: Run, lm_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(info, "SECONDS", 0.1)
+    monkeypatch.setenv("LLASA_HOME", str(tmp_path / "home"))
+    text = run("info", "--model", lm_folder, "--speed").out.decode()
+    assert re.search(r"^torch, b?float\d+ +[\d,]+, [\d,]+$", text, re.M)
+    if find_spec("llama_cpp"):
+        assert len(re.findall(r"^llamacpp, (?:float16|int8|int4) +[\d,]+, [\d,]+$", text, re.M)) == 3
+    else:
+        assert re.search(r"^llamacpp +llama_cpp is not installed, .*llasa\[llamacpp\]", text, re.M)
 
 
 def refused(result: Result, message: str) -> None:

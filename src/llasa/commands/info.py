@@ -5,15 +5,19 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llasa.commands.common import Device, Model, waiting
 
 if TYPE_CHECKING:
+    from llasa.engine import Backend
     from llasa.tts import Llasa
 
+SECONDS = 2.0  # that each backend generates, for each number of rows
+ROWS = 16
+PIECE = 10  # tokens
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog.",
     "She had your dark suit in greasy wash water all year.",
@@ -24,9 +28,10 @@ SENTENCES = (
 def info(
     model: Model = "tiny",
     benchmark: Annotated[bool, typer.Option("--benchmark", help="Measure how fast this machine speaks.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Compare the backends' tokens a second.")] = False,
     device: Device = None,
 ) -> None:
-    """Show versions, device and a model's sizes; with [bold]--benchmark[/], the speed of this machine."""
+    """Show versions, device and a model's sizes; with [bold]--benchmark[/] or [bold]--speed[/], how fast it is here."""
     import torch
     import transformers
 
@@ -42,6 +47,8 @@ def info(
     _show_model(model)
     if benchmark:
         _benchmark(model, device)
+    if speed:
+        _show_speed(model, device)
 
 
 def _show_model(model: str) -> None:
@@ -87,6 +94,55 @@ def _benchmark(model: str, device: str) -> None:
         _line("codec, encoding", f"real-time factor {(time.perf_counter() - began) / speeches[0].seconds:.3f}")
         long = llasa.say("\n\n".join(SENTENCES * 4), seed=1)
         _line("a long text", f"real-time factor {long.rtf:.2f}")
+
+
+def _show_speed(model: str, device: str) -> None:
+    """The tokens a second that each installed backend generates, one row at a time and many at once."""
+
+    from llasa.engine import BACKENDS, check_backend, open_backend
+    from llasa.errors import LlasaError
+    from llasa.models.defaults import dtype_of
+    from llasa.models.folder import tokenizer_folder
+    from llasa.models.hub import find_model
+    from llasa.models.tokenizer import read_tokenizer
+    from llasa.vocabulary import read_vocabulary
+
+    folder = find_model(model)
+    vocabulary = read_vocabulary(read_tokenizer(tokenizer_folder(folder)))
+    prompt = vocabulary.prompt(SENTENCES[0])
+    _line("backend, precision", f"tokens a second in one row, in {ROWS} rows")
+    for name in BACKENDS:
+        try:
+            check_backend(name)
+        except LlasaError as error:
+            _line(name, str(error))
+            continue
+        place, dtypes = (device, (None,)) if name == "torch" else ("cpu", ("float16", "int8", "int4"))
+        for dtype in dtypes:
+            precision = dtype_of(dtype, place, name)
+            with waiting(f"measuring {name}"):
+                backend = open_backend(folder, name, place, precision, vocabulary=vocabulary)
+                rates = [_tokens_a_second(backend, prompt, rows) for rows in (1, ROWS)]
+            _line(f"{name}, {str(precision).removeprefix('torch.')}", ", ".join(f"{rate:,.0f}" for rate in rates))
+            del backend
+
+
+def _tokens_a_second(backend: "Backend", prompt: list[int], rows: int) -> float:
+    """Generates for some seconds, prompts included, after some tokens that are not counted."""
+    most = backend.context - len(prompt)
+
+    def begin() -> Any:
+        return backend.start([prompt], rows, seeds=range(rows), min_tokens=[most])
+
+    backend.extend(begin(), PIECE)
+    count, began, state = 0, time.perf_counter(), begin()
+    while time.perf_counter() - began < SECONDS:
+        before = sum(map(len, state.tokens))
+        state = backend.extend(state, PIECE)
+        count += sum(map(len, state.tokens)) - before
+        if all(state.stopped):
+            state = begin()
+    return count / (time.perf_counter() - began)
 
 
 def _first_audio(llasa: "Llasa", text: str) -> float:
