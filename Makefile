@@ -54,7 +54,7 @@ test: .venv/all flite
 	@touch $@
 
 test-llamacpp: .venv/llamacpp flite
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine tests/models tests/commands tests/test_docs.py -k "llamacpp or gguf or engines or backend"
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine tests/models tests/commands tests/serve tests/test_docs.py -k "llamacpp or gguf or engines or backend"
 
 lint: .venv/all
 	$(BIN)/ruff format --check

@@ -150,6 +150,8 @@ def test_what_is_wrong_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         )
     fails(run("serve", "--api-key", " "), "the API key is empty")
     fails(run("serve", "--port", 0, "--model", "/nowhere"), "/nowhere")
+    fails(run("serve", "--port", 0, "--backend", "none"), "unknown backend none: use torch or llamacpp")
+    fails(run("serve", "--port", 0, "--ray", "--backend", "none"), "unknown backend none: use torch or llamacpp")
     fails(run("serve", "--port", 0, "--ray", "--model", "/nowhere"), "/nowhere")
     fails(run("serve", "--port", 0, "--ray", "--wyoming", 10200), "--wyoming does not work with --ray")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

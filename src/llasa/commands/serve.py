@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llasa.commands.common import Device, DeviceMap, Dtype, Model, tell, waiting
+from llasa.commands.common import Backend, Device, DeviceMap, Dtype, Model, tell, waiting
 from llasa.errors import LlasaError, need_extra, reason
 
 LIMITS = "Limits"
@@ -54,6 +54,7 @@ def serve(
     device: Device = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
+    backend: Backend = "torch",
 ) -> None:
     """Serve a page and an API that speak.
 
@@ -85,13 +86,15 @@ def serve(
         os.path.basename(os.path.normpath(model)), api_key, tuple(cors or ()), max_streams, max_waiting,
         Limits(max_characters), (host, wyoming) if wyoming else None,
     )  # fmt: skip
-    ready = partial(load, model, device=device, dtype=dtype, device_map=device_map)
+    ready = partial(load, model, device=device, dtype=dtype, device_map=device_map, backend=backend)
     with waiting(f"loading {model}"):
         if ray:
+            from llasa.engine import check_backend
             from llasa.models.hub import find_model
             from llasa.serve import replicas
 
-            find_model(model)  # so that an error is told here, and not in the logs of a replica
+            check_backend(backend, device, device_map)  # so that an error is told here, and not in a replica's logs
+            find_model(model)
             app = replicas.deploy(ready, settings)
         else:
             app = create_app(ready(), settings)

@@ -1,6 +1,7 @@
 """Loads a model that is to be served, and makes it ready, so that the first client waits no longer than the second."""
 
 import warnings
+from typing import Any
 
 import torch
 
@@ -8,7 +9,7 @@ from llasa.errors import LlasaWarning
 from llasa.tts import Llasa
 
 
-def load(model: str, **options: str | None) -> Llasa:
+def load(model: str, **options: Any) -> Llasa:
     """A model that is ready to be served.
 
     Args:
