@@ -4,7 +4,7 @@
 
 The server is a process of its own, with the embedded voice; it and its clients share two cores. A listener begins to
 play with the first bytes, and has a gap whenever sound comes after all before it has been heard. Writes
-benchmarks/results/serve.md.
+benchmarks/results/serve.md. All parts take about 19 minutes where 12 s of speech are made in a second.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def speech(requests: int) -> Iterator[str]:
 
 def gaps(streams: int) -> Iterator[str]:
     with serving("--max-waiting", "64") as (_, port):
-        found = asyncio.run(clients(port, 24, streams, TEXTS))
+        found = asyncio.run(clients(port, 24, streams, TEXTS[:3]))
     dry = sum(heard.gaps > 0 for heard in found)
     yield f"| streams with a gap, 24 clients, as many at once as are admitted | {dry} of {len(found)} | 0 |"
 
