@@ -112,6 +112,16 @@ def test_type_choose_press_and_hear(page: Page) -> None:
     page.until(lambda: page.run("return sound.position") > at)
 
 
+def test_words_that_cannot_be_read_are_told(page: Page) -> None:
+    assert not page.find("#note").is_displayed()
+    page.run("document.getElementById('text').value = 'Hello to all of you, \u4f60\u597d.'")
+    page.find("#speak").click()
+    page.until(lambda: "of \u4f60\u597d" in page.find("#note").text)
+    page.type("Hello to all of you.")
+    page.find("#speak").click()
+    page.until(lambda: not page.find("#note").is_displayed() and page.find("#download").is_displayed())
+
+
 def test_a_sample_of_a_voice(page: Page) -> None:
     page.find("[aria-label='Hear clara']").click()
     page.until(lambda: page.spoken() > 8000)
