@@ -184,7 +184,7 @@ class Ground:
 def cases(ground: Ground, seed: int) -> Iterator[Case]:
     """Hostile commands without end."""
     rng = random.Random(seed)
-    kinds = (typed, typed, damaged, damaged, changed_json, changed_recipe)
+    kinds = (typed, typed, damaged, damaged, changed_json, changed_template, changed_recipe)
     while True:
         yield rng.choice(kinds)(ground, rng)
 
@@ -290,6 +290,19 @@ def changed_json(ground: Ground, rng: random.Random) -> Case:
     return Case(f"{path.name}: {where} = {value!r:.60} for {name}", tuple(arguments), prepare)
 
 
+def changed_template(ground: Ground, rng: random.Random) -> Case:
+    """A good command whose model has a chat template that is a hostile program."""
+    name = rng.choice(["say", "clone", "data-export", "finetune"])
+    arguments = [given.replace(str(ground.lm), "copy") for given in commands(ground)[name][0]]
+    template = rng.choice(TEMPLATES)
+
+    def prepare(scratch: Path) -> None:
+        _copy(ground, ground.lm, scratch / "copy")
+        _write(scratch / "copy" / "chat_template.jinja", template)
+
+    return Case(f"chat template {template:.60} for {name}", tuple(arguments), prepare)
+
+
 def changed_recipe(ground: Ground, rng: random.Random) -> Case:
     """A training for one step with a value of its recipe replaced, or a file that is no recipe."""
     stage = rng.choice(list(ground.recipes))
@@ -387,6 +400,16 @@ def _huge(path: Path) -> None:
     os.truncate(path, 20 << 30)
 
 
+# Programs without end, of great size, or that change what is said.
+TEMPLATES = (
+    '{{ "x" * 10**9 }}', "{{ 10**(10**10) }}", '{{ "%999999999d" % 1 }}', "{{ messages[0].content.ljust(10**9) }}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for i in range(99999) %}{{ messages[0].content }}{% endfor %}",
+    "{% set x = namespace(s='xxxxxxxx') %}{% for i in range(40) %}{% set x.s = x.s ~ x.s %}{% endfor %}{{ x.s }}",
+    "{% macro a() %}{{ a() }}{{ a() }}{% endmacro %}{{ a() }}", "{{ lipsum(n=10**6) }}", "{{ [1] * 10**9 }}",
+    "{% for m in messages %}{{ m.content | upper }}{% endfor %}", "{{ cycler.__init__.__globals__.os.system('x') }}",
+    "{{" + "(" * DEEP + "}}", "\x00", "",
+)  # fmt: skip
 # What can happen to a file.
 DAMAGE: dict[str, Callable[[Path, random.Random], None]] = {
     "flipped": _edit(_flip),

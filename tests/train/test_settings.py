@@ -40,6 +40,10 @@ def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("data: {corpus: [a, b]}", "`data.corpus` is ['a', 'b']: it must be a mapping of names to whole numbers of at"),
+        (
+            "data: {corpus: {a: 1000000000}}",
+            "`data.corpus` is {'a': 1000000000}: it must be a mapping of names to whole",
+        ),
         ("data: {corpus: {a: 0.5}}", "`data.corpus` is {'a': 0.5}: it must be a mapping of names to whole numbers"),
         ("schedule: {lr: fast}", "`schedule.lr` is 'fast': it must be a number of at least 0"),
         ("schedule: {steps: 10.5}", "`schedule.steps` is 10.5: it must be a whole number of at least 1"),

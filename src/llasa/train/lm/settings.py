@@ -24,8 +24,9 @@ class Data:
         "folders of codes shards, or of upstream's rows, each with a weight: how often a round takes each of its "
         "utterances",
         least=1,
+        most=1000,
     )
-    chat: dict[str, int] = key({}, "the same for conversations in text", least=1)
+    chat: dict[str, int] = key({}, "the same for conversations in text", least=1, most=1000)
     validation: str = key("", "a folder of codes shards; its first 150 utterances are never trained on", required=True)
     lexicon: str | None = key(None, "a folder with `lexicon.txt.gz`, which turns texts into phones")
     spell: float = key(
