@@ -48,9 +48,11 @@ flite:
 test: .venv/all flite
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Apart from the others, since pip compiles llama.cpp: PyPI has no wheel of it.
+# Apart from the others, since pip compiles llama.cpp: PyPI has no wheel of it. Without what reads pictures, and without
+# AMX, with which GCC's build of it crashes.
+WITHOUT := -DLLAVA_BUILD=OFF $(if $(filter x86_64,$(shell uname -m)),-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8)
 .venv/llamacpp: .venv/all
-	$(PIP) --editable '.[llamacpp]'
+	CMAKE_ARGS="$(WITHOUT)" $(PIP) --editable '.[llamacpp]'
 	@touch $@
 
 test-llamacpp: .venv/llamacpp flite

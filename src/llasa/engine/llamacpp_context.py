@@ -45,15 +45,7 @@ class Context:
 
     def __init__(self, path: Path, hidden: int, threads: int, exact: bool) -> None:
         self._lib = lib = library()
-        parameters = lib.llama_model_default_params()
-        parameters.n_gpu_layers = 0
-        # GCC drops most of the configuration of AMX's tiles, as llama.cpp has it, and the first product on them then
-        # ends the process.
-        parameters.use_extra_bufts = b"AMX_INT8 = 1" not in lib.llama_print_system_info()
-        _said.clear()
-        self._model = lib.llama_model_load_from_file(str(path).encode(), parameters)
-        if not self._model:
-            raise LlasaError(f"llama.cpp cannot load {shown(path)} ({_reason()}): remove the file and try again")
+        self._model = load(path)
         self.size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         self.most: int = lib.llama_max_parallel_sequences()
         self.threads, self._exact = threads, exact
@@ -159,6 +151,25 @@ class Context:
         lib.llama_state_set_data(self._context, data, size)
         self._handles.remove(old)
         lib.llama_free(old)
+
+
+def load(path: Path) -> int:
+    """A model in llama.cpp, which the caller frees.
+
+    Raises:
+        LlasaError: llama.cpp is not installed or cannot load the file.
+    """
+    lib = library()
+    parameters = lib.llama_model_default_params()
+    parameters.n_gpu_layers = 0
+    # GCC drops most of the configuration of AMX's tiles, as llama.cpp has it, and the first product on them then ends
+    # the process.
+    parameters.use_extra_bufts = b"AMX_INT8 = 1" not in lib.llama_print_system_info()
+    _said.clear()
+    model = lib.llama_model_load_from_file(str(path).encode(), parameters)
+    if not model:
+        raise LlasaError(f"llama.cpp cannot load {shown(path)} ({_reason()}): remove the file and try again")
+    return int(model)
 
 
 def _free(lib: Any, handles: list[int]) -> None:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from llasa.engine.llamacpp_context import BATCH, Context
 from llasa.engine.row import Row, Rows, copies, new_rows
 from llasa.engine.sampling import Sampler, Sampling, uniforms
+from llasa.engine.torch_engine import SMALL, parameters_read
 from llasa.errors import LlasaError, need_extra, reason, shown
 from llasa.files import absolute, exists, read_bytes
 from llasa.models.defaults import INT4
@@ -75,7 +76,8 @@ class LlamaCpp:
         self._embedding = weights.tensor(EMBEDDING)
         numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
         self._bytes = numbers * (4 if exact else 2)  # of keys and values of a token
-        self._model = Context(path, config.hidden_size, torch.get_num_threads(), exact)
+        small = parameters_read(config, size) <= SMALL  # llama.cpp's threads spin, too, and wait for one another
+        self._model = Context(path, config.hidden_size, 1 if small else torch.get_num_threads(), exact)
         if self._model.size != size + 1:
             raise LlasaError(f"{path} is of a vocabulary of {self._model.size}, not {size + 1}: remove the file")
         self._states: WeakSet[State] = WeakSet()

@@ -84,7 +84,7 @@ class Engine:
         self.device, self._head = weights.devices[0], weights.devices[-1]
         self.dtype = weights.dtype
         self.llama = read_llama(weights, torch.tensor([*range(first, first + size), end]), self.context)
-        small = self.device.type == "cpu" and _parameters(model.config, size) <= SMALL
+        small = self.device.type == "cpu" and parameters_read(model.config, size) <= SMALL
         self.threads = 1 if small else None
 
     @torch.inference_mode()
@@ -216,7 +216,7 @@ class Engine:
         return seen.to(self._head)
 
 
-def _parameters(config: Any, legal: int) -> int:
+def parameters_read(config: Any, legal: int) -> int:
     """About how many parameters a step reads: the layers' matrices, and the rows of the head for the legal tokens."""
     wide: int = config.hidden_size
     return wide * (config.num_hidden_layers * (4 * wide + 3 * config.intermediate_size) + legal)
