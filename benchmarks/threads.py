@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -29,8 +30,9 @@ def main() -> None:
     arguments = parser.parse_args()
     machine.on_two_cores()
     import torch
-    from engine import contenders, race, random_llama
+    from engine import END, SIZES, race, random_llama, with_backend
 
+    from llasa.engine.torch_engine import Engine
     from llasa.measure.tables import write_text
 
     lines = [
@@ -43,8 +45,11 @@ def main() -> None:
     ]
     print("\n".join(lines))
     for size, streams in product(arguments.models, arguments.streams):
-        model = random_llama(size, torch.float32)
-        runs = {str(count): contenders(model, streams, 100, arguments.tokens, count)["engine"] for count in (1, 2)}
+        model, runs = random_llama(size, torch.float32), {}
+        for count in (1, 2):
+            engine = Engine(model, *SIZES[size][-2:], END)
+            engine.threads = count
+            runs[str(count)] = partial(with_backend, engine, [*range(6, 56)] * 2, streams, arguments.tokens)
         cells = []
         for beside in (0, BUSY):
             with busy(beside):
