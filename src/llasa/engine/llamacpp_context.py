@@ -184,6 +184,7 @@ def _pointer(array: np.ndarray, kind: Any) -> Any:
 
 
 _said: deque[str] = deque(maxlen=8)  # the last lines that llama.cpp logged
+_kept: list[Any] = []  # callbacks that llama.cpp has, which must not be collected
 
 
 def _reason() -> str:
@@ -210,6 +211,6 @@ def library() -> Any:
             _said.append(line)
 
     lib.llama_log_set(keep, ctypes.c_void_p(0))
-    lib.kept = keep  # or the callback would be collected
+    _kept.append(keep)
     lib.llama_backend_init()
     return lib
