@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llasa import audio
 from llasa.data.teachers.flite import Speaker, speak
 from llasa.errors import LlasaError
-from llasa.reference import LEVEL, PAUSE, condition, find_speech
+from llasa.reference import LEVEL, PAUSE, condition, find_speech, without_hum
 
 RATE = 16000
 RNG = np.random.default_rng(0)
@@ -63,6 +63,19 @@ def test_the_speech_alone_is_left(speech: np.ndarray, kind: str) -> None:
     size = 1 << (len(plain) + len(found)).bit_length()
     likeness = np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(plain, size)))
     assert likeness.max() / (np.linalg.norm(found) * np.linalg.norm(plain)) > 0.85
+
+
+@pytest.mark.parametrize("level", [-10, -20])
+@pytest.mark.parametrize("mains", [49.97, 60.02])
+def test_a_hum_is_taken_away(speech: np.ndarray, mains: float, level: float) -> None:
+    plain = np.r_[quiet(0.5), speech, quiet(0.5)]
+    plain += noise(len(plain) / RATE, -60)
+    time = np.arange(len(plain)) / RATE
+    humming = np.sum([np.sin(2 * np.pi * mains * k * time + k) / k for k in range(1, 12)], axis=0)
+    humming *= 10 ** (level / 20) * np.linalg.norm(plain) / np.linalg.norm(humming)
+    left = np.linalg.norm(without_hum(plain + humming, RATE) - plain) / np.linalg.norm(plain)
+    assert 20 * np.log10(left) < -28
+    np.testing.assert_array_equal(without_hum(plain, RATE), plain)
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

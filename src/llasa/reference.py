@@ -25,6 +25,10 @@ LOUD = 25  # frames; so many may be louder than the level of speech that is reck
 RANGE = 45.0  # dB below the loudest frames in which speech is looked for
 NEAR = 0.3  # seconds that consonants without a pitch may last
 MARGIN = 0.1  # seconds kept before and after speech
+MAINS, DRIFT = (50.0, 60.0), 0.3  # Hz; a hum and how far it may be off
+HARMONICS, TOLD = 20, 8  # of a hum: those that are taken away, and those that tell that there is one
+CLEAR = 8.5  # dB by which these stand out on average; without a hum, 39 clips of four corpora had up to 7.4
+HUMMING = 2.0  # seconds over which a hum keeps its level
 PAUSE = 0.6  # seconds; a longer pause is cut to this
 FADE = 0.01  # seconds of crossfade where something is cut out
 
@@ -32,8 +36,8 @@ FADE = 0.01  # seconds of crossfade where something is cut out
 def condition(samples: np.ndarray, rate: int) -> np.ndarray:
     """The speech of a recording, as a model should hear its reference.
 
-    What lies below the voice is filtered out, such as an offset. Silence and noise before and after the speech are cut,
-    long pauses are shortened, and the level is set to LEVEL, however quiet the recording is.
+    What lies below the voice is filtered out, such as an offset, and the hum of the mains. Silence and noise before and
+    after the speech are cut, long pauses are shortened, and the level is set to LEVEL, however quiet the recording is.
 
     Args:
         samples: (N,) mono, -1 to 1.
@@ -52,7 +56,7 @@ def condition(samples: np.ndarray, rate: int) -> np.ndarray:
         raise LlasaError(f"the reference lasts {seconds:.2f} s, too short to hear a voice in: {ADVICE}")
     if seconds > READ:
         raise LlasaError(f"the reference is too long: {seconds:.0f} s, and {READ:.0f} are read: cut it; {ADVICE}")
-    samples = _without_rumble(samples, rate)
+    samples = without_hum(_without_rumble(samples, rate), rate)
     loudest = float(np.abs(samples).max())
     if 20 * np.log10(max(loudest, 1e-12)) < SILENCE:
         raise LlasaError(f"the reference is silent: {ADVICE}")
@@ -132,6 +136,56 @@ def _without_rumble(samples: np.ndarray, rate: int) -> np.ndarray:
     share = np.clip((frequencies - RUMBLE[0]) / (RUMBLE[1] - RUMBLE[0]), 0, 1)
     filtered = np.fft.irfft(np.fft.rfft(padded) * np.sin(share * np.pi / 2) ** 2, len(padded))
     return filtered[rate // 4 : rate // 4 + len(samples)]
+
+
+def without_hum(samples: np.ndarray, rate: int) -> np.ndarray:
+    """The samples (N,) float64 without the hum of the mains, if there is one: a steady tone and its harmonics.
+
+    It is fitted where the recording is quiet, by least squares over stretches of HUMMING seconds, and subtracted.
+    """
+    size, half = round(HUMMING * rate), round(HUMMING * rate / 2)
+    width = round(0.03 * rate)
+    power = np.convolve(samples**2, np.full(width, 1 / width), mode="same")
+    weight = 1 / np.sqrt(power + np.percentile(power, 10) + 1e-20)
+    frequency = _hum(samples * weight, rate)
+    if not frequency:
+        return samples
+    # The same tones fit every stretch, in other phases. Stretches overlap by half, and their windows add up to 1.
+    phase = 2 * np.pi * frequency / rate * np.outer(np.arange(size), np.arange(1, HARMONICS + 1))
+    tones = np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
+    window = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
+    padding = (half, half + -len(samples) % half)
+    padded, weight = np.pad(samples, padding), np.pad(weight, padding)
+    found = np.zeros(len(padded))
+    for start in range(0, len(padded) - size + 1, half):
+        part = slice(start, start + size)
+        weighted = tones * weight[part, None]
+        amounts = np.linalg.lstsq(weighted.T @ weighted, weighted.T @ (padded[part] * weight[part]), rcond=1e-9)[0]
+        found[part] += window * (tones @ amounts)
+    return samples - found[half : half + len(samples)]
+
+
+def _hum(samples: np.ndarray, rate: int) -> float:
+    """The fundamental of a hum in Hz, 0 if there is none, in samples of the same level throughout."""
+    size = 1 << (max(len(samples), 30 * rate) - 1).bit_length()
+    levels = 10 * np.log10(np.abs(np.fft.rfft(samples * np.hanning(len(samples)), size)) ** 2 + 1e-20)
+    bins, harmonics = size / rate, np.arange(1, TOLD + 1)  # a hertz in bins
+    best, clearest = 0.0, CLEAR
+    for mains in MAINS:
+        around = [
+            np.r_[
+                levels[round((f - 12) * bins) : round((f - 3) * bins)],
+                levels[round((f + 3) * bins) : round((f + 12) * bins)],
+            ]
+            for f in mains * harmonics
+        ]
+        frequencies = np.arange(mains - DRIFT, mains + DRIFT, 0.0025)
+        at = np.interp(np.outer(frequencies, harmonics) * bins, np.arange(len(levels)), levels)
+        above = np.clip(at - [np.median(level) for level in around], 0, 40)
+        clear = np.where(above[:, 0] > 10, above.mean(axis=1), 0)
+        if clear.max() > clearest:
+            best, clearest = float(frequencies[clear.argmax()]), float(clear.max())
+    return best
 
 
 def _cut(samples: np.ndarray, speech: list[tuple[int, int]], rate: int) -> np.ndarray:
