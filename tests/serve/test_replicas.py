@@ -19,15 +19,9 @@ from served import serving
 from websockets.sync.client import connect
 
 from llasa import audio
-from llasa.errors import LlasaError, need_extra
 from llasa.serve.app import Settings
 from llasa.serve.warming import load
 from llasa.tts import Llasa
-
-try:
-    need_extra("cluster", "ray", "grpc_reflection")
-except LlasaError as error:
-    pytest.skip(str(error), allow_module_level=True)
 
 KEY = {"Authorization": "Bearer secret"}
 TEXT = "It was late, and nobody had said a word."

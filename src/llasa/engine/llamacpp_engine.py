@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llasa.engine.drawing import Drawing
 from llasa.engine.llamacpp_context import BATCH, Context
 from llasa.engine.row import Row, Rows, copies, new_rows
-from llasa.engine.sampling import Sampler, Sampling, uniforms
+from llasa.engine.sampling import Sampling
 from llasa.engine.torch_engine import SMALL, parameters_read
 from llasa.errors import LlasaError, need_extra, reason, shown
 from llasa.files import absolute, exists, read_bytes
@@ -174,39 +175,15 @@ class LlamaCpp:
         rows = [state.rows[i] for i in active]
         sequences = [state.sequences[i] for i in active]
         steps = min(tokens, *(row.limit - len(row.tokens) for row in rows))
-        sampler = Sampler([row.sampling for row in rows], self.device)
-        noise = torch.stack([torch.from_numpy(uniforms(row.key, len(row.tokens), steps)) for row in rows], 1)
-        noise = noise.float()[:, :, None]
-        seen = None if sampler.penalty is None else self._seen(rows)
+        drawing = Drawing(rows, steps, self.first, self.size, self.device)
         ids = torch.tensor([row.pending for row in rows])
-        least = [row.least - len(row.tokens) for row in rows]
-        may_not_end = torch.tensor(least)
         for step in range(steps):
             logits = self._model.decode(self._embed(ids), [row.cached for row in rows], sequences, wanted=True)
-            if step < max(least):
-                logits[:, -1].masked_fill_(may_not_end > step, float("-inf"))
-            choice = sampler.choose(logits, noise[step], seen)
-            stop = False
-            for row, index in zip(rows, choice.tolist(), strict=True):
-                if index < self.size:
-                    row.tokens.append(self.first + index)
-                elif index == self.size:
-                    stop = row.finished = True
-                else:
-                    raise LlasaError("the model's output is NaN: its weights are damaged, so fetch or copy it again")
-            if stop:
+            drawn = drawing.draw(step, logits)
+            if drawn is None:
                 return step + 1
-            if seen is not None:
-                seen.scatter_(1, choice[:, None], True)
-            ids = choice + self.first
+            ids = drawn
         return steps
-
-    def _seen(self, rows: list[Row]) -> Tensor:
-        """(rows, legal) bool: which tokens each row has generated."""
-        seen = torch.zeros(len(rows), self.size + 1, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            seen[i, [token - self.first for token in row.tokens]] = True
-        return seen
 
 
 def open_llamacpp(folder: Path, first: int, size: int, end: int, dtype: torch.dtype) -> LlamaCpp:

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llasa.engine.drawing import Drawing
 from llasa.engine.llama import forward, read_llama, weights_of
 from llasa.engine.replay import Loop
-from llasa.engine.row import Row, new_rows
-from llasa.engine.sampling import Sampler, Sampling, uniforms
+from llasa.engine.row import new_rows
+from llasa.engine.sampling import Sampling
 from llasa.engine.state import State, Store, allocate, join, pick
 from llasa.errors import LlasaError
 from llasa.models.weights import Weights
@@ -178,42 +179,17 @@ class Engine:
         places = [state.places[i] for i in active]
         spans = _spans(places, [row.cached for row in rows])
         stores = [[layer[:, places[a] : places[b - 1] + 1] for a, b, _ in spans] for layer in state.layers]
-        sampler = Sampler([row.sampling for row in rows], self._head)
-        noise = torch.stack([torch.from_numpy(uniforms(row.key, len(row.tokens), steps)) for row in rows], 1)
-        noise = noise.float().to(self._head)[:, :, None]
-        seen = None if sampler.penalty is None else self._seen(rows)
+        drawing = Drawing(rows, steps, self.first, self.size, self._head)
         ids = torch.tensor([row.pending for row in rows], device=self.device)
-        least = [row.least - len(row.tokens) for row in rows]
-        may_not_end = torch.tensor(least, device=self._head)
         positions = torch.tensor([row.cached for row in rows], device=self.device)
         for step in range(steps):
             attend = partial(_attend, self.llama.heads, spans, stores, step)
-            logits = self.llama.head(forward(self.llama, ids, positions, attend)).float()
-            if step < max(least):
-                logits[:, -1].masked_fill_(may_not_end > step, float("-inf"))
-            choice = sampler.choose(logits, noise[step], seen)
-            stop = False
-            for row, index in zip(rows, choice.tolist(), strict=True):
-                if index < self.size:
-                    row.tokens.append(self.first + index)
-                elif index == self.size:
-                    stop = row.finished = True
-                else:
-                    raise LlasaError("the model's output is NaN: its weights are damaged, so fetch or copy it again")
-            if stop:
+            drawn = drawing.draw(step, self.llama.head(forward(self.llama, ids, positions, attend)).float())
+            if drawn is None:
                 return step + 1
-            if seen is not None:
-                seen.scatter_(1, choice[:, None], True)
-            ids = (choice + self.first).to(self.device)
+            ids = drawn.to(self.device)
             positions += 1
         return steps
-
-    def _seen(self, rows: list[Row]) -> Tensor:
-        """(rows, legal) bool: which tokens each row has generated."""
-        seen = torch.zeros(len(rows), self.size + 1, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            seen[i, [token - self.first for token in row.tokens]] = True
-        return seen.to(self._head)
 
 
 def parameters_read(config: Any, legal: int) -> int:
