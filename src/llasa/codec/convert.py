@@ -93,7 +93,7 @@ def read(source: Path, semantic: str | Path = SEMANTIC) -> "tuple[Xcodec2Config 
     config: Any
     if kind == "harmonic":
         config, tensors = _harmonic_config(source), _load_all(source)
-        expected = _shapes(source, partial(_on_meta, config))
+        expected = _shapes(source, partial(on_meta, config))
     else:
         config, tensors, expected = _read_xcodec2(source, kind, semantic)
     if missing := sorted(expected.keys() - tensors.keys()):
@@ -246,7 +246,8 @@ def _shapes(source: Path, make: Callable[[], torch.nn.Module]) -> dict[str, torc
         raise LlasaError(f"{source} holds another architecture than its config says ({first_line(error)})") from error
 
 
-def _on_meta(config: HarmonicCodecConfig) -> HarmonicCodec:
+def on_meta(config: HarmonicCodecConfig) -> HarmonicCodec:
+    """A codec without weights."""
     with torch.device("meta"):
         return HarmonicCodec(config)
 

@@ -204,7 +204,7 @@ class Decoder(nn.Module):
             return self.out(x.to(self.out.weight.dtype)), features
 
 
-class Sounding:
+class HarmonicParts:
     """What a codec does with its parts; `HarmonicCodec` and its transformers form share it."""
 
     config: Any
@@ -328,7 +328,7 @@ class Sounding:
         return (frames[..., None] + (following - frames)[..., None] * way).flatten(1)
 
 
-class HarmonicCodec(Sounding, nn.Module):
+class HarmonicCodec(HarmonicParts, nn.Module):
     """The codec. Users call `encode` and `decode`; training calls their parts."""
 
     MODEL_TYPE = "llasa_codec"

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .harmonic import Decoder, Encoder, HarmonicCodec, HarmonicCodecConfig, Quantiser, Sounding
+from .harmonic import Decoder, Encoder, HarmonicCodec, HarmonicCodecConfig, HarmonicParts, Quantiser
 
 
 class HarmonicConfig(PreTrainedConfig):
@@ -19,7 +19,7 @@ class HarmonicConfig(PreTrainedConfig):
         super().__init__(**values)
 
 
-class HarmonicModel(Sounding, PreTrainedModel):
+class HarmonicModel(HarmonicParts, PreTrainedModel):
     """The codec, with the same weights under the same names."""
 
     config_class = HarmonicConfig

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from llasa.codec.codec import Codec
-from llasa.codec.convert import find, read
+from llasa.codec.convert import find, on_meta, read
 from llasa.codec.harmonic import HarmonicCodec, HarmonicCodecConfig
 from llasa.codec.harmonic_codec import Harmonic
 from llasa.errors import LlasaError, first_line
@@ -48,8 +48,7 @@ def load_codec(name: str | Path, device: str = "cpu", dtype: torch.dtype = torch
 
 
 def _harmonic(config: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> HarmonicCodec:
-    with torch.device("meta"):
-        model = HarmonicCodec(config)
+    model = on_meta(config)
     model.load_state_dict(tensors, assign=True)
     return model.to(dtype)
 
