@@ -19,8 +19,8 @@ from pathlib import Path
 
 from hostile import Case, Ground, cases
 
-MEMORY = 3 << 30  # bytes of one command, beyond which it is a fault
-ROOM = 12 << 30  # bytes of addresses; a bomb ends here, in an error that is counted by its memory
+MEMORY = 3 << 30  # bytes that one command may add to what the fuzzer holds itself; more is a fault
+ROOM = 12 << 30  # bytes of addresses that it may add: a bomb ends here, whatever the machine has
 SECONDS = 60.0  # of the processor, for one command
 PATIENCE = 4.0  # times as long on the clock, since other work may run
 
@@ -42,9 +42,11 @@ def run(case: Case, scratch: Path) -> Verdict:
     sys.stdout.flush()
     sys.stderr.flush()
     began = time.monotonic()
+    addresses, resident, shared = _memory(os.getpid())
+    held = resident - shared  # a fork begins with its parent's own pages, and maps those of files again when it reads
     child = os.fork()
     if not child:
-        _become(case, scratch, printed)
+        _become(case, scratch, printed, addresses + ROOM)
     status, usage, fault = 0, None, ""
     while usage is None:
         done, status, found = os.wait4(child, os.WNOHANG)
@@ -54,25 +56,25 @@ def run(case: Case, scratch: Path) -> Verdict:
             fault = "hang"
             os.killpg(child, signal.SIGKILL)
             usage = os.wait4(child, 0)[2]
-        elif _resident(child) > MEMORY:
+        elif _memory(child)[1] - held > MEMORY:
             fault = "memory"
             os.killpg(child, signal.SIGKILL)
             usage = os.wait4(child, 0)[2]
         else:
             time.sleep(0.01)
     told = printed.read_bytes()[-20_000:].decode("utf-8", "replace")
-    memory = usage.ru_maxrss << 10
+    memory = max((usage.ru_maxrss << 10) - held, 0)
     if not fault:
         fault = "memory" if memory > MEMORY else _judge(status, told)
     return Verdict(case, fault, told, time.monotonic() - began, memory)
 
 
-def _become(case: Case, scratch: Path, printed: Path) -> None:
+def _become(case: Case, scratch: Path, printed: Path, room: int) -> None:
     """Turns a forked child into the command. Never returns."""
     code = 70
     try:
         os.setsid()
-        limits = {resource.RLIMIT_CPU: int(SECONDS), resource.RLIMIT_AS: ROOM, resource.RLIMIT_CORE: 0}
+        limits = {resource.RLIMIT_CPU: int(SECONDS), resource.RLIMIT_AS: room, resource.RLIMIT_CORE: 0}
         for what, limit in limits.items():
             resource.setrlimit(what, (limit, limit))
         out = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -108,11 +110,14 @@ def _judge(status: int, told: str) -> str:
     return "" if code in (0, 1, 2) else "crash"
 
 
-def _resident(process: int) -> int:
+def _memory(process: int) -> tuple[int, int, int]:
+    """The bytes of a process's addresses, of its memory and of the part of it that files share; none once it ended."""
     try:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError):
-        return 0
+        addresses, resident, shared = Path(f"/proc/{process}/statm").read_text().split()[:3]
+    except (OSError, ValueError):
+        return 0, 0, 0
+    page = resource.getpagesize()
+    return int(addresses) * page, int(resident) * page, int(shared) * page
 
 
 def fuzz(seed: int, count: int | None = None, minutes: float | None = None, verbose: bool = False) -> list[Verdict]:

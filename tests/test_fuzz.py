@@ -28,6 +28,24 @@ def test_the_fuzzer_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cod
     assert run(Case("made", ()), tmp_path).fault == fault
 
 
+def test_what_the_fuzzer_holds_itself_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import mmap
+
+    import fuzzing
+
+    import llasa.cli
+
+    monkeypatch.setattr(fuzzing, "MEMORY", 200 << 20)
+    code = "b = bytearray(100 << 20); b[::4096] = bytes(100 << 8)"
+    monkeypatch.setattr(llasa.cli, "main", lambda arguments: exec(code))
+    with mmap.mmap(-1, 16 << 30, prot=mmap.PROT_READ):  # more addresses than a command may ask for
+        held = bytearray(150 << 20)
+        held[::4096] = bytes(150 << 8)
+        found = run(Case("made", ()), tmp_path)
+    assert found.fault == "", found.told
+    assert 50 << 20 < found.memory < 200 << 20
+
+
 def test_a_hang_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import time
 
