@@ -107,6 +107,11 @@ class Table:
     def merge(self, first: Rows, second: Rows) -> Rows:
         return Rows([*first.rows, *second.rows])
 
+    attends = False
+
+    def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
+        raise NotImplementedError
+
     def rows_that_fit(self, width: int) -> int:
         return 8
 

@@ -163,3 +163,15 @@ def test_the_engine_keeps_its_own_weights() -> None:
 def test_llamas_of_another_kind_are_refused(changes: dict, words: str) -> None:
     with pytest.raises(LlasaError, match=words):
         Engine(make(**changes), FIRST, SIZE, END)
+
+
+@pytest.mark.parametrize("kind", ["grouped queries", "head size", "llama3 rope", "biases"])
+def test_attention_is_that_of_transformers(kind: str) -> None:
+    model = make(**KINDS[kind])
+    model.set_attn_implementation("eager")
+    ids = [*PROMPT, 60, 70, 80]
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids]), output_attentions=True).attentions
+    ours = Engine(model, FIRST, SIZE, END)
+    for layer, head in ((0, 0), (0, 3), (1, 1), (1, 2)):
+        torch.testing.assert_close(torch.from_numpy(ours.attention(ids, layer, head)), wanted[layer][0, head])

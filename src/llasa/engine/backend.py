@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from llasa.engine.sampling import Sampling
@@ -47,6 +48,7 @@ class Backend(Protocol):
         context: the most tokens, prompt included, that a row can have.
         device: where it computes; verifiers compute there too if they can.
         dtype: precision of its matrices.
+        attends: whether it can tell the model's attention.
     """
 
     @property
@@ -55,6 +57,8 @@ class Backend(Protocol):
     def device(self) -> torch.device: ...
     @property
     def dtype(self) -> torch.dtype: ...
+    @property
+    def attends(self) -> bool: ...
 
     def start(
         self,
@@ -104,6 +108,14 @@ class Backend(Protocol):
 
     def merge(self, first: Any, second: Any) -> State:
         """A new state of the rows of both, in this order. Each row keeps its sampling, and both states stay usable."""
+        ...
+
+    def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
+        """How much each token of a sequence attends to each of its tokens, in one head: (n, n) float32 probabilities.
+
+        Raises:
+            LlasaError: it does not tell: `attends` is false.
+        """
         ...
 
     def rows_that_fit(self, width: int) -> int:

@@ -13,7 +13,7 @@ bfloat16 attention is many times slower there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -160,19 +160,39 @@ def forward(llama: Llama, ids: Tensor, positions: Tensor, attend: Attention) -> 
     The n tokens may be one sequence, or one token of each of n sequences: only `attend` treats the two differently.
     """
     size = (llama.embedding.shape[1],)
-    turning = llama.heads + llama.kv_heads
     rotations = llama.rotations[positions]
     x = F.embedding(ids, llama.embedding).to(llama.weights).to(llama.dtype)
     for index, layer in enumerate(llama.layers):
         if x.device != layer.device:
             x, rotations = x.to(layer.device), rotations.to(layer.device)
-        pairs = layer.qkv(F.rms_norm(x, size, layer.attention_norm, llama.eps)).float()
-        pairs = pairs.view(x.shape[0], -1, llama.head_size // 2, 2)
-        torch.view_as_complex(pairs.narrow(1, 0, turning)).mul_(rotations)
-        x = x + layer.out(attend(index, pairs.flatten(2).to(llama.dtype)))
+        qkv = _project(llama, layer, F.rms_norm(x, size, layer.attention_norm, llama.eps), rotations)
+        x = x + layer.out(attend(index, qkv))
         gate, up = layer.gate_up(F.rms_norm(x, size, layer.mlp_norm, llama.eps)).chunk(2, -1)
         x = x + layer.down(F.silu(gate).mul_(up))
     return F.rms_norm(x, size, llama.norm, llama.eps)
+
+
+def scores(llama: Llama, ids: Tensor, layer: int, head: int, attend: Attention) -> Tensor:
+    """One head's causal attention logits (n, n) float32 over a sequence of token ids (n,).
+
+    Only the layers below the head's are computed, and of its own layer only queries and keys.
+    """
+    positions, own = torch.arange(len(ids), device=ids.device), llama.layers[layer]
+    below = replace(
+        llama, layers=llama.layers[:layer], norm=own.attention_norm.to(llama.layers[max(0, layer - 1)].device)
+    )
+    x = forward(below, ids, positions, attend).to(own.device)
+    qkv = _project(llama, own, x, llama.rotations[positions].to(own.device))
+    query, key = qkv[:, head], qkv[:, llama.heads + head * llama.kv_heads // llama.heads]
+    logits = query.float() @ key.float().T
+    return logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), -torch.inf)
+
+
+def _project(llama: Llama, layer: Layer, x: Tensor, rotations: Tensor) -> Tensor:
+    """A layer's queries and keys, rotated and scaled, and values, (n, heads + 2 kv_heads, head_size) of inputs x."""
+    pairs = layer.qkv(x).float().view(x.shape[0], -1, llama.head_size // 2, 2)
+    torch.view_as_complex(pairs.narrow(1, 0, llama.heads + llama.kv_heads)).mul_(rotations)
+    return pairs.flatten(2).to(llama.dtype)
 
 
 def _rotations(config: Any, context: int) -> Tensor:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -126,6 +127,12 @@ class LlamaCpp:
         """See `Backend.merge`. Nothing is copied until the rows advance."""
         rows = [*first.rows, *second.rows]
         return State(copies(rows, range(len(rows))), [*first.sequences, *second.sequences], self._states)
+
+    attends = False
+
+    def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
+        """See `Backend.attention`."""
+        raise LlasaError("llama.cpp does not tell a model's attention: use --backend torch")
 
     def rows_that_fit(self, width: int) -> int:
         """See `Backend.rows_that_fit`. llama.cpp holds some hundred sequences, whatever the memory."""

@@ -16,13 +16,14 @@ from functools import partial
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from llasa.engine.drawing import Drawing
-from llasa.engine.llama import forward, read_llama, weights_of
+from llasa.engine.llama import forward, read_llama, scores, weights_of
 from llasa.engine.replay import Loop
 from llasa.engine.row import new_rows
 from llasa.engine.sampling import Sampling
@@ -133,6 +134,15 @@ class Engine:
         """See `Backend.merge`."""
         return join(first, second)
 
+    attends = True
+
+    @torch.inference_mode()
+    def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
+        """See `Backend.attention`."""
+        with at_most(self.threads):
+            sequence = torch.tensor(ids, device=self.device)
+            return scores(self.llama, sequence, layer, head, self._attend_causally).softmax(-1).cpu().numpy()
+
     def rows_that_fit(self, width: int) -> int:
         """See `Backend.rows_that_fit`. Where layers are spread over devices, the fullest one decides."""
         llama = self.llama
@@ -157,16 +167,21 @@ class Engine:
         """
         if not ids:
             return
-        heads, kv_heads = self.llama.heads, self.llama.kv_heads
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            q, k, v = qkv.transpose(0, 1)[None].split((heads, kv_heads, kv_heads), 1)
-            cache[layer][0, :, :, : len(ids)] = k
-            cache[layer][1, :, :, : len(ids)] = v
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
-            return out[0].transpose(0, 1).flatten(1)
+            keys, values = qkv[:, self.llama.heads :].transpose(0, 1).chunk(2)
+            cache[layer][0, :, :, : len(ids)] = keys
+            cache[layer][1, :, :, : len(ids)] = values
+            return self._attend_causally(layer, qkv)
 
         forward(self.llama, torch.tensor(ids, device=self.device), torch.arange(len(ids), device=self.device), attend)
+
+    def _attend_causally(self, layer: int, qkv: Tensor) -> Tensor:
+        """Attention in one sequence: each token attends to itself and those before it."""
+        heads, kv_heads = self.llama.heads, self.llama.kv_heads
+        q, k, v = qkv.transpose(0, 1)[None].split((heads, kv_heads, kv_heads), 1)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
+        return out[0].transpose(0, 1).flatten(1)
 
     def _run(self, state: State, active: list[int], tokens: int) -> int:
         """Takes up to `tokens` steps with the rows `active`, and returns after the step in which a row ends.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from llasa.engine import Backend, Sampling, State
@@ -72,10 +73,17 @@ class Beside:
     def merge(self, first: Any, second: Any) -> State:
         return self._run(lambda: self.backend.merge(first, second))
 
+    @property
+    def attends(self) -> bool:
+        return self.backend.attends
+
+    def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
+        return self._run(lambda: self.backend.attention(ids, layer, head))
+
     def rows_that_fit(self, width: int) -> int:
         return self.backend.rows_that_fit(width)
 
-    def _run(self, function: Callable[[], State]) -> State:
+    def _run(self, function: Callable[[], T]) -> T:
         if self.cancelled.is_set():
             raise Cancelled("cancelled")
         return self.call(function)
