@@ -5,7 +5,6 @@ It connects a language model, a codec and voices; `speak`, `search`, `voice`, `e
 
 import time
 import warnings
-from collections.abc import Iterator
 from functools import cache, partial
 from inspect import getdoc
 from pathlib import Path
@@ -22,6 +21,7 @@ from llasa.models.folder import (
     find_base,
     find_codec,
     fingerprint,
+    pointing_head,
     read_config,
     sampling_folder,
     tokenizer_folder,
@@ -31,9 +31,10 @@ from llasa.models.tokenizer import read_tokenizer
 from llasa.search.strategy import choose
 from llasa.speak import plain
 from llasa.speak.plan import Planner
-from llasa.speak.request import Options, Request, make_request
+from llasa.speak.request import Options, Request, SearchOptions, make_request
 from llasa.speak.speech import Interrupted, Speech, Utterance, join, total_work
-from llasa.speak.stream import stream
+from llasa.speak.stream import Stream
+from llasa.speak.words import Timer
 from llasa.text.lexicon import load_lexicon
 from llasa.verifiers import load_verifier
 from llasa.vocabulary import Vocabulary, read_vocabulary
@@ -45,23 +46,6 @@ if TYPE_CHECKING:
     from llasa.verifiers.combine import Verify
 
 VoiceLike = Voice | str | Path | None
-
-
-class SearchOptions(Options, total=False):
-    """Options of `say` alone. Each of them starts a search, by default for the best of four:
-
-    best_of: how many times to say each chunk; the best is kept.
-    search: another kind of search, as `search.strategy.parse` reads it: "beam:4x4", "mixed:4x4@2s+16".
-    verify: the verifiers, as `verifiers.combine.parse` reads them: "content=1,speaker=0.5", a `verifiers.Verifier`, or
-        a function that turns a `verifiers.Batch` of N utterances into N numbers. The default scores the words:
-        "content", with the model's own recogniser, or "whisper" if it has none.
-    budget: seconds after which the search ends.
-    """
-
-    best_of: int | None
-    search: str | None
-    verify: "Verify | None"
-    budget: float | None
 
 
 class Llasa:
@@ -96,6 +80,7 @@ class Llasa:
         recogniser = self.folder.parent / "recogniser"  # the recogniser that was trained with this model
         self._recogniser = recogniser if is_folder(recogniser) else None
         self._load_verifier = cache(partial(load_verifier, device=str(backend.device), recogniser=self._recogniser))
+        self._head = pointing_head(self.folder) if backend.attends else None
         self._listen = partial(self._load_verifier, "content") if self._recogniser else None
 
     @classmethod
@@ -172,7 +157,7 @@ class Llasa:
             for note in account.notes if account else ():
                 warnings.warn(note, LlasaWarning, stacklevel=3)
             timings = {**total_work(done), "total": time.perf_counter() - began}
-            return Speech(join(done, self.rate, request.speed), self.rate, text, done, request.seed, timings, account)
+            return Speech(join(done, self.rate, request.speed), self.rate, request, done, timings, self.timer, account)
 
         try:
             for utterance in utterances:
@@ -183,16 +168,14 @@ class Llasa:
             raise NoSound
         return speech()
 
-    def stream(
-        self, text: str, voice: VoiceLike = None, seed: int | None = None, **options: Unpack[Options]
-    ) -> Iterator[np.ndarray]:
+    def stream(self, text: str, voice: VoiceLike = None, seed: int | None = None, **options: Unpack[Options]) -> Stream:
         """Speaks a text and yields its audio as it is made: float32 arrays, the first after about 0.2 s of audio.
 
         Arguments and errors are those of `say`. The codes are the same, too, except that audio cannot be taken back
         once it is yielded: a chunk that runs away is cut off instead of spoken again, unless it is the only one and has
         up to four words. The levels of chunks are not equalised.
         """
-        return stream(self.backend, self.codec, self.request(text, voice, seed, options), self._listen)
+        return Stream(self.backend, self.codec, self.request(text, voice, seed, options), self.timer, self._listen)
 
     def clone(
         self, source: str | Path | np.ndarray, transcript: str | None, name: str = "clone", rate: int | None = None
@@ -227,6 +210,11 @@ class Llasa:
                 audio to encode again.
         """
         return self._voices.find(voice)
+
+    @property
+    def timer(self) -> Timer:
+        """Tells when each word of a speech is said."""
+        return Timer(self.backend, self.codec, self._head, self._listen)
 
     def request(self, text: str, voice: VoiceLike, seed: int | None, options: Options) -> Request:
         """What `stream` speaks."""

@@ -8,7 +8,14 @@ import pytest
 from small_models import make_codec_folder
 
 from llasa.errors import LlasaError, first_line
-from llasa.models.folder import context_length, find_codec, fingerprint, read_json, weight_files
+from llasa.models.folder import (
+    context_length,
+    find_codec,
+    fingerprint,
+    pointing_head,
+    read_json,
+    weight_files,
+)
 from llasa.models.hub import find_model
 
 
@@ -81,3 +88,13 @@ def test_a_card_tells_the_licence(tmp_path: Path, capfd: pytest.CaptureFixture):
     (tmp_path / "README.md").write_text("---\nlanguage:\n- en\nlicense: cc-by-nc-4.0\ntags: [a]\n---\n# A fine-tune\n")
     find_model(tmp_path)
     assert "CC BY-NC 4.0" in capfd.readouterr().err
+
+
+def test_the_lowest_head_that_was_taught_to_point(lm_folder: Path, tmp_path: Path):
+    assert pointing_head(find_model("tiny")) == (2, 0)
+    assert pointing_head(lm_folder) is None
+    config = read_json(lm_folder / "config.json")
+    for wrong in ([[2, 0]], [[0, 4]], [[0, -1]], [[0]], [3], "ab", {"a": 1}):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"pointing_heads": wrong}))
+        with pytest.raises(LlasaError, match=r"`pointing_heads` is .*: list \[layer, head\] of heads"):
+            pointing_head(tmp_path)

@@ -213,3 +213,17 @@ def test_a_folder_that_is_no_recogniser_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(LlasaError, match="cannot be loaded"):
         content.load(folder=tmp_path)
+
+
+def test_when_words_begin(verifier: content.CtcContent) -> None:
+    samples, phones, ends = speak("Nobody spoke for some time.", Speaker("slt", "slt"))
+    found = verifier.starts(["Nobody", "spoke", "for", "-", "some", "time."], samples)
+    assert found is not None
+    begins, sure = found
+    wanted = [ends[phones.index(phone) - 1] for phone in ("n", "s", "f")]
+    assert begins[:3] == pytest.approx(wanted, abs=0.08)
+    assert begins[2] < begins[3] <= begins[4] < begins[5]  # a dash is not heard
+    assert (sure > 0.3).all()
+    assert verifier.starts(["Привет"], samples) is None
+    assert verifier.starts(["word"] * 100, samples) is None  # more than fit
+    assert verifier.starts(["word"], np.zeros(16000, np.float32)) is None

@@ -95,6 +95,29 @@ def context_length(config: dict[str, Any]) -> int:
     return min(int(config.get("max_position_embeddings", TRAINED_CONTEXT)), TRAINED_CONTEXT)
 
 
+def pointing_head(folder: Path) -> tuple[int, int] | None:
+    """The layer and number of a head that attends to the character being spoken; None if no head was taught to.
+
+    Training writes all heads that it taught into `config.json`. The lowest tells as much as the others, and is computed
+    soonest.
+
+    Raises:
+        LlasaError: the model has no such head.
+    """
+    config = read_config(folder)
+    taught = config.get("pointing_heads") or []
+    try:
+        heads = [(int(layer), int(head)) for layer, head in taught]
+        layers, width = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
+        if not all(0 <= layer < layers and 0 <= head < width for layer, head in heads):
+            raise ValueError
+    except (ValueError, TypeError, KeyError) as error:
+        raise LlasaError(
+            f"{folder / 'config.json'}: `pointing_heads` is {taught!r:.40}: list [layer, head] of heads"
+        ) from error
+    return min(heads, default=None)
+
+
 def find_codec(folder: Path) -> Path:
     """The codec's folder: `folder` itself if it holds a codec, else the one that the model's config names as `codec`.
 

@@ -168,6 +168,20 @@ class Planner:
     def _read(self, text: str) -> str:
         return text if self.lexicon is None else pronounce(text, self.lexicon)
 
+    def words(self, text: str) -> tuple[list[int], list[int]] | None:
+        """The prompt of a chunk without a voice, and where in it each word begins, the end of the text last.
+
+        None if the model's tokens are not characters, so that no head was taught to point at one.
+        """
+        read = self._read(self._closed(text))
+        prompt = self.vocabulary.prompt(read, speaker=self.speaker)
+        ids = self.vocabulary.tokenizer(read, add_special_tokens=False)["input_ids"]
+        place = next((i for i in range(len(prompt) - len(ids)) if prompt[i : i + len(ids)] == ids), None)
+        starts = [0, *(i + 1 for i, character in enumerate(read) if character == " "), len(read)]
+        if place is None or len(ids) != len(read) or len(starts) != len(text.split()) + 1:
+            return None
+        return prompt, [place + start for start in starts]
+
     def _is_readable(self, text: str) -> bool:
         tokenizer = self.vocabulary.tokenizer
         spoken = "".join(character for character in self._read(text) if character.isalnum())

@@ -7,7 +7,7 @@ import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from llasa.speak.plan import Piece, Planner
 from llasa.speak.stretch import check_speed
 from llasa.text.splitting import Chunk
 from llasa.voice import Voice
+
+if TYPE_CHECKING:
+    from llasa.verifiers.combine import Verify
 
 
 class Progress(Protocol):
@@ -45,6 +48,23 @@ class Options(TypedDict, total=False):
     speed: float | None
     speaker: str | None
     on_progress: Progress | None
+
+
+class SearchOptions(Options, total=False):
+    """Options of `say` alone. Each of them starts a search, by default for the best of four:
+
+    best_of: how many times to say each chunk; the best is kept.
+    search: another kind of search, as `search.strategy.parse` reads it: "beam:4x4", "mixed:4x4@2s+16".
+    verify: the verifiers, as `verifiers.combine.parse` reads them: "content=1,speaker=0.5", a `verifiers.Verifier`, or
+        a function that turns a `verifiers.Batch` of N utterances into N numbers. The default scores the words:
+        "content", with the model's own recogniser, or "whisper" if it has none.
+    budget: seconds after which the search ends.
+    """
+
+    best_of: int | None
+    search: str | None
+    verify: "Verify | None"
+    budget: float | None
 
 
 @dataclass(frozen=True, eq=False)

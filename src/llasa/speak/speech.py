@@ -2,14 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llasa import audio
 from llasa.reference import LEVEL
 from llasa.speak.account import Account
+from llasa.speak.request import Request
 from llasa.speak.stretch import stretch
+
+if TYPE_CHECKING:
+    from llasa.speak.words import Timer, Word
 
 FAINT = LEVEL - 18.0  # dBFS; takes of the presets lie within 5 dB of LEVEL, those that lost the text 18 to 25 below
 STEADY = 6.0  # dB; a chunk's level is corrected by no more than this
@@ -44,20 +50,38 @@ class Speech:
     Attributes:
         samples: (N,) float32 mono.
         rate: Hz.
-        text: the text as the user gave it.
-        utterances: its chunks, in order.
-        seed: the seed that makes the same audio again.
+        request: what was asked for.
+        utterances: the chunks of its text, in order.
         timings: the work of all utterances added up (`Utterance.work`), and the elapsed seconds as "total".
+        timer: tells the times of words.
         search: the account of the search, if there was one.
     """
 
     samples: np.ndarray
     rate: int
-    text: str
+    request: Request
     utterances: list[Utterance]
-    seed: int
     timings: dict[str, float]
+    timer: "Timer"
     search: Account | None = None
+
+    @property
+    def text(self) -> str:
+        """The text as the user gave it."""
+        return self.request.text
+
+    @property
+    def seed(self) -> int:
+        """The seed that makes the same audio again."""
+        return self.request.seed
+
+    @cached_property
+    def words(self) -> "tuple[Word, ...] | None":
+        """When each word of the text is said: see `speak.words.Word`. Computed when it is first asked for.
+
+        None, with a warning, if nothing can tell; `timer.source` says what does.
+        """
+        return self.timer.words(self.request, self.utterances)
 
     @property
     def codes(self) -> np.ndarray:

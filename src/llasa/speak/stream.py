@@ -8,7 +8,7 @@ alone, a server many at once. What is decoded together depends on the codes alon
 bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from llasa.errors import NoSound
 from llasa.speak.plain import utterances
 from llasa.speak.request import Request, take_seed
 from llasa.speak.rows import Line, Rows
-from llasa.speak.speech import silence
+from llasa.speak.speech import Utterance, silence
 from llasa.speak.stretch import Stretcher
+from llasa.speak.words import Timer, Word
 from llasa.text.wording import FEW, words
 
 # Codes decoded together: few at first for a quick start, then ever more, because more at once cost less. Where codes
@@ -46,10 +47,12 @@ class Reading:
     Attributes:
         line: the take to generate now; None when all pieces have been read. Whoever generates starts every new one.
         count: codes so far.
+        spoken: the pieces that have been read, without their sound.
     """
 
     def __init__(self, request: Request) -> None:
         self._request, self._index = request, 0
+        self.spoken = list[Utterance]()
         self._spoken = 0  # codes of the pieces before this one
         self._given, self._parts = 0, 0  # codes and parts of this piece that `parts` has given
         self.line = self._begin()
@@ -102,7 +105,9 @@ class Reading:
         self._index += 1
         self._request.report(self._spoken, 0.0, self._index)
         whole = line.codes(self._request.planner.vocabulary)
-        self._request = self._request.after(line.piece, whole, len(whole) < line.piece.limit)
+        finished = len(whole) < line.piece.limit
+        self.spoken.append(Utterance(line.piece.text, whole, np.empty(0, np.float32), line.piece.pause, finished))
+        self._request = self._request.after(line.piece, whole, finished)
         self._given, self._parts = 0, 0
         self.line = self._begin()
         if self.line is None and not self._spoken:
@@ -132,10 +137,13 @@ class Sounding:
         return self._stretcher.finish()
 
 
-def stream(
-    backend: Backend, codec: Codec, request: Request, listen: Callable[[], Any] | None = None
-) -> Iterator[np.ndarray]:
+class Stream(Iterator[np.ndarray]):
     """The audio of all chunks with their pauses, at the request's speed, in arrays (N,) float32 of any length but 0.
+
+    Attributes:
+        request: what is spoken.
+        utterances: the chunks that have been spoken whole.
+        timer: tells the times of words.
 
     Args:
         listen: gives the model's own recogniser, which counts the words of a text of few words, as in plain speaking.
@@ -143,28 +151,50 @@ def stream(
     Raises:
         NoSound: the model ended every chunk without a sound.
     """
-    sounding = Sounding(codec, request.speed)
-    few = len(request.chunks) == 1 and len(words(request.chunks[0].text)) <= FEW
-    for part in _whole(backend, codec, request, listen) if listen and few else _growing(backend, request):
+
+    def __init__(
+        self, backend: Backend, codec: Codec, request: Request, timer: Timer, listen: Callable[[], Any] | None = None
+    ) -> None:
+        self.request, self.timer, self.utterances = request, timer, list[Utterance]()
+        few = len(request.chunks) == 1 and len(words(request.chunks[0].text)) <= FEW
+        parts = self._whole(backend, codec, listen) if listen and few else self._growing(backend)
+        self._pieces = _sound(codec, request.speed, parts)
+
+    def __next__(self) -> np.ndarray:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Ends it."""
+        self._pieces.close()
+
+    @property
+    def words(self) -> tuple[Word, ...] | None:
+        """When each word of the chunks spoken so far is said; see `Speech.words`."""
+        return self.timer.words(self.request, self.utterances)
+
+    def _whole(self, backend: Backend, codec: Codec, listen: Callable[[], Any]) -> Iterator[Part]:
+        """The parts of the request once it is spoken: this costs the end of a short take, and listening to it."""
+        self.utterances += utterances(backend, codec, self.request, listen)
+        if not any(len(one.codes) for one in self.utterances):
+            raise NoSound
+        yield from (Part(one.codes, one.pause) for one in self.utterances)
+
+    def _growing(self, backend: Backend) -> Iterator[Part]:
+        """The parts of the request while it is being spoken."""
+        reading, rows = Reading(self.request), Rows(backend)
+        self.utterances = reading.spoken
+        while reading.line is not None:
+            if not rows.lines:
+                rows.start([reading.line])
+            rows.extend(reading.missing)
+            yield from reading.parts()
+
+
+def _sound(codec: Codec, speed: float, parts: Iterator[Part]) -> Generator[np.ndarray]:
+    """The sound of parts, as soon as it is certain."""
+    sounding = Sounding(codec, speed)
+    for part in parts:
         if len(samples := sounding.push(part)):
             yield samples
     if len(rest := sounding.finish()):
         yield rest
-
-
-def _whole(backend: Backend, codec: Codec, request: Request, listen: Callable[[], Any]) -> Iterator[Part]:
-    """The parts of a request once it is spoken: this costs the end of a short take, and listening to it."""
-    spoken = list(utterances(backend, codec, request, listen))
-    if not any(len(one.codes) for one in spoken):
-        raise NoSound
-    yield from (Part(one.codes, one.pause) for one in spoken)
-
-
-def _growing(backend: Backend, request: Request) -> Iterator[Part]:
-    """The parts of a request while it is being spoken."""
-    reading, rows = Reading(request), Rows(backend)
-    while reading.line is not None:
-        if not rows.lines:
-            rows.start([reading.line])
-        rows.extend(reading.missing)
-        yield from reading.parts()

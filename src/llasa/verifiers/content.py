@@ -36,6 +36,7 @@ BATCH = 16  # rows at once, of about the same length
 # 97 % with one in the middle: 92 % over a telephone. A lower UNHEARD refuses right ones that were said in a large room.
 UNHEARD, ADDED, ADDITION = 2.8, 5.0, 10
 SURE = 3.0  # nats; below it, a sound of one word may be taken for two
+LATE = 0.08  # seconds after the start of a sound at which its letter is most probable (benchmarks/words.py)
 LEAST_PAUSE = 0.2  # seconds before the first word of an utterance
 LEAD = 0.5  # seconds that a fragment may be silent before its first word
 
@@ -200,6 +201,32 @@ class CtcContent:
 
         start, stop = (onset(word) / RATE for word in found.surplus)
         return start, stop
+
+    def starts(self, spoken: Sequence[str], samples: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """When each word of a normalised text begins, in seconds, and how probable its letters are there, from 0 to 1.
+
+        None if the text cannot be what is said: it has letters of another script, or more than fit the sound.
+
+        Args:
+            spoken: the words.
+            samples: (T,).
+        """
+        if not is_latin(" ".join(spoken)) or not samples.any():
+            return None
+        labels, places = list[int](), list[slice]()
+        for word in spoken:
+            letters = self.spell(word)
+            labels += [self.vocabulary[SPACE]] if labels and letters else []
+            places.append(slice(len(labels), len(labels) + len(letters)))
+            labels += letters
+        logs = self.listen([samples])[0][0].numpy()
+        frames = np.array([first for first, _ in align(logs, labels)]) if labels else np.empty(0, int)
+        if not len(frames) or len(frames) < len(labels):
+            return None
+        sure = logs[frames, labels]
+        begins = frames[[min(place.start, len(labels) - 1) for place in places]] * len(samples) / RATE / len(logs)
+        means = [sure[place].mean() if place.stop > place.start else 0.0 for place in places]
+        return np.maximum(0.0, begins - LATE), np.exp(means)
 
     def _likeliest(self, text: str, samples: np.ndarray) -> tuple[float, Miscount | None, torch.Tensor]:
         """The doubt in a text, its likeliest miscount, and the log-probabilities (T, symbols) of what is heard."""

@@ -281,6 +281,8 @@ def save_model(
         plain = LlamaForCausalLM(model.config)
     plain.load_state_dict(state, assign=True)
     plain.tie_weights()
+    if settings.losses.pointing_heads:
+        plain.config.pointing_heads = settings.losses.pointing_heads  # which tell when each word is spoken
     plain.config.codec = str(absolute(settings.codec)) if exists(settings.codec) else settings.codec
     if settings.init and not exists(settings.init):
         plain.config.base_model = settings.init  # `llasa export` derives the licence from it
