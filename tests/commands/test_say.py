@@ -1,5 +1,6 @@
 """`llasa say`, with the arguments and mistakes of its users: what comes out, where, with which status."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -72,6 +73,26 @@ def test_a_stream_to_a_file(say: Run, tmp_path: Path):
     result = say("Hello there.", "--stream", "-o", tmp_path / "out.wav", "--seed", 1)
     assert (result.code, result.out) == (0, b"")
     assert len(audio.load(tmp_path / "out.wav")) > 1000
+
+
+def test_times_of_words(run: Run, tmp_path: Path):
+    text, end = "It costs $5.", ("-o", tmp_path / "out.wav", "--seed", 1)
+    for name, options in (("a.json", ()), ("b.srt", ("--stream",)), ("c.vtt", ("--best-of", 2))):
+        result = run("say", text, *options, "--timestamps", tmp_path / name, *end)
+        assert result.code == 0, result.err
+        assert f"{name}: the times of 3 words\n" in result.err
+    assert [one["word"] for one in json.loads((tmp_path / "a.json").read_text())["words"]] == text.split()
+    assert (tmp_path / "b.srt").read_text().split("\n")[10] == "$5."
+    assert (tmp_path / "c.vtt").read_text().startswith("WEBVTT\n")
+
+
+def test_times_of_words_that_cannot_be(say: Run, tmp_path: Path):
+    fails(say("Hello.", "--timestamps", tmp_path / "words.txt"), "end its name in .json, .srt, .vtt")
+    fails(say("Hello.", "--timestamps", tmp_path / "no/words.srt"), "no such file or directory")
+    keep = ("--best-of", 2, "--keep-candidates", tmp_path / "all")
+    fails(say("Hello.", "--timestamps", tmp_path / "all/words.srt", *keep), "which is only for candidates")
+    fails(say("Hello.", "--timestamps", tmp_path / "words.srt"), "nothing tells when this model says a word")
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_speed(say: Run):

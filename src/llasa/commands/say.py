@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from llasa.commands.common import Reference
     from llasa.search.strategy import Strategy
     from llasa.speak.account import Account
+    from llasa.speak.speech import Speech
+    from llasa.speak.stream import Stream
     from llasa.tts import Llasa
     from llasa.voice import Voice
 
@@ -98,6 +100,10 @@ def say(
     speaker: Annotated[
         str | None, typer.Option(metavar="NAME", help="For models tuned with speakers' names: the speaker.")
     ] = None,
+    timestamps: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write when each word is said: a .json, .srt or .vtt file."),
+    ] = None,
     best_of: Annotated[
         int | None,
         typer.Option("--best-of", metavar="N", help="Say it N times and keep the best.", rich_help_panel=SEARCH),
@@ -147,12 +153,16 @@ def say(
 
       cat chapter.txt | llasa say --stream | aplay
 
+      llasa say 'It costs $5.' -o costs.wav --timestamps costs.srt
+
       llasa say "She sells sea shells." --best-of 16
     """
     words = _read_text(text, file)
     target = _target(output)
     if target != STDOUT and format is Format.pcm:
         raise LlasaError("--format pcm is for standard output: add -o -")
+    if timestamps is not None:
+        _check_timestamps(timestamps, keep_candidates)
     reference = _check_voice(voice, voice_text, model)
     seconds = None if budget is None else _seconds(budget)
     from llasa.search.strategy import choose
@@ -164,6 +174,8 @@ def say(
         from llasa.tts import Llasa
 
         llasa = Llasa.load(model, device=device, dtype=dtype, device_map=device_map, backend=backend)
+        if timestamps is not None:
+            _check_timer(llasa)
         chosen = _voice(llasa, voice, reference)
     settings = {
         "seed": draw_seed(seed), "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
@@ -171,9 +183,9 @@ def say(
         "speaker": speaker,
     }  # fmt: skip
     if stream:
-        return _stream(llasa, words, chosen, target, format, settings)
+        return _stream(llasa, words, chosen, target, format, settings, timestamps)
     settings |= {"best_of": best_of, "search": search, "verify": verify, "budget": seconds}
-    _say(llasa, words, chosen, target, format, settings, keep_candidates)
+    _say(llasa, words, chosen, target, format, settings, keep_candidates, timestamps)
 
 
 def _say(
@@ -184,6 +196,7 @@ def _say(
     format: Format,
     settings: dict[str, Any],
     candidates: Path | None,
+    timestamps: Path | None,
 ) -> None:
     from llasa.speak.speech import Interrupted
 
@@ -197,6 +210,8 @@ def _say(
     if count:
         _write(iter([speech.samples]), target, format, llasa.rate, count)
         tell(_summary(target, speech.seconds, speech.timings["total"], speech.seed))
+        if timestamps:
+            _save_words(timestamps, speech)
     if speech.search:
         tell(_spent(speech.search))
         if candidates:
@@ -212,7 +227,13 @@ def _say(
 
 
 def _stream(
-    llasa: "Llasa", words: str, voice: "Voice | None", target: Path, format: Format, settings: dict[str, Any]
+    llasa: "Llasa",
+    words: str,
+    voice: "Voice | None",
+    target: Path,
+    format: Format,
+    settings: dict[str, Any],
+    timestamps: Path | None,
 ) -> None:
     began = time.perf_counter()
     with bar("speaking") as advance:
@@ -220,8 +241,41 @@ def _stream(
         count, stopped = _write(pieces, target, format, llasa.rate, None)
     if count:
         tell(_summary(target, count / llasa.rate, time.perf_counter() - began, settings["seed"]))
+        if timestamps:
+            _save_words(timestamps, pieces)
     if stopped:
         _interrupted("kept what was spoken" if count else "nothing was finished")
+
+
+def _check_timestamps(path: Path, candidates: Path | None) -> None:
+    """Checks the file for word times before the model is loaded."""
+    from llasa.speak.word_files import check_suffix
+
+    check_suffix(path)
+    if candidates is not None and absolute(path).is_relative_to(absolute(candidates)):
+        raise LlasaError(f"{path} is in {candidates}, which is only for candidates: write it elsewhere")
+    check_writable(path)
+
+
+def _check_timer(llasa: "Llasa") -> None:
+    from llasa.speak.words import NO_TIMES
+
+    if llasa.timer.source is None:
+        raise LlasaError(f"{NO_TIMES}: leave --timestamps out")
+
+
+def _save_words(path: Path, speech: "Speech | Stream") -> None:
+    from llasa.speak.word_files import save_words
+
+    if (times := speech.words) is None:
+        raise LlasaError("the recogniser does not know the letters of the text, so there are no word times")
+    save_words(path, times, speech.timer.source)
+    by = (
+        " by the model's recogniser, since its attention does not tell them"
+        if speech.timer.source != "attention"
+        else ""
+    )
+    tell(f"{path}: the times of {len(times)} words{by}")
 
 
 def _spent(account: "Account") -> str:
