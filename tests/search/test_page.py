@@ -12,6 +12,7 @@ from llasa.codec import Codec, load_codec
 from llasa.errors import LlasaError
 from llasa.search.page import check_folder, save_candidates
 from llasa.speak.account import Account, Candidate
+from llasa.speak.words import Word
 
 RATE = 16000
 CODES = np.arange(40, dtype=np.uint16)  # 0.8 s
@@ -106,6 +107,17 @@ def test_the_page_lists_the_chosen_first_and_loads_nothing_from_elsewhere(
     assert "itself" not in page.tags
     for shown in [*TEXTS, "best-of:4", "content=1", "1,234 tokens in 5 rows", "speaker <failed>", "repeats <itself>"]:
         assert shown in page.text
+
+
+def test_the_page_knows_when_a_word_is_said(codec: Codec, account: Account, tmp_path: Path) -> None:
+    def timed(one: Candidate) -> list[Word]:
+        return [Word(word, n / 4, n / 4 + 0.25, 1.0) for n, word in enumerate(TEXTS[one.chunk].split())]
+
+    save_candidates(account, tmp_path / "out", codec, timed)
+    html = (tmp_path / "out" / "index.html").read_text()
+    assert '<span class="words"><span>The</span> <span>second</span> <span>chunk.</span></span></h2>' in html
+    assert 'src="1-0.wav" data-starts="0.00 0.25 0.50"></audio>' in html
+    assert html.count("data-starts=") == 4  # one candidate has no codes
 
 
 def test_the_page_has_the_order_of_the_search(codec: Codec, tmp_path: Path) -> None:

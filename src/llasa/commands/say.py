@@ -218,7 +218,7 @@ def _say(
             from llasa.search.page import save_candidates
 
             with waiting("saving the candidates"):
-                save_candidates(speech.search, candidates, llasa.codec)
+                save_candidates(speech.search, candidates, llasa.codec, speech.words_of)
             tell(f"{candidates / 'index.html'}: a page with all {len(speech.search.candidates)} candidates")
     if cut := speech.finished.count(False):
         tell(f"note: {cut} of {len(speech.finished)} chunks did not end and were cut off: try another --seed")

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from llasa.codec import Codec
 from llasa.errors import LlasaError, reason
 from llasa.files import absolute, exists, is_folder, read_bytes
 from llasa.speak.account import Account, Candidate
+from llasa.speak.words import Word
 
+Timed = Callable[[Candidate], Sequence[Word] | None]
 PAGE, TABLE = "index.html", "candidates.csv"
 MARK = '<meta name="generator" content="llasa candidates">'
 _OURS = re.compile(rf"\d+-\d+\.wav|{re.escape(PAGE)}|{re.escape(TABLE)}")
@@ -38,6 +40,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; ma
   background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 dt, .dim { color: var(--dim); }
 dd { margin: 0; overflow-wrap: anywhere; }
+.words .now { background: var(--bar); color: var(--paper); border-radius: 4px; }
 ol { list-style: none; margin: 0; padding: 0; }
 li { display: grid; grid-template-columns: 7.5rem minmax(0, 1fr) minmax(11rem, 15rem); gap: .3rem 1rem;
   align-items: center; padding: .55rem .8rem; border: 1px solid var(--line); border-radius: 8px; margin-bottom: .4rem; }
@@ -59,7 +62,16 @@ audio { width: 100%; height: 2.2rem; }
 
 _SCRIPT = """
 document.addEventListener('play', event => {
-  for (const other of document.querySelectorAll('audio')) if (other !== event.target) other.pause();
+  const audio = event.target;
+  for (const other of document.querySelectorAll('audio')) if (other !== audio) other.pause();
+  const words = audio.closest('ol').previousElementSibling.querySelectorAll('.words span');
+  const starts = (audio.dataset.starts || '').split(' ').filter(Boolean).map(Number);
+  const light = () => {
+    const now = audio.paused ? -1 : audio.currentTime;
+    words.forEach((word, i) => word.classList.toggle('now', starts[i] <= now && !(starts[i + 1] <= now)));
+    if (!audio.paused) requestAnimationFrame(light);
+  };
+  if (starts.length) light();
 }, true);
 """
 
@@ -85,11 +97,14 @@ def check_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
-def save_candidates(account: Account, folder: Path, codec: Codec) -> None:
+def save_candidates(account: Account, folder: Path, codec: Codec, timed: Timed | None = None) -> None:
     """Writes WAVs (`chunk-number.wav`), `candidates.csv` and `index.html`. The folder appears whole or not at all.
 
     An earlier page in that folder is replaced. Candidates are decoded again one by one, including those that the search
     condemned before it decoded them. A candidate without codes appears in the table and on the page, without a WAV.
+
+    Args:
+        timed: tells when a candidate says each word, so that the page can show it.
 
     Raises:
         LlasaError: as `check_folder`.
@@ -105,7 +120,7 @@ def save_candidates(account: Account, folder: Path, codec: Codec) -> None:
                 if candidate.codes.size:
                     audio.save(made / _wav(candidate), codec.decode(candidate.codes), codec.rate)
             (made / TABLE).write_text(_table(account, codec), encoding="utf-8", newline="")
-            (made / PAGE).write_text(_page(account, codec), encoding="utf-8")
+            (made / PAGE).write_text(_page(account, codec, timed), encoding="utf-8")
             if exists(folder):
                 os.replace(folder, Path(scratch) / "old")  # goes with the scratch folder
             try:
@@ -157,7 +172,7 @@ def _table(account: Account, codec: Codec) -> str:
     return buffer.getvalue()
 
 
-def _page(account: Account, codec: Codec) -> str:
+def _page(account: Account, codec: Codec, timed: Timed | None) -> str:
     ranges = {}
     for name in _verifiers(account):
         scores = [candidate.scores[name] for candidate in account.candidates if name in candidate.scores]
@@ -167,9 +182,11 @@ def _page(account: Account, codec: Codec) -> str:
     for chunk, text in enumerate(account.texts):
         own = [one for one in account.candidates if one.chunk == chunk]
         own.sort(key=lambda one: (one.chosen, one.rank), reverse=True)
-        items = "\n".join(_item(candidate, ranges, codec) for candidate in own)
+        starts = [_starts(one, timed) for one in own]
+        items = "\n".join(_item(one, ranges, codec, begun) for one, begun in zip(own, starts, strict=True))
+        words = " ".join(f"<span>{escape(word)}</span>" for word in text.split()) if any(starts) else escape(text)
         number = f'<span class="dim">{chunk + 1} of {len(account.texts)}</span> ' if len(account.texts) > 1 else ""
-        parts.append(f"<h2>{number}{escape(text)}</h2>\n<ol>\n{items}\n</ol>")
+        parts.append(f'<h2>{number}<span class="words">{words}</span></h2>\n<ol>\n{items}\n</ol>')
     title = escape(f"{account.strategy}, {len(account.candidates)} candidates")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
@@ -191,9 +208,15 @@ def _facts(account: Account) -> str:
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts) + "</dl>"
 
 
-def _item(candidate: Candidate, ranges: dict[str, tuple[float, float]], codec: Codec) -> str:
+def _starts(candidate: Candidate, timed: Timed | None) -> str:
+    """The attribute that tells when a candidate says each word, in seconds; empty if that is not known."""
+    words = timed(candidate) if timed and len(candidate.codes) else None
+    return "" if words is None else f' data-starts="{" ".join(f"{word.start:.2f}" for word in words)}"'
+
+
+def _item(candidate: Candidate, ranges: dict[str, tuple[float, float]], codec: Codec, starts: str) -> str:
     tokens = len(candidate.codes)
-    sound = f'<audio controls preload="none" src="{_wav(candidate)}"></audio>' if tokens else ""
+    sound = f'<audio controls preload="none" src="{_wav(candidate)}"{starts}></audio>' if tokens else ""
     kind, remark = "", ""
     if candidate.condemned is not None:
         kind, remark = "condemned", f'<div class="bad">{escape(candidate.condemned)}</div>'

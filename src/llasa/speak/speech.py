@@ -10,7 +10,7 @@ import numpy as np
 
 from llasa import audio
 from llasa.reference import LEVEL
-from llasa.speak.account import Account
+from llasa.speak.account import Account, Candidate
 from llasa.speak.request import Request
 from llasa.speak.stretch import stretch
 
@@ -82,6 +82,11 @@ class Speech:
         None, with a warning, if nothing can tell; `timer.source` says what does.
         """
         return self.timer.words(self.request, self.utterances)
+
+    def words_of(self, candidate: Candidate) -> "tuple[Word, ...] | None":
+        """When a candidate of the search says each word of its chunk; None if nothing can tell."""
+        assert self.search is not None
+        return self.timer.chunk(self.request, self.search.texts[candidate.chunk], candidate.codes)
 
     @property
     def codes(self) -> np.ndarray:

@@ -99,6 +99,19 @@ class Timer:
             for i, word in enumerate(typed)
         )
 
+    def chunk(self, request: Request, text: str, codes: np.ndarray) -> tuple[Word, ...] | None:
+        """The words of one chunk, or of a candidate for it, as the model read them, from its beginning and at speed 1.
+
+        Args:
+            codes: (T,), what was spoken.
+        """
+        spoken = Utterance(text, codes, np.empty(0, np.float32), 0.0, True)
+        if (found := self._starts(request, spoken)) is None:
+            return None
+        starts, sure = found[0].tolist(), found[1].tolist()
+        ends = [*starts[1:], len(codes) * self.codec.hop / self.codec.rate]
+        return tuple(Word(*facts) for facts in zip(text.split(), starts, ends, sure, strict=True))
+
     def _starts(self, request: Request, spoken: Utterance) -> tuple[np.ndarray, np.ndarray] | None:
         """When each word of a chunk begins, in seconds from its beginning, and how sure that is, from 0 to 1."""
         count = len(spoken.text.split())
