@@ -16,6 +16,7 @@ from openai import BadRequestError, OpenAI
 
 from llasa import audio, ffmpeg
 from llasa.serve.formats import FORMATS, Pcm
+from llasa.speak.word_files import plain
 from llasa.tts import Llasa
 
 TEXT = "Hello there."
@@ -92,6 +93,23 @@ def test_events_carry_the_same_sound(address: str, spoken: np.ndarray) -> None:
     assert done["type"] == "speech.audio.done"
 
 
+def test_the_last_event_tells_when_words_are_said(address: str, tiny: Llasa) -> None:
+    text = "It cost $5."
+    for options in ({}, {"best_of": 2, "budget": 5}):
+        told = events(post(address, input=text, seed=1, stream_format="sse", timestamps=True, **options))[-1]
+        assert told["type"] == "speech.audio.done"
+        assert " ".join(one["word"] for one in told["words"]) == text
+        assert told["words"][-1]["end"] == pytest.approx(told["seconds"], abs=0.002)
+    stream = tiny.stream(text, seed=1)
+    for _ in stream:
+        pass
+    told = events(post(address, input=text, seed=1, stream_format="sse", timestamps=True))[-1]
+    assert told["words"] == plain(stream.words or ())
+    assert "words" not in events(post(address, input=TEXT, seed=1, stream_format="sse"))[-1]
+    batch = post(address, "/v1/audio/speech/batch", items=[{"input": "Hi."}], timestamps=True).json()
+    assert [one["word"] for one in batch["results"][0]["words"]] == ["Hi."]
+
+
 def test_a_search_tells_its_scores(address: str, tiny: Llasa) -> None:
     wanted = tiny.say(TEXT, seed=1, best_of=2)
     answer = post(address, input=TEXT, seed=1, best_of=2, response_format="wav")
@@ -157,6 +175,7 @@ def test_a_batch_tells_of_each_item(address: str, tiny: Llasa) -> None:
         ({"input": "a", "speed": 5}, 400, "speed", "less than or equal to 4"),
         ({"input": "a", "seed": -1}, 400, "seed", "greater than or equal to 0"),
         ({"input": "a", "temperature": 9}, 400, "temperature", "less than or equal to 2"),
+        ({"input": "a", "timestamps": True}, 400, "timestamps", "set stream_format to sse"),
         ({"input": "a", "best_of": 100}, 400, "best_of", "at most 16 are made here"),
         ({"input": "a", "best_of": 2, "search": "beam:2x2"}, 400, None, "two searches"),
         ({"input": "a", "search": "guess"}, 400, None, "unknown search 'guess'"),

@@ -112,6 +112,20 @@ def test_type_choose_press_and_hear(page: Page) -> None:
     page.until(lambda: page.run("return sound.position") > at)
 
 
+def test_the_word_that_is_said_lights_up(page: Page) -> None:
+    page.type("The lamp cost $5, and it was worth it.")
+    page.find("#speak").click()
+    page.until(lambda: page.find("#said").is_displayed())
+    assert page.find("#said").text == "The lamp cost $5, and it was worth it."
+    word = page.all("#said span")[3]
+    word.click()  # which says it again
+    page.until(lambda: page.all("#said .now"))
+    page.run("sound.pause(); draw()")
+    page.run(f"sound.from = {word.get_property('start')} + 0.05; draw()")
+    assert [one.text for one in page.all("#said .now")] == ["$5,"]
+    page.picture("word")
+
+
 def test_words_that_cannot_be_read_are_told(page: Page) -> None:
     assert not page.find("#note").is_displayed()
     page.run("document.getElementById('text').value = 'Hello to all of you, \u4f60\u597d.'")

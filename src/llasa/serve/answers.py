@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -18,9 +18,11 @@ from llasa.serve.counters import Counters
 from llasa.serve.formats import MEDIA, Encoder, Format, encode, encoder
 from llasa.serve.problems import body_of, problem_of
 from llasa.serve.service import Service, Wanted
-from llasa.speak.account import Account
+from llasa.speak.account import Account, Candidate
 from llasa.speak.request import Request as SpeakRequest
-from llasa.speak.speech import Speech
+from llasa.speak.speech import Speech, Utterance
+from llasa.speak.word_files import plain
+from llasa.speak.words import Word
 
 T = TypeVar("T")
 LISTED = 20  # chunks whose scores go into a header
@@ -59,11 +61,13 @@ class Answers:
         """
         began = time.monotonic()
         asked = await self.service.prepare(wanted, client)
-        return self._sounds(asked, client, began), asked.note
+        return self._sounds(asked, client, began, []), asked.note
 
-    async def _sounds(self, asked: SpeakRequest, client: str, began: float) -> AsyncGenerator[np.ndarray, None]:
+    async def _sounds(
+        self, asked: SpeakRequest, client: str, began: float, spoken: list[Utterance]
+    ) -> AsyncGenerator[np.ndarray, None]:
         heard = False
-        async with aclosing(self.service.listen(asked, client)) as stream:
+        async with aclosing(self.service.listen(asked, client, spoken)) as stream:
             async for samples in stream:
                 if not heard:
                     self.counters.first.observe(time.monotonic() - began)
@@ -127,11 +131,11 @@ class Answers:
         return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
 
     async def _streamed(self, wanted: Wanted, client: str, format: Format) -> AsyncIterator[dict[str, Any]]:
-        made = encoder(format, self.service.rate)
-        count = 0
+        made, began = encoder(format, self.service.rate), time.monotonic()
+        count, spoken = 0, list[Utterance]()
         try:
-            sounds, note = await self.speak(wanted, client)
-            async with aclosing(sounds):
+            asked = await self.service.prepare(wanted, client)
+            async with aclosing(self._sounds(asked, client, began, spoken)) as sounds:
                 async for samples in sounds:
                     count += len(samples)
                     if data := made.push(samples):
@@ -141,7 +145,8 @@ class Answers:
         if rest:
             yield _delta(rest)
         codes = round(count * wanted.speed / self.service.llasa.codec.hop)
-        yield _done(wanted, count / self.service.rate, codes, note)
+        words = await self.service.words(asked, spoken) if wanted.timestamps else None
+        yield _done(wanted, count / self.service.rate, codes, asked.note, words)
 
     async def _searched(
         self, wanted: Wanted, client: str, format: Format, candidates: bool
@@ -165,18 +170,23 @@ class Answers:
         assert speech.search is not None
         scores: dict[str, Any] = {"search": summary_of(speech.search, None)}
         if candidates:
-            scores["candidates"] = await self._candidates(speech, client)
-        yield _done(wanted, speech.seconds, speech.search.tokens, note) | scores
+            scores["candidates"] = await self._candidates(speech, client, wanted.timestamps)
+        words = speech.words if wanted.timestamps else None
+        yield _done(wanted, speech.seconds, speech.search.tokens, note, words) | scores
 
-    async def _candidates(self, speech: Speech, client: str) -> list[dict[str, Any]]:
-        """Every candidate with codes, with its sound as WAV."""
+    async def _candidates(self, speech: Speech, client: str, timestamps: bool) -> list[dict[str, Any]]:
+        """Every candidate with codes, with its sound as WAV, and if wanted when it says each word."""
         codec, account = self.service.llasa.codec, speech.search
         assert account is not None
+
+        def timed(one: Candidate) -> dict[str, Any]:
+            words = speech.words_of(one) if timestamps else None
+            return {} if words is None else {"words": plain(words)}
 
         def work(_: Any) -> list[dict[str, Any]]:
             return [
                 {
-                    **facts_of(one), "text": account.texts[one.chunk],
+                    **facts_of(one), **timed(one), "text": account.texts[one.chunk],
                     "seconds": len(one.codes) * codec.hop / codec.rate,
                     "audio": base64.b64encode(encode("wav", codec.rate, codec.decode(one.codes))).decode(),
                 }
@@ -213,9 +223,13 @@ def _delta(data: bytes) -> dict[str, Any]:
     return {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()}
 
 
-def _done(wanted: Wanted, seconds: float, tokens: int, note: str | None) -> dict[str, Any]:
+def _done(
+    wanted: Wanted, seconds: float, tokens: int, note: str | None, words: Sequence[Word] | None
+) -> dict[str, Any]:
     """The last event. Input is counted in characters, output in codes."""
     count = len(wanted.text)
     usage = {"input_tokens": count, "output_tokens": tokens, "total_tokens": count + tokens}
     told = {"type": "speech.audio.done", "usage": usage, "seed": wanted.seed, "seconds": round(seconds, 3)}
+    if words is not None:
+        told["words"] = plain(words)
     return told | ({"note": note} if note else {})

@@ -15,6 +15,7 @@ from llasa.serve.problems import Problem, body_of, problem_of
 from llasa.serve.service import Wanted
 from llasa.speak.request import draw_seed
 from llasa.speak.stretch import FASTEST, SLOWEST
+from llasa.speak.word_files import plain
 
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")  # which clients name when nobody has chosen one
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -42,6 +43,7 @@ class Manner(BaseModel):
     search: str | None = Field(None, description="Another search: beam:4x4, mixed:4x4@2s+16.")
     verify: str | None = Field(None, description="Which verifiers score: content=1,speaker=0.5.")
     budget: float | None = Field(None, gt=0, description="Searches for no more than so many seconds.")
+    timestamps: bool = Field(False, description="Tells when each word is said: in the last event, or in the item.")
 
 
 class SpeechInput(Manner):
@@ -69,7 +71,7 @@ def wanted_of(manner: Manner, text: str) -> Wanted:
     voice = manner.voice.id if isinstance(manner.voice, VoiceId) else manner.voice
     return Wanted(
         text, draw_seed(manner.seed), voice, manner.speed, manner.temperature, manner.ref_audio, manner.ref_text,
-        manner.best_of, manner.search, manner.verify, manner.budget,
+        manner.best_of, manner.search, manner.verify, manner.budget, manner.timestamps,
     )  # fmt: skip
 
 
@@ -88,7 +90,8 @@ def openai_router(answers: Answers, name: str) -> APIRouter:
         name: the model's.
     """
     router = APIRouter(prefix="/v1")
-    models = [{"id": name, "object": "model", "created": 0, "owned_by": "llasa"}]
+    timed = answers.service.llasa.timer.source is not None
+    models = [{"id": name, "object": "model", "created": 0, "owned_by": "llasa", "timestamps": timed}]
 
     def check_model(asked: str | None) -> None:
         if asked not in (None, name, *OPENAI_MODELS):
@@ -114,6 +117,9 @@ def openai_router(answers: Answers, name: str) -> APIRouter:
         headers = headers_of(body, wanted)
         if body.stream_format == "sse":
             return answers.events(client, wanted, format, body.candidates, headers)
+        if wanted.timestamps:
+            where = "the last event, and this answer has none: set stream_format to sse"
+            raise Problem(f"timestamps come in {where}", param="timestamps")
         if wanted.searched:
             return await answers.search(request, client, wanted, format, headers)
         made = encoder(format, answers.service.rate)
@@ -140,6 +146,7 @@ def openai_router(answers: Answers, name: str) -> APIRouter:
             return {
                 "index": index, "status": "success", "seed": wanted.seed, "media_type": MEDIA[whole.response_format],
                 "audio_data": base64.b64encode(data).decode(), **({"note": note} if note else {}),
+                **({"words": plain(speech.words or ())} if wanted.timestamps else {}),
             }  # fmt: skip
 
         async def everything() -> list[dict[str, Any]]:

@@ -24,7 +24,8 @@ from llasa.serve.streams import Sound
 from llasa.serve.turns import Turns
 from llasa.serve.uploads import check_size, data_of, samples_of
 from llasa.speak.request import Progress, Request
-from llasa.speak.speech import Speech
+from llasa.speak.speech import Speech, Utterance
+from llasa.speak.words import NO_TIMES, Word
 from llasa.tts import Llasa
 from llasa.voice import Voice, suggest
 
@@ -75,6 +76,7 @@ class Wanted:
     search: str | None = None
     verify: str | None = None
     budget: float | None = None
+    timestamps: bool = False
 
     @property
     def searched(self) -> bool:
@@ -115,8 +117,11 @@ class Service:
         voice = await self.voice(wanted, client)
         return await self._in_text_thread(lambda: self._request(wanted, voice))
 
-    async def listen(self, request: Request, client: str) -> AsyncGenerator[np.ndarray, None]:
+    async def listen(self, request: Request, client: str, spoken: list[Utterance]) -> AsyncGenerator[np.ndarray, None]:
         """Yields the sound of a request as it is made, (N,) float32. To stop is to hang up.
+
+        Args:
+            spoken: gets the chunks, at the end.
 
         Raises:
             LlasaError: as `Scheduler.stream`, or the model fails.
@@ -135,8 +140,19 @@ class Service:
                 self.scheduler.taken(stream, len(sound) / self.rate)
             if sound is not None:
                 raise sound
+            spoken += stream.reading.spoken
         finally:
             self.scheduler.cancel(stream)
+
+    async def words(self, request: Request, spoken: list[Utterance]) -> tuple[Word, ...] | None:
+        """When the words of a request were said. The backend computes it between two steps of the streams."""
+        own = self._beside(Beside(self.scheduler.backend, self.scheduler.call))
+        return await self._in_text_thread(lambda: own.timer.words(request, spoken))
+
+    def _beside(self, backend: Beside) -> Llasa:
+        own = copy.copy(self.llasa)
+        own.backend = backend
+        return own
 
     async def say(self, wanted: Wanted, client: str, progress: Progress | None = None) -> tuple[Speech, str | None]:
         """Says a text as a whole, perhaps with a search: see `Llasa.say`. Cancelling it ends it at its next step.
@@ -152,13 +168,14 @@ class Service:
         request = await self._in_text_thread(lambda: self._request(wanted, voice))  # what is wrong shows at once
 
         def work(beside: Beside) -> Speech:
-            own = copy.copy(self.llasa)
-            own.backend = beside
-            return own.say(
+            speech = self._beside(beside).say(
                 wanted.text, voice, wanted.seed, best_of=wanted.best_of, search=wanted.search, verify=wanted.verify,
                 budget=min(wanted.budget or self.limits.budget, self.limits.budget) if wanted.searched else None,
                 temperature=wanted.temperature, speed=wanted.speed, on_progress=progress,
             )  # fmt: skip
+            if wanted.timestamps:
+                _ = speech.words  # computed here, beside the streams
+            return speech
 
         speech = await self.beside(client, work)
         notes = [request.note] if request.note else []
@@ -272,6 +289,8 @@ class Service:
         if (count := len(wanted.text)) > limits.characters:
             most = f"at most {limits.characters:,} are read"
             raise Problem(f"the text has {count:,} characters, and {most}: send it in parts", param="input")
+        if wanted.timestamps and self.llasa.timer.source is None:
+            raise Problem(NO_TIMES, param="timestamps")
         if wanted.searched:
             self._check_search(wanted)
 

@@ -106,21 +106,33 @@ function wav(samples) {
   return new Blob([view], {type: 'audio/wav'});
 }
 
-async function samplesOf(answer, give) {
+function wavReader() {
   // A WAV as it comes: 44 bytes, then 16-bit samples. A piece may end in the middle of one.
-  const reader = answer.body.getReader();
   let rest = new Uint8Array(0), head = 44;
-  for (;;) {
-    const {done, value} = await reader.read();
-    if (done) return;
-    const bytes = new Uint8Array(rest.length + value.length);
-    bytes.set(rest); bytes.set(value, rest.length);
+  return piece => {
+    const bytes = new Uint8Array(rest.length + piece.length);
+    bytes.set(rest); bytes.set(piece, rest.length);
     const start = Math.min(head, bytes.length), stop = bytes.length - (bytes.length - start) % 2;
     head -= start;
     rest = bytes.slice(stop);
     const view = new DataView(bytes.buffer, start, stop - start);
-    const samples = Float32Array.from({length: view.byteLength / 2}, (_, i) => view.getInt16(2 * i, true) / 32768);
-    if (samples.length) give(samples);
+    return Float32Array.from({length: view.byteLength / 2}, (_, i) => view.getInt16(2 * i, true) / 32768);
+  };
+}
+
+async function* eventsOf(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  for (;;) {
+    const {done, value} = await reader.read();
+    if (done) return;
+    text += value;
+    const events = text.split('\n\n');
+    text = events.pop();
+    for (const event of events.map(line => JSON.parse(line.slice(6)))) {
+      if (event.type === 'error') throw new Error(event.error.message);
+      yield event;
+    }
   }
 }
 
@@ -144,6 +156,8 @@ function draw() {
   $('time').textContent = `${clock(sound.position)} / ${clock(sound.count / RATE)}${sound.whole ? '' : '…'}`;
   canvas.setAttribute('aria-valuemax', (sound.count / RATE).toFixed(1));
   canvas.setAttribute('aria-valuenow', sound.position.toFixed(1));
+  const now = sound.position;
+  for (const word of $('said').children) word.classList.toggle('now', word.start <= now && now < word.end);
   $('play').textContent = sound.wanted ? '❚❚' : '▶';
   $('play').setAttribute('aria-label', sound.wanted ? 'Pause' : 'Play');
   if (sound.wanted) requestAnimationFrame(draw);
@@ -168,14 +182,22 @@ function ready(facts, note = '') {
   draw();
 }
 
+function spell(words = []) {
+  // Each word can be seen while it is said, and heard again.
+  $('said').replaceChildren(...words.flatMap(({word, start, end}) =>
+    [element('span', {textContent: word, start, end, onclick: () => seek(start)}), ' ']));
+  $('said').hidden = !words.length;
+}
+
 // Speaking
 
-let stopping = null;
+let stopping = null, timestamps = false;
 
 function wanted(text) {
   const number = id => $(id).value === '' ? undefined : Number($(id).value);
   return {input: text, voice: document.querySelector('[name=voice]:checked')?.value, response_format: 'wav',
-    speed: Number($('speed').value), temperature: number('temperature'), seed: number('seed')};
+    speed: Number($('speed').value), temperature: number('temperature'), seed: number('seed'),
+    stream_format: 'sse', timestamps};
 }
 
 async function speak(body) {
@@ -187,19 +209,26 @@ async function speak(body) {
   $('stop').hidden = false;
   sound.open();
   sound.clear();
+  spell();
   sound.wanted = true;
   $('facts').textContent = $('note').textContent = '';
   try {
     if (Number($('best').value) > 1 && !body.sample) await search(body, own.signal);
     else {
       delete body.sample;
-      const answer = await post('/v1/audio/speech', body, own.signal);
-      const first = Math.round(performance.now() - began);
-      $('sound').hidden = false;
-      draw();
-      await samplesOf(answer, samples => sound.push(samples));
-      ready(`first sound after ${first} ms, seed ${answer.headers.get('X-Llasa-Seed')}`,
-        decodeURIComponent(answer.headers.get('X-Llasa-Note') || ''));
+      const read = wavReader();
+      let first = 0;
+      for await (const event of eventsOf(await post('/v1/audio/speech', body, own.signal))) {
+        if (event.type === 'speech.audio.delta') {
+          first = first || Math.round(performance.now() - began);
+          const samples = read(bytesOf(event.audio));
+          if (samples.length) sound.push(samples);
+          if ($('sound').hidden) { $('sound').hidden = false; draw(); }
+        } else {
+          spell(event.words);
+          ready(`first sound after ${first} ms, seed ${event.seed}`, event.note);
+        }
+      }
     }
   } catch (error) {
     if (stopping === own) { sound.whole = true; if (sound.count) ready('stopped'); }
@@ -214,40 +243,30 @@ async function search(body, signal) {
   $('searching').hidden = false;
   $('progress').removeAttribute('value');
   $('stage').textContent = '';
-  const answer = await post('/v1/audio/speech',
-    {...body, best_of: Number($('best').value), stream_format: 'sse', candidates: true}, signal);
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = '', data = null;
-  for (;;) {
-    const {done, value} = await reader.read();
-    if (done) break;
-    text += value;
-    const events = text.split('\n\n');
-    text = events.pop();
-    for (const event of events.map(line => JSON.parse(line.slice(6)))) {
-      if (event.type === 'error') throw new Error(event.error.message);
-      if (event.type === 'speech.audio.progress') {
-        $('progress').value = event.spoken / Math.max(event.expected, 0.01);
-        $('stage').textContent = `${event.spoken.toFixed(1)} of about ${event.expected.toFixed(1)} s`;
-      }
-      if (event.type === 'speech.audio.delta') data = bytesOf(event.audio);
-      if (event.type === 'speech.audio.done') {
-        $('sound').hidden = false;
-        hear(data, `the best of ${$('best').value}, seed ${event.seed}`, event.note);
-        compare(event.candidates);
-      }
+  const answer = await post('/v1/audio/speech', {...body, best_of: Number($('best').value), candidates: true}, signal);
+  let data = null;
+  for await (const event of eventsOf(answer)) {
+    if (event.type === 'speech.audio.progress') {
+      $('progress').value = event.spoken / Math.max(event.expected, 0.01);
+      $('stage').textContent = `${event.spoken.toFixed(1)} of about ${event.expected.toFixed(1)} s`;
+    }
+    if (event.type === 'speech.audio.delta') data = bytesOf(event.audio);
+    if (event.type === 'speech.audio.done') {
+      $('sound').hidden = false;
+      hear(data, event.words, `the best of ${$('best').value}, seed ${event.seed}`, event.note);
+      compare(event.candidates);
     }
   }
 }
 
 const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 
-function hear(data, facts, note) {
-  const view = new DataView(data.buffer, 44);
+function hear(data, words, facts, note) {
   sound.clear();
   sound.open();
   sound.wanted = true;
-  sound.push(Float32Array.from({length: view.byteLength >> 1}, (_, i) => view.getInt16(2 * i, true) / 32768));
+  spell(words);
+  sound.push(wavReader()(data));
   ready(facts, note);
 }
 
@@ -263,7 +282,7 @@ function compare(candidates) {
   candidates.sort((a, b) => a.chunk - b.chunk || b.chosen - a.chosen || best(b) - best(a));
   $('candidates').replaceChildren(...candidates.map(one => {
     const play = element('button', {type: 'button', className: 'round', textContent: '▶',
-      onclick: () => hear(bytesOf(one.audio), `candidate ${one.number + 1}`)});
+      onclick: () => hear(bytesOf(one.audio), one.words, `candidate ${one.number + 1}`)});
     play.setAttribute('aria-label', `Play candidate ${one.number + 1}`);
     const scores = element('div', {className: 'scores'}, ...names.filter(name => name in one.scores).map(name => {
       const bar = element('i');
@@ -368,6 +387,7 @@ $('clone').onsubmit = async event => {
 async function begin() {
   try {
     const [model] = (await (await call('/v1/models')).json()).data;
+    timestamps = model.timestamps;
     $('model').textContent = `text to speech with ${model.id}`;
     await listVoices();
   } catch (error) { show(error); }
