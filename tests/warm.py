@@ -5,6 +5,7 @@ exit statuses are those of a shell. The environment is that of the first process
 """
 
 import atexit
+import importlib
 import json
 import os
 import signal
@@ -47,6 +48,13 @@ def warm(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
         process.wait()
 
 
+# What commands import only when they need it.
+LATER = (
+    "librosa.feature", "rich.console", "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert",
+    "llasa.engine.torch_engine", "llasa.search.best_of", "llasa.train.lm.run", "llasa.tts", "llasa.verifiers.content",
+)  # fmt: skip
+
+
 def serve(server: socket.socket) -> None:
     """Forks for every command; a fork returns when its command has ended."""
     status = 1
@@ -60,9 +68,9 @@ def serve(server: socket.socket) -> None:
     caller = None
     atexit.register(report)
     import llasa.cli
-    import llasa.train.lm.run
-    import llasa.tts
 
+    for name in LATER:
+        importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a command here
     while True:
         connection, _ = server.accept()

@@ -81,7 +81,7 @@ def test_it_learns_until_it_is_stopped(corpora: Path, tmp_path: Path) -> None:
 
 def test_minutes_count_from_the_start(corpora: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
-    process = start(corpora, tmp_path, "--minutes", "0.25", "--positions", "rotary", "--muon-lr", "1e-3")
+    process = start(corpora, tmp_path, "--minutes", "0.12", "--positions", "rotary", "--muon-lr", "1e-3")
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0, printed
     assert time.monotonic() - begun < 60
