@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from llasa.data.shards import CODES_SCHEMA, write_shard
 from llasa.errors import LlasaError
-from llasa.models.folder import read_json
+from llasa.models.folder import pointing_head, read_json
 from llasa.models.hub import find_model
 from llasa.text.lexicon import load_lexicon
 from llasa.train.lm.data import Corpus, Pack, Reader, packs, samples
@@ -87,6 +87,7 @@ def test_the_embedded_model_goes_on_from_its_own_loss(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path / "model").get_vocab() == vocabulary.tokenizer.get_vocab()
     assert load_lexicon(tmp_path / "model") == load_lexicon(TINY)
     assert "default_voice" not in read_json(tmp_path / "model/config.json")  # the voices are not there
+    assert pointing_head(tmp_path / "model") == (1, 0)  # as the settings say, not (2, 0) any more
 
 
 def test_tied_embeddings_stay_one_table(tmp_path: Path, codec_folder: Path) -> None:
