@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from llasa.errors import LlasaError, NoSound
 from llasa.serve import scheduler as serving
 from llasa.serve.beside import Beside, Cancelled
 from llasa.serve.scheduler import Busy, Closed, Scheduler
+from llasa.serve.streams import Stream
 from llasa.speak.request import Request
-from llasa.speak.stream import Sounding
+from llasa.speak.stream import Part, Sounding
 from llasa.tts import Llasa
 
 TEXT = "Hello there. It is late now, and nobody in the house has said a word."
@@ -170,17 +172,78 @@ def test_closing_ends_everything(small: Llasa) -> None:
             call()
 
 
-def test_a_first_sound_waits_until_the_next_is_sure(small: Llasa, scheduler: Scheduler) -> None:
-    stream = Listener(scheduler, request(small, 1)).stream
-    scheduler.cancel(stream)
-    until(lambda: not scheduler.running)
+class Said:
+    """A reading that has got no further than it says, of parts of 10 and then 50 codes."""
+
+    sizes, fresh = (10, 50), False
+
+    def __init__(self, missing: int) -> None:
+        self.missing, self.line = missing, self
+
+
+def listening(missing: int, heard: list[Any]) -> Stream:
+    """A stream with half a second of sound, at 50 codes a second and with no codes held back."""
+    reading: Any = Said(missing)
+    sounding: Any = SimpleNamespace(lookahead=0)
+    stream = Stream("somebody", reading, sounding, 16000, 1.0, heard.append)
+    stream.line = reading.line
+    stream.hear(np.ones(8000, np.float32))
+    return stream
+
+
+def test_a_first_sound_is_held_until_its_time() -> None:
     heard: list[Any] = []
-    stream.deliver, stream.made, stream.heard = heard.append, 0.0, None
-    stream.reading.line.tokens = []
-    stream.hear(np.ones(1600, np.float32), pace=60.0)  # 16 codes at 60 a second take longer than 0.1 s
+    stream = listening(10, heard)
+    assert stream.held
     assert not heard
-    stream.hear(np.ones(16000, np.float32), pace=60.0)
-    assert [len(sound) for sound in heard] == [1600, 16000]
+    stream.hear(np.ones(16, np.float32))
+    stream.release()
+    assert [len(sound) for sound in heard] == [8000, 16]
+    assert not stream.held
+    assert stream.heard is not None
     stream.heard -= 5.0
-    stream.hear(np.ones(16, np.float32), pace=60.0)
+    stream.hear(np.ones(16, np.float32))
     assert stream.gaps == 1
+
+
+def test_slack_is_that_of_the_tightest_moment() -> None:
+    stream = listening(5, [])
+    # 5 codes at 100 a second come 0.45 s before the half second is over; the 50 after them, when 0.7 s are.
+    assert stream.slack(0.0, 100.0, 0.0) == pytest.approx(0.7 - 0.55)
+    stream.parts.append(Part(np.zeros(25, np.uint16)))
+    assert stream.slack(0.0, 100.0, 0.0) == pytest.approx(1.2 - 0.55)
+    stream.parts.clear()
+    stream.heard = 10.0
+    assert stream.slack(10.1, 1000.0, 0.0) == pytest.approx(0.4 - 0.005)
+    stream.line = None  # the next piece waits for its prompt
+    assert stream.slack(10.1, 1000.0, 0.2) == pytest.approx(0.4 - 0.205)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "slack", "most", "admitted"),
+    [
+        (5.0, 9.0, None, True),
+        (14.0, 9.0, None, False),  # two rows would get fewer than 62 codes a second
+        (14.0, 9.0, 16, True),
+        (5.0, 0.1, None, False),  # the prompt takes longer than the listener has sound for
+    ],
+)
+def test_a_stream_begins_once_nobody_runs_dry_of_it(
+    small: Llasa, monkeypatch: pytest.MonkeyPatch, milliseconds: float, slack: float, most: int | None, admitted: bool
+) -> None:
+    scheduler = Scheduler(small.backend, small.codec, most)
+    try:
+        scheduler._pace.step(1, 10, milliseconds / 100)
+        scheduler._pace.start(1, 0.1)
+        scheduler._alone = scheduler._pace(1)
+        with scheduler._changed:  # the engine's thread stands still
+            running = listening(10, [])
+            running.heard = time.monotonic()
+            monkeypatch.setattr(Stream, "slack", lambda *_: slack)
+            scheduler._running.append(running)
+            scheduler._waiting.put("another", listening(10, []))
+            assert scheduler._admits() == admitted
+            scheduler._running.clear()
+            scheduler._waiting.next(())
+    finally:
+        scheduler.close()

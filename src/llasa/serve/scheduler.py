@@ -4,28 +4,31 @@ The engine's thread owns the backend. All streams are rows of one state: they jo
 nobody waits for another's end. What a stream sounds like depends on its request alone, whatever runs beside it.
 """
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from llasa.codec import Codec
 from llasa.engine import Backend
 from llasa.errors import LlasaError
+from llasa.serve.pace import Pace
 from llasa.serve.streams import REAL_TIME, Sound, Stream
 from llasa.serve.turns import Turns
 from llasa.speak.request import Request
 from llasa.speak.rows import Rows
 from llasa.speak.stream import Reading, Sounding
 
-FIRST_STEP, STEP = 8, 16  # tokens between two looks at who came and went: while somebody has heard nothing, and else
-STARTS = 4  # prompts that are prefilled between two steps; those who hear something already wait so long
+SHORT, LONG = 4, 16  # tokens between two looks at who came and went: no more than somebody waits for, within these
+STARTS = 4  # prompts that are prefilled between two steps
 AHEAD = 30.0  # seconds of sound that may wait for a client before its next chunk begins
-ENOUGH = 1.4  # how much faster than it is heard sound must come, in each stream, with one stream more
+ENOUGH = 1.25  # how much faster than it is heard sound must come, in each stream, with one stream more
+JITTER = 0.03  # seconds by which sound shall be early besides, since threads and networks are not punctual
 LIMIT, LIMIT_CPU = 64, 16  # streams at once; beyond 16 rows a CPU makes no more speech, only later
-SMOOTH = 0.2  # weight of the newest step in the measured pace
 
 
 class Busy(LlasaError):
@@ -48,7 +51,7 @@ class Scheduler:
 
     Attributes:
         limit: the most streams that run at once, unless `most` says so.
-        pace: codes a second that each row got lately.
+        pace: codes a second that each row gets.
         gaps: how often a listener ran dry.
         finished: streams that were read to their end.
 
@@ -62,6 +65,7 @@ class Scheduler:
         self.backend, self.codec, self.most, self.room = backend, codec, most, room
         self.limit = LIMIT_CPU if backend.device.type == "cpu" else LIMIT
         self.pace = self._alone = 0.0
+        self._pace, self._aside, self._decoding = Pace(), 0.0, 0.0
         self.gaps = self.finished = 0
         self._seconds = 5.0  # that a stream takes, lately
         self._changed = threading.Condition()
@@ -152,30 +156,22 @@ class Scheduler:
     # The engine's thread.
 
     def _generate(self) -> None:
-        before = time.monotonic()
         while True:
             with self._changed:
-                if not self._work():
-                    self._changed.wait_for(lambda: self._closed or self._work())
-                    before = time.monotonic()
+                self._changed.wait_for(lambda: self._closed or self._work())
                 if self._closed:
                     break
                 self._leave()
                 begun = self._begin()
                 call = self._calls.popleft() if self._calls else None
             try:
-                count = self._step(begun)
+                self._step(begun)
             except Exception as error:  # a fault of one step must not end the server
                 self._fail(error)
-                count = 0
             if call:
+                before = time.monotonic()
                 _answer(*call)
-            now = time.monotonic()
-            if count:
-                self.pace += (count / (now - before) - self.pace) * (SMOOTH if self.pace else 1.0)
-                if len(self._running) == 1 and call is None:
-                    self._alone = max(self._alone, self.pace)
-            before = now
+                self._aside += time.monotonic() - before
         self._fail(Closed())
         with self._changed:
             while self._waiting:
@@ -201,10 +197,20 @@ class Scheduler:
             return True
         if self.backend.rows_that_fit(self.backend.context) < 1:
             return False
-        # With one stream more, each gets at least this share of the present pace. Where even one stream alone is not
-        # heard without gaps, there is nothing to protect.
-        slow = self.pace * count / (count + 1) < ENOUGH * REAL_TIME <= self._alone
-        return self.most is not None or not slow
+        if self.most is not None:
+            return True
+        # What cannot be heard without gaps even alone needs no protection.
+        guarded = [s for s in self._running if ENOUGH * REAL_TIME * s.speed <= self._alone]
+        if not self._alone or not guarded:
+            return self._alone > 0
+        pace = self._pace(count + 1)
+        if pace < ENOUGH * REAL_TIME * max(stream.speed for stream in guarded):
+            return False
+        # All rows stand still while prompts are prefilled.
+        still = self._pace.prefill * (1 + len(self._ready())) + self._early
+        now = time.monotonic()
+        with self._sounding:
+            return all(s.heard is None or s.slack(now, pace, still) >= still for s in guarded)
 
     def _leave(self) -> None:
         """Takes the streams out that nobody listens to."""
@@ -222,17 +228,23 @@ class Scheduler:
             self._running.append(stream)
             with self._sounding:
                 self._voiced.append(stream)
-        return sorted(self._ready(), key=lambda stream: stream.due)[:STARTS]
+        now = time.monotonic()
+        begun = sorted(self._ready(), key=partial(Stream.urgency, now=now))[:STARTS]
+        if begun:
+            self._plan(len(begun))
+        return begun
 
-    def _step(self, begun: list[Stream]) -> int:
-        """Begins lines, takes a step with all rows, and passes on what can be decoded. Returns the tokens of a row."""
+    def _step(self, begun: list[Stream]) -> None:
+        """Begins lines, takes a step with all rows, and passes on what can be decoded."""
+        before = time.monotonic()
         for stream in begun:
             stream.line = stream.reading.line
         self._rows.start([stream.line for stream in begun if stream.line])
+        if begun:
+            self._pace.start(len(begun), time.monotonic() - before)
         if not self._rows.lines:
-            return 0
-        count = FIRST_STEP if any(stream.heard is None for stream in self._running) else STEP
-        self._rows.extend(count)
+            return
+        self._extend()
         for stream in list(self._running):
             if stream.line is not stream.reading.line:
                 continue  # it waits for its client
@@ -247,7 +259,49 @@ class Scheduler:
                     self._sounding.notify()
             if stream.reading.line is None:
                 self._end(stream, None)
-        return count
+        self._plan(0)
+
+    def _extend(self) -> None:
+        """Samples more tokens in all rows, and notes how long that takes."""
+        lines = self._rows.lines
+        missing = min(stream.reading.missing for stream in self._running if stream.reading.line is stream.line)
+        steps = -(-missing // LONG)
+        before, had = time.monotonic(), [len(line.tokens) for line in lines]
+        ended = self._rows.extend(max(SHORT, -(-missing // steps)))  # as even as can be
+        now = time.monotonic()
+        grown = [len(line.tokens) - count for line, count in zip(lines, had, strict=True)]
+        if most := max(grown):
+            self._pace.step(sum(grown) / most, most, now - before + self._aside)
+            self._aside = 0.0
+        for line in ended:
+            self._pace.piece(len(line.tokens))
+        self.pace = self._pace(len(lines))
+        if len(lines) == 1:
+            self._alone = max(self._alone, self.pace)
+
+    @property
+    def _early(self) -> float:
+        """How many seconds sound must be foretold to come early, so that it does not come late."""
+        return JITTER + self._decoding + self._pace.surprise
+
+    def _plan(self, prompts: int) -> None:
+        """Settles when those who have heard nothing may begin to: when all that follows will surely come in time.
+
+        Args:
+            prompts: how many are prefilled before the next step.
+        """
+        now, count = time.monotonic(), len(self._running)
+        if self._waiting and self._pace(count + 1) >= ENOUGH * REAL_TIME:  # whoever waits may be next
+            count, prompts = count + 1, max(1, prompts)
+        early = self._early + self._pace.prefill * prompts
+        pace = self._pace(count)
+        with self._sounding:
+            for stream in self._running:
+                if stream.heard is None:
+                    # Where codes come slower than they are heard there will be gaps, so waiting does not help.
+                    slow = pace <= REAL_TIME * stream.speed
+                    stream.start = now if slow else now + early - stream.slack(now, pace, self._pace.prefill)
+            self._sounding.notify()
 
     def _end(self, stream: Stream, error: Exception | None) -> None:
         with self._changed:
@@ -277,31 +331,43 @@ class Scheduler:
     def _decode(self) -> None:
         while True:
             with self._sounding:
-                self._sounding.wait_for(lambda: any(s.parts for s in self._voiced) or self._over())
-                waiting = [stream for stream in self._voiced if stream.parts]
-                if not waiting:
-                    return
-                stream = min(waiting, key=lambda stream: stream.due)
-                part = stream.parts.popleft()
-                if part is None or isinstance(part, Exception):
-                    self._voiced.remove(stream)
+                now = time.monotonic()
+                self._release(now)
+                ready = [stream for stream in self._voiced if stream.parts]
+                if not ready:
+                    if self._closed and not self._threads[0].is_alive():
+                        return
+                    next_start = min((s.start for s in self._voiced if s.held), default=math.inf)
+                    self._sounding.wait(None if math.isinf(next_start) else max(0.0, next_start - now))
+                    continue
+                stream = min(ready, key=partial(Stream.urgency, now=now))
+                part = stream.parts[0]
             try:
                 if isinstance(part, Exception):
                     stream.end(part)
                 elif part is not None and not stream.cancelled:
-                    stream.hear(stream.sounding.push(part), self.pace)
+                    before = time.monotonic()
+                    stream.hear(stream.sounding.push(part))
+                    self._decoding += 0.1 * (time.monotonic() - before - self._decoding)
                 elif part is None:
                     if not stream.cancelled:
-                        stream.hear(stream.sounding.finish(), self.pace)
+                        stream.hear(stream.sounding.finish())
                         self.finished += 1
                     self.gaps += stream.gaps
                     stream.end(None)
             except Exception as error:  # a fault of one stream must not end the others
                 stream.end(error)
                 self.cancel(stream)
+            with self._sounding:  # only now, since until here it counts as sound to come
+                stream.parts.popleft()
+                if part is None or isinstance(part, Exception):
+                    self._voiced.remove(stream)
 
-    def _over(self) -> bool:
-        return self._closed and not self._threads[0].is_alive()
+    def _release(self, now: float) -> None:
+        """Begins with the first sounds whose time has come."""
+        for stream in self._voiced:
+            if stream.held and stream.start <= now:
+                stream.release()
 
 
 def _answer(function: Callable[[], Any], future: "Future[Any]") -> None:

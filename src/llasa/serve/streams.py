@@ -1,9 +1,11 @@
 """One listener: what is being read to it, what it has heard, and when it would run dry."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from llasa.speak.stream import Part, Reading, Sounding
 Sound = np.ndarray | Exception | None
 
 REAL_TIME = 50.0  # codes a second that are heard
-SURE = 1.25  # how much longer the next sound may take than it should, at the start, without a gap
+SOON = 0.1  # seconds of sound left, with which a listener comes before one who has heard nothing
 
 
 @dataclass(eq=False)
@@ -35,6 +37,7 @@ class Stream:
         made: seconds of sound decoded.
         taken: seconds of sound that the client has got.
         began: when it was asked for, a time of `time.monotonic`.
+        start: when its first sound may go out; no time yet to begin with.
         heard: when its first sound went out.
         gaps: how often a sound came later than the one before it was heard out.
         cancelled: whether nobody wants it any more.
@@ -51,37 +54,50 @@ class Stream:
     made: float = 0.0
     taken: float = 0.0
     began: float = field(default_factory=time.monotonic)
+    start: float = math.inf
     heard: float | None = None
     gaps: int = 0
     cancelled: bool = False
     _held: list[np.ndarray] = field(default_factory=list)
 
-    @property
-    def due(self) -> float:
-        """When it runs dry; if it has heard nothing, when it began. The least is the most urgent."""
-        return self.began if self.heard is None else self.heard + self.made
+    def urgency(self, now: float) -> tuple[float, float]:
+        """Sorts streams, the most urgent first: who would soon run dry, then who has heard nothing, then the rest."""
+        return (now + SOON, self.began) if self.heard is None else (self.heard + self.made, 0.0)
 
     @property
     def ahead(self) -> float:
         """Seconds of sound that wait for the client."""
         return self.made - self.taken
 
-    def hear(self, samples: np.ndarray, pace: float) -> None:
-        """Delivers a sound. The first waits until the next will surely come before it has been heard out.
+    def slack(self, now: float, pace: float, prefill: float) -> float:
+        """Seconds by which the sounds to come are early at the tightest moment, if the first one goes out by now.
 
         Args:
-            samples: (N,), perhaps none.
-            pace: codes a second that each row gets now.
+            pace: codes a second that its row will get.
+            prefill: seconds until it gets the first, should its next line not have begun.
         """
+        # At the beginning of a piece, the decoder keeps the sound of some codes until more of them come.
+        kept = self.sounding.lookahead if not self.made or self.reading.fresh else 0
+        waiting = sum(len(part.codes) for part in self.parts if isinstance(part, Part)) - kept
+        real = REAL_TIME * self.speed
+        ahead = self.made + waiting / real + (0.0 if self.heard is None else self.heard - now)
+        if self.reading.line is None:
+            return ahead
+        needed = self.reading.missing / pace + (prefill if self.reading.line is not self.line else 0.0)
+        least = ahead - needed
+        for size, following in pairwise(self.reading.sizes):
+            ahead, needed = ahead + size / real, needed + following / pace
+            least = min(least, ahead - needed)
+        return least
+
+    def hear(self, samples: np.ndarray) -> None:
+        """Delivers a sound (N,), perhaps of no samples. The first ones are held until it is `start`."""
         if not len(samples):
             return
         before = self.made
         self.made += len(samples) / self.rate
         if self.heard is None:
             self._held.append(samples)
-            # Where codes come slower than they are heard there will be gaps, so waiting does not help.
-            if pace < REAL_TIME * self.speed or self.made >= SURE * max(0, self.reading.missing) / pace:
-                self._release()
             return
         late = time.monotonic() - self.heard - before
         if late > 0:
@@ -91,11 +107,17 @@ class Stream:
 
     def end(self, error: Exception | None) -> None:
         """Delivers the end."""
-        self._release()
+        self.release()
         self.deliver(error)
 
-    def _release(self) -> None:
-        if self.heard is None and self._held:
+    @property
+    def held(self) -> bool:
+        """Whether it has sound, and has heard nothing."""
+        return bool(self._held)
+
+    def release(self) -> None:
+        """Delivers what was held."""
+        if self._held:
             self.heard = time.monotonic()
             for samples in self._held:
                 self.deliver(samples)

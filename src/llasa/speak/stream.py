@@ -8,7 +8,7 @@ alone, a server many at once. What is decoded together depends on the codes alon
 bit.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,9 @@ from llasa.speak.stretch import Stretcher
 from llasa.speak.words import Timer, Word
 from llasa.text.wording import FEW, words
 
-# Codes decoded together: few at first for a quick start, then ever more, because more at once cost less. Where codes
-# come half as fast again as they are heard, each part is there before the last one has been heard.
-SIZES = (16, 16, 24, 32, 50)
+# Codes decoded together: few at first for a quick start, then ever more, because more at once cost less. A codec holds
+# back the sound of some ten codes, so the first part is short to hear, and the second has to come soon.
+SIZES = (16, 8, 12, 16, 24, 32, 50)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +69,19 @@ class Reading:
         return self._spoken + (len(self.line.tokens) if self.line else 0)
 
     @property
-    def size(self) -> int:
-        """How many codes the next part has, unless the piece ends before."""
-        return SIZES[min(self._parts, len(SIZES) - 1)]
+    def fresh(self) -> bool:
+        """Whether no part of this piece has been given yet."""
+        return not self._parts
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """How many codes the next parts have, unless the piece ends before; the last size goes on for ever."""
+        return SIZES[min(self._parts, len(SIZES) - 1) :]
 
     @property
     def missing(self) -> int:
         """How many codes must still be generated before there is a part to decode."""
-        return self.size + self._given - (len(self.line.tokens) if self.line else 0)
+        return self.sizes[0] + self._given - (len(self.line.tokens) if self.line else 0)
 
     def parts(self) -> list[Part]:
         """What can be decoded now and was not given before. If the line has ended, the next one takes its place.
@@ -88,9 +93,9 @@ class Reading:
         if line is None:
             return found
         codes = line.codes(self._request.planner.vocabulary, self._given)
-        while len(codes) >= self.size:
-            found.append(Part(codes[: self.size]))
-            codes = codes[self.size :]
+        while len(codes) >= (size := self.sizes[0]):
+            found.append(Part(codes[:size]))
+            codes = codes[size:]
             self._given += len(found[-1].codes)
             self._parts += 1
         self._request.report(self.count, line.piece.expected - len(line.tokens), self._index + 1)
@@ -117,12 +122,16 @@ class Reading:
 class Sounding:
     """Turns the parts of a reading into its sound, at the speed of its request.
 
+    Attributes:
+        lookahead: how many codes it keeps until more come.
+
     Args:
         codec: the model's.
         speed: how many times as fast the speech is played.
     """
 
     def __init__(self, codec: Codec, speed: float) -> None:
+        self.lookahead = codec.lookahead
         self._decoder, self._stretcher, self._rate = codec.decode_stream(), Stretcher(codec.rate, speed), codec.rate
 
     def push(self, part: Part) -> np.ndarray:
