@@ -1,5 +1,6 @@
 """The second implementation of the Llama against transformers' own."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -114,6 +115,17 @@ def test_int8_sums_are_those_of_whole_numbers(able: dict, most: float, monkeypat
     assert torch.allclose(found[heard].double(), exact[heard], rtol=1e-4, atol=1e-5)
     assert torch.equal(found[4], torch.zeros(200))
     assert (found[5:] - wanted[5:]).norm() < most * wanted[5:].norm()
+
+
+@pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx2"), reason="oneDNN has fast loops for AVX2 and later")
+@pytest.mark.parametrize("rows", [1, 9])
+def test_int8_is_not_multiplied_in_plain_loops(rows: int, capfd: pytest.CaptureFixture[str]) -> None:
+    linear = llama._quantised(torch.randn(96, 64), None)
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        linear(torch.randn(rows, 64))
+    used = re.findall("exec,cpu,matmul,([^,]*)", capfd.readouterr().out)
+    assert used
+    assert not any("ref" in name for name in used)
 
 
 def test_int8_is_refused_elsewhere_than_on_a_cpu() -> None:

@@ -233,7 +233,8 @@ def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
 def _quantised(weight: Tensor, bias: Tensor | None) -> Linear:
     """A function x -> x W^T + b in int8: W and x are whole numbers, with a scale a row each. x is scaled as it comes.
 
-    The sums are exact, so a row's result depends neither on its batch nor on the threads. Without instructions for
+    x has no sign, but a zero of 128: with a sign, oneDNN multiplies in plain loops where a CPU has no matrix units. The
+    sums are exact, so a row's result depends neither on its batch nor on the threads. Without instructions for
     whole numbers (VNNI) a CPU adds two products in 16 bits, and W gets 7 bits so that they fit.
     """
     able = torch.cpu.get_capabilities()
@@ -245,8 +246,8 @@ def _quantised(weight: Tensor, bias: Tensor | None) -> Linear:
 
     def linear(x: Tensor) -> Tensor:
         size = x.abs().amax(-1, keepdim=True).clamp_min_(TINY).mul_(1 / 127)
-        whole = (x / size).round_().to(torch.int8)
-        out = apply(whole, 1.0, 0, packed, scales, offsets, None, 1.0, 0, torch.float32, "none", [], "").mul_(size)
+        whole = (x / size).round_().add_(128).to(torch.uint8)
+        out = apply(whole, 1.0, 128, packed, scales, offsets, None, 1.0, 0, torch.float32, "none", [], "").mul_(size)
         return out if bias is None else out.add_(bias)
 
     return linear
