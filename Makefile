@@ -46,7 +46,7 @@ flite:
 	@command -v flite >/dev/null || { echo "flite is needed, whose voices the tests and the training data are made with: apt-get install flite"; exit 1; }
 
 test: .venv/all flite
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Apart from the others, since pip compiles llama.cpp: PyPI has no wheel of it. Without what reads pictures, and without
 # AMX, with which GCC's build of it crashes.

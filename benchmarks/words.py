@@ -24,7 +24,7 @@ from llasa.measure import statistics
 from llasa.measure.statistics import Interval
 from llasa.measure.tables import percent, show, write_text
 from llasa.speak.speech import Utterance
-from llasa.speak.words import Timer
+from llasa.speak.word_times import Timer
 
 RESULTS = Path(__file__).parent / "results" / "words.md"
 NEAR = 0.12  # seconds

@@ -34,7 +34,7 @@ from llasa.speak.plan import Planner
 from llasa.speak.request import Options, Request, SearchOptions, make_request
 from llasa.speak.speech import Interrupted, Speech, Utterance, join, total_work
 from llasa.speak.stream import Stream
-from llasa.speak.words import Timer
+from llasa.speak.word_times import Timer
 from llasa.text.lexicon import load_lexicon
 from llasa.verifiers import load_verifier
 from llasa.vocabulary import Vocabulary, read_vocabulary

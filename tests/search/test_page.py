@@ -12,7 +12,7 @@ from llasa.codec import Codec, load_codec
 from llasa.errors import LlasaError
 from llasa.search.page import check_folder, save_candidates
 from llasa.speak.account import Account, Candidate
-from llasa.speak.words import Word
+from llasa.speak.word_times import Word
 
 RATE = 16000
 CODES = np.arange(40, dtype=np.uint16)  # 0.8 s

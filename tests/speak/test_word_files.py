@@ -7,7 +7,7 @@ import pytest
 
 from llasa.errors import LlasaError
 from llasa.speak.word_files import save_words
-from llasa.speak.words import Word
+from llasa.speak.word_times import Word
 
 WORDS = (Word("R&D", 0.1, 0.6004, 0.98765), Word("<b>,", 0.6004, 3661.25, 0.5))
 

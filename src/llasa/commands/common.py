@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol
 import typer
 
 from llasa.errors import LlasaError, printable, reason
+from llasa.ffmpeg import SUFFIXES
+from llasa.files import is_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +103,33 @@ def read_reference(recording: Path, text: str | None) -> "Reference":
     samples = audio.load(recording, max_seconds=READ)
     condition(samples, 16000)
     return samples, None if text == "auto" else check_transcript(text)
+
+
+def _is_recording(voice: str) -> bool:
+    """Whether --voice names a recording to clone from, rather than a voice or a voice file."""
+    path = Path(voice)
+    if path.suffix.lower() == ".safetensors":
+        return False
+    return is_file(path) or os.sep in voice or path.suffix.lower() in SUFFIXES
+
+
+def check_voice(voice: str | None, voice_text: str | None, model: str) -> "Reference | None":
+    """Checks the options of a voice before the model is loaded, and reads the recording if there is one.
+
+    Raises:
+        LlasaError: there is no such voice, or the recording or its transcript cannot be used.
+    """
+    from llasa.models.hub import find_model
+    from llasa.voice import list_voices, suggest
+
+    known = list_voices(find_model(model))
+    if voice is not None and voice not in known and _is_recording(voice):
+        return read_reference(Path(voice), voice_text)
+    if voice_text is not None:
+        raise LlasaError("--voice-text is the transcript of a recording: pass the recording with --voice FILE")
+    if voice is not None and voice not in known and Path(voice).suffix.lower() != ".safetensors":
+        raise LlasaError(suggest(voice, known))
+    return None
 
 
 def tell(message: str) -> None:

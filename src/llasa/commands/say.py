@@ -1,7 +1,6 @@
 """`llasa say`: reads a text, has `llasa.tts` speak it, and writes the audio."""
 
 import itertools
-import os
 import re
 import sys
 import time
@@ -22,15 +21,15 @@ from llasa.commands.common import (
     Model,
     bar,
     check_stdout,
+    check_voice,
     check_writable,
     is_rewindable,
-    read_reference,
     tell,
     waiting,
 )  # fmt: skip
+from llasa.commands.timestamps import check_file, check_model, save
 from llasa.errors import LlasaError, reason
-from llasa.ffmpeg import SUFFIXES
-from llasa.files import MB, absolute, decode, exists, is_file, read_limited, read_text
+from llasa.files import MB, absolute, decode, exists, read_limited, read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from llasa.commands.common import Reference
     from llasa.search.strategy import Strategy
     from llasa.speak.account import Account
-    from llasa.speak.speech import Speech
-    from llasa.speak.stream import Stream
     from llasa.tts import Llasa
     from llasa.voice import Voice
 
@@ -162,8 +159,8 @@ def say(
     if target != STDOUT and format is Format.pcm:
         raise LlasaError("--format pcm is for standard output: add -o -")
     if timestamps is not None:
-        _check_timestamps(timestamps, keep_candidates)
-    reference = _check_voice(voice, voice_text, model)
+        check_file(timestamps, keep_candidates)
+    reference = check_voice(voice, voice_text, model)
     seconds = None if budget is None else _seconds(budget)
     from llasa.search.strategy import choose
 
@@ -175,7 +172,7 @@ def say(
 
         llasa = Llasa.load(model, device=device, dtype=dtype, device_map=device_map, backend=backend)
         if timestamps is not None:
-            _check_timer(llasa)
+            check_model(llasa)
         chosen = _voice(llasa, voice, reference)
     settings = {
         "seed": draw_seed(seed), "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
@@ -211,7 +208,7 @@ def _say(
         _write(iter([speech.samples]), target, format, llasa.rate, count)
         tell(_summary(target, speech.seconds, speech.timings["total"], speech.seed))
         if timestamps:
-            _save_words(timestamps, speech)
+            save(timestamps, speech)
     if speech.search:
         tell(_spent(speech.search))
         if candidates:
@@ -242,40 +239,9 @@ def _stream(
     if count:
         tell(_summary(target, count / llasa.rate, time.perf_counter() - began, settings["seed"]))
         if timestamps:
-            _save_words(timestamps, pieces)
+            save(timestamps, pieces)
     if stopped:
         _interrupted("kept what was spoken" if count else "nothing was finished")
-
-
-def _check_timestamps(path: Path, candidates: Path | None) -> None:
-    """Checks the file for word times before the model is loaded."""
-    from llasa.speak.word_files import check_suffix
-
-    check_suffix(path)
-    if candidates is not None and absolute(path).is_relative_to(absolute(candidates)):
-        raise LlasaError(f"{path} is in {candidates}, which is only for candidates: write it elsewhere")
-    check_writable(path)
-
-
-def _check_timer(llasa: "Llasa") -> None:
-    from llasa.speak.words import NO_TIMES
-
-    if llasa.timer.source is None:
-        raise LlasaError(f"{NO_TIMES}: leave --timestamps out")
-
-
-def _save_words(path: Path, speech: "Speech | Stream") -> None:
-    from llasa.speak.word_files import save_words
-
-    if (times := speech.words) is None:
-        raise LlasaError("the recogniser does not know the letters of the text, so there are no word times")
-    save_words(path, times, speech.timer.source)
-    by = (
-        " by the model's recogniser, since its attention does not tell them"
-        if speech.timer.source != "attention"
-        else ""
-    )
-    tell(f"{path}: the times of {len(times)} words{by}")
 
 
 def _spent(account: "Account") -> str:
@@ -363,29 +329,6 @@ def _target(output: Path | None) -> Path:
         raise LlasaError(f"cannot tell the audio format of {output}: end its name in {', '.join(FORMATS)}")
     check_writable(output)
     return output
-
-
-def _is_recording(voice: str) -> bool:
-    """Whether --voice names a recording to clone from, rather than a voice or a voice file."""
-    path = Path(voice)
-    if path.suffix.lower() == ".safetensors":
-        return False
-    return is_file(path) or os.sep in voice or path.suffix.lower() in SUFFIXES
-
-
-def _check_voice(voice: str | None, voice_text: str | None, model: str) -> "Reference | None":
-    """Checks the options of a voice before the model is loaded, and reads the recording if there is one."""
-    from llasa.models.hub import find_model
-    from llasa.voice import list_voices, suggest
-
-    known = list_voices(find_model(model))
-    if voice is not None and voice not in known and _is_recording(voice):
-        return read_reference(Path(voice), voice_text)
-    if voice_text is not None:
-        raise LlasaError("--voice-text is the transcript of a recording: pass the recording with --voice FILE")
-    if voice is not None and voice not in known and Path(voice).suffix.lower() != ".safetensors":
-        raise LlasaError(suggest(voice, known))
-    return None
 
 
 def _voice(llasa: "Llasa", voice: str | None, reference: "Reference | None") -> "Voice | None":

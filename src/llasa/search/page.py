@@ -18,7 +18,7 @@ from llasa.codec import Codec
 from llasa.errors import LlasaError, reason
 from llasa.files import absolute, exists, is_folder, read_bytes
 from llasa.speak.account import Account, Candidate
-from llasa.speak.words import Word
+from llasa.speak.word_times import Word
 
 Timed = Callable[[Candidate], Sequence[Word] | None]
 PAGE, TABLE = "index.html", "candidates.csv"

@@ -22,7 +22,7 @@ from llasa.speak.account import Account, Candidate
 from llasa.speak.request import Request as SpeakRequest
 from llasa.speak.speech import Speech, Utterance
 from llasa.speak.word_files import plain
-from llasa.speak.words import Word
+from llasa.speak.word_times import Word
 
 T = TypeVar("T")
 LISTED = 20  # chunks whose scores go into a header

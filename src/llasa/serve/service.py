@@ -25,7 +25,7 @@ from llasa.serve.turns import Turns
 from llasa.serve.uploads import check_size, data_of, samples_of
 from llasa.speak.request import Progress, Request
 from llasa.speak.speech import Speech, Utterance
-from llasa.speak.words import NO_TIMES, Word
+from llasa.speak.word_times import NO_TIMES, Word
 from llasa.tts import Llasa
 from llasa.voice import Voice, suggest
 

@@ -15,7 +15,7 @@ from llasa.speak.request import Request
 from llasa.speak.stretch import stretch
 
 if TYPE_CHECKING:
-    from llasa.speak.words import Timer, Word
+    from llasa.speak.word_times import Timer, Word
 
 FAINT = LEVEL - 18.0  # dBFS; takes of the presets lie within 5 dB of LEVEL, those that lost the text 18 to 25 below
 STEADY = 6.0  # dB; a chunk's level is corrected by no more than this
@@ -77,7 +77,7 @@ class Speech:
 
     @cached_property
     def words(self) -> "tuple[Word, ...] | None":
-        """When each word of the text is said: see `speak.words.Word`. Computed when it is first asked for.
+        """When each word of the text is said: see `speak.word_times.Word`. Computed when it is first asked for.
 
         None, with a warning, if nothing can tell; `timer.source` says what does.
         """

@@ -22,7 +22,7 @@ from llasa.speak.request import Request, take_seed
 from llasa.speak.rows import Line, Rows
 from llasa.speak.speech import Utterance, silence
 from llasa.speak.stretch import Stretcher
-from llasa.speak.words import Timer, Word
+from llasa.speak.word_times import Timer, Word
 from llasa.text.wording import FEW, words
 
 # Codes decoded together: few at first for a quick start, then ever more, because more at once cost less. A codec holds

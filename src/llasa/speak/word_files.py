@@ -9,7 +9,7 @@ from llasa.errors import LlasaError
 from llasa.files import whole
 
 if TYPE_CHECKING:
-    from llasa.speak.words import Word
+    from llasa.speak.word_times import Word
 
 SUFFIXES = (".json", ".srt", ".vtt")
 

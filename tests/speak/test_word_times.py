@@ -10,7 +10,7 @@ import pytest
 from llasa import Llasa
 from llasa.data.teachers.flite import Speaker, speak
 from llasa.errors import LlasaWarning
-from llasa.speak.words import Word, align
+from llasa.speak.word_times import Word, align
 
 TEXT = "Dr. Lee — who knew? — paid $5 million."
 
