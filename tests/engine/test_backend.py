@@ -110,7 +110,7 @@ class Table:
     attends = False
 
     def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
-        raise NotImplementedError
+        raise LlasaError("a table does not attend")
 
     def rows_that_fit(self, width: int) -> int:
         return 8
