@@ -1,15 +1,18 @@
-"""Writes results for people: Markdown tables of figures with their intervals, and pictures of spectrograms.
+"""Writes results for people: Markdown tables of figures with their intervals, pages with sounds, pictures.
 
 Files appear whole or not at all.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llasa.errors import LlasaError, reason
 from llasa.files import whole
 from llasa.measure.metrics import log_mel
 from llasa.measure.statistics import Interval
@@ -84,6 +87,46 @@ def table(rows: Sequence[Row], before: Mapping[str, str] | None = None) -> str:
         columns = [" before ", "---", *(f" {before.get(row.what, '')} " for row in rows)]
         lines = [f"{line}{column}|" for line, column in zip(lines, columns, strict=True)]
     return "\n".join(lines) + "\n"
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A page of HTML in one file, for which `body` is what stands below the title."""
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f"{body}\n</body>\n</html>\n"
+    )
+
+
+def wide(rows: Sequence[str]) -> str:
+    """Rows of HTML as a table that scrolls where it is too wide."""
+    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+def player(path: Path) -> str:
+    """A WAV file inside a page, with the means to play it.
+
+    Raises:
+        LlasaError: it cannot be read.
+    """
+    return f'<audio controls preload="none" src="data:audio/wav;base64,{_encoded(path)}"></audio>'
+
+
+def picture(path: Path, told: str) -> str:
+    """A PNG file inside a page, and in words what it shows.
+
+    Raises:
+        LlasaError: it cannot be read.
+    """
+    return f'<img alt="{escape(told)}" src="data:image/png;base64,{_encoded(path)}">'
+
+
+def _encoded(path: Path) -> str:
+    try:
+        return base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise LlasaError(f"cannot read {path}: {reason(error)}") from error
 
 
 def write_text(path: Path, content: str) -> None:

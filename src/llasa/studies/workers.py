@@ -1,4 +1,4 @@
-"""Shares work among processes of one thread each, which end when their parent ends, however it ends."""
+"""Shares work among processes of one thread each, which end when their parent ends, or among the nodes of a cluster."""
 
 import os
 import signal
@@ -11,6 +11,26 @@ from llasa.errors import LlasaError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def share(
+    work: Callable[[T], R], jobs: Sequence[T], processes: int = 1, ray: str | None = None
+) -> Iterator[tuple[int, R]]:
+    """Calls `work` with every job and yields each job's index and result as it finishes.
+
+    Args:
+        processes: how many run at once; one is this one, with all its threads.
+        ray: the address of a Ray cluster. Each job is a task there, on its own GPU if the cluster has any. A task whose
+            node dies runs again elsewhere. Every node needs the same files under the same paths.
+
+    Raises:
+        LlasaError: a process died, there is no such cluster; or whatever `work` raises.
+    """
+    if not jobs:
+        return iter(())
+    if ray is not None:
+        return _on_ray(work, jobs, ray)
+    return enumerate(map(work, jobs)) if processes == 1 else spread(work, jobs, processes)
 
 
 def spread(
@@ -61,3 +81,31 @@ def _end_with_parent() -> None:
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
+
+
+def _on_ray(work: Callable[[T], R], jobs: Sequence[T], address: str) -> Iterator[tuple[int, R]]:
+    from llasa.data.cluster import connected
+
+    with connected(address):
+        import ray
+
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=-1)(_told)
+        pending = {task.remote(work, job): place for place, job in enumerate(jobs)}
+        while pending:
+            (ready,), _ = ray.wait(list(pending))
+            result, problem = ray.get(ready)
+            if problem:
+                raise LlasaError(problem)
+            yield pending.pop(ready), result
+
+
+def _told(work: Callable[[T], R], job: T) -> tuple[R | None, str]:
+    """Does one job on a node. Errors are returned, because Ray would wrap a raised one in a traceback."""
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        return work(job), ""
+    except LlasaError as problem:
+        return None, str(problem)

@@ -3,7 +3,6 @@
 The figures come from `plots.py`. The page contains its picture and sounds.
 """
 
-import base64
 import csv
 import io
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from llasa.errors import LlasaError, reason
+from llasa.measure import tables
 from llasa.measure.independent import Figure
-from llasa.measure.tables import STYLE, write_picture, write_text
+from llasa.measure.tables import write_picture, write_text
 from llasa.studies.inference.plots import Series, collect, compare, findings, over_optimised, pairs
 from llasa.studies.inference.sweep import BEST_OF, MATCHED, STORED, SweepJob, SweepSettings
 from llasa.studies.storage import read
@@ -96,22 +95,18 @@ def page(
     folder: Path,
 ) -> str:
     """report.html, with the plot and some sounds in it."""
-    picture = base64.b64encode(_bytes(folder / "plot.png")).decode()
     said = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    title = f"Compute at inference: {settings.verify}"
     facts = (
         f"{settings.model}, {len(items)} sentences, chosen by {settings.verify}, measured by "
         f"{', '.join(settings.listeners)}; intervals of 95 %, paired with one sample's; seconds are of one thread"
     )
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+    return tables.page(
+        f"Compute at inference: {settings.verify}",
         f'<p class="dim">{escape(facts)}</p>\n<ul>{said}</ul>\n'
-        f'<img alt="Every figure against tokens and seconds" src="data:image/png;base64,{picture}">\n'
+        f"{tables.picture(folder / 'plot.png', 'Every figure against tokens and seconds')}\n"
         f"<h2>Figures</h2>\n{_table(settings, series)}\n<h2>To listen to</h2>\n"
         '<p class="dim">The sentences whose scores rose least, by the median, and most, from one sample to the best '
-        f"of {settings.most}.</p>\n{_sounds(items, folder)}\n</body>\n</html>\n"
+        f"of {settings.most}.</p>\n{_sounds(items, folder)}",
     )
 
 
@@ -122,7 +117,7 @@ def _table(settings: SweepSettings, series: Sequence[Series]) -> str:
         cells = "".join(_cell(one, series[0], key, figure) for key, figure in settings.figures.items())
         seconds = "" if np.isnan(one.seconds) else f"{one.seconds:.1f}"
         rows.append(f"<tr><td>{escape(one.label)}</td><td>{one.tokens:.0f}</td><td>{seconds}</td>{cells}</tr>")
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+    return tables.wide(rows)
 
 
 def _cell(one: Series, first: Series, key: str, figure: Figure) -> str:
@@ -155,18 +150,10 @@ def _sounds(items: Sequence[dict[str, Any]], folder: Path) -> str:
     for item in (ordered[place] for place in places):
         rows = []
         for name, take in named(item).items():
-            sound = base64.b64encode(_bytes(folder / STORED / take["wav"])).decode()
-            audio = f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>'
+            audio = tables.player(folder / STORED / take["wav"])
             rows.append(f"<tr><td>{escape(name)}</td><td>{take['figures']['score'][0]:.3f}</td><td>{audio}</td></tr>")
         parts.append(f"<p>{item['number']}: {escape(item['text'])}</p>\n<table>{''.join(rows)}</table>")
     return "\n".join(parts)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise LlasaError(f"cannot read {path}: {reason(error)}") from error
 
 
 def _results(settings: SweepSettings, items: Sequence[dict[str, Any]]) -> str:

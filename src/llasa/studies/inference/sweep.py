@@ -11,7 +11,9 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -243,40 +245,33 @@ def run(settings: SweepSettings, jobs: Sequence[SweepJob], folder: Path, process
     todo = [job for job in jobs if not _is_done(job, folder)]
     done = len(jobs) - len(todo)
     yield done
-    if not todo:
-        return
-    shared = workers.spread(_work, todo, processes, _begin, (settings, folder))
-    for _ in _alone(settings, folder, todo) if processes == 1 else shared:
-        done += 1
-        yield done
+    with one_thread():
+        for _ in workers.share(partial(_work, settings, folder), todo, processes):
+            done += 1
+            yield done
 
 
-def _alone(settings: SweepSettings, folder: Path, todo: list[SweepJob]) -> Iterator[None]:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Seconds are of one thread, in one process and in several."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        study = Study(settings, folder)
-        for job in todo:
-            study.run(job)
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
 
 
-_at_work: dict[str, Any] = {}  # the state of a worker process: its settings, and the study once it is loaded
+def _work(settings: SweepSettings, folder: Path, job: SweepJob) -> None:
+    _study(settings, folder).run(job)
 
 
-def _begin(settings: SweepSettings, folder: Path) -> None:
-    _at_work["of"] = settings, folder
-
-
-def _work(job: SweepJob) -> None:
-    if "study" not in _at_work:
-        # Loaded here instead of in `_begin`, where an error would look like a process that died.
-        _at_work["study"] = Study(*_at_work["of"])
-    _at_work["study"].run(job)
+@lru_cache(maxsize=1)
+def _study(settings: SweepSettings, folder: Path) -> Study:
+    """A process's study, which it loads once."""
+    return Study(settings, folder)
 
 
 def _is_done(job: SweepJob, folder: Path) -> bool:

@@ -3,7 +3,6 @@
 The figures come from `fit.py`. The page contains its picture and sounds.
 """
 
-import base64
 import csv
 import io
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from llasa.files import exists
-from llasa.measure import statistics
+from llasa.measure import statistics, tables
 from llasa.measure.statistics import Interval
-from llasa.measure.tables import STYLE, write_picture, write_text
+from llasa.measure.tables import write_picture, write_text
 from llasa.studies.storage import read
 from llasa.studies.training.cell import KEPT
 from llasa.studies.training.fit import NOTHING, Fit, Point, Power, collect, error_rate, findings, fit, steps
@@ -110,22 +109,18 @@ def page(
 ) -> str:
     """The text of report.html, with the plot and some sounds in it."""
     folder = Path(settings.out)
-    picture = base64.b64encode((folder / "plot.png").read_bytes()).decode()
     said = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    title = f"Compute at training: {len(settings.sizes)} sizes, {len(set(settings.hours))} amounts of speech"
     facts = (
         f"{len(points[0].seconds)} held-out utterances for the loss, {len(results[0]['spoken'])} said by each model, "
         f"passes over each amount: {settings.epochs:g}, seeds {', '.join(map(str, settings.seeds))}; "
         "95 % intervals over utterances, which do not cover the training with another seed"
     )
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+    return tables.page(
+        f"Compute at training: {len(settings.sizes)} sizes, {len(set(settings.hours))} amounts of speech",
         f'<p class="dim">{escape(facts)}</p>\n<ul>{said}</ul>\n'
-        f'<img alt="Loss, word errors and similarity" src="data:image/png;base64,{picture}">\n'
+        f"{tables.picture(folder / 'plot.png', 'Loss, word errors and similarity')}\n"
         f"<h2>Figures</h2>\n{_table(points)}\n<h2>Compute</h2>\n{_compute(results)}\n"
-        f"<h2>To listen to</h2>\n{_sounds(settings, results, points, texts)}\n</body>\n</html>\n"
+        f"<h2>To listen to</h2>\n{_sounds(settings, results, points, texts)}",
     )
 
 
@@ -134,7 +129,7 @@ def _table(points: Sequence[Point]) -> str:
     for point in points:
         cells = [_cell(point.loss, 2), _cell(point.wer.scaled(100), 1, " %"), _cell(point.similarity, 3)]
         rows.append(f"<tr><td>{escape(point.label)}</td><td>{point.parameters:,}</td>{''.join(cells)}</tr>")
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+    return tables.wide(rows)
 
 
 def _cell(found: Interval, digits: int, unit: str = "") -> str:
@@ -155,7 +150,7 @@ def _compute(results: Results) -> str:
         '<p class="dim">FLOPs are six a token for each weight of a matrix product, plus those of attention, forward '
         "and backward. Seconds are of training alone, as it ran; a machine with other work to do needs more.</p>"
     )
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>\n{note}'
+    return f"{tables.wide(rows)}\n{note}"
 
 
 def _sounds(settings: GridSettings, results: Results, points: Sequence[Point], texts: Sequence[str]) -> str:
@@ -170,10 +165,7 @@ def _sounds(settings: GridSettings, results: Results, points: Sequence[Point], t
         places |= {label: place / f"{number}.wav" for label, place in names.items()}
         rows = []
         for label, place in places.items():
-            sound = base64.b64encode(place.read_bytes()).decode() if exists(place) else ""
-            audio = (
-                f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>' if sound else "silence"
-            )
+            audio = tables.player(place) if exists(place) else "silence"
             rows.append(f"<tr><td>{escape(label)}</td><td>{audio}</td></tr>")
         parts.append(f"<p>{escape(text)}</p>\n<table>{''.join(rows)}</table>")
     return "\n".join(parts)

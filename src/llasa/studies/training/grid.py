@@ -173,13 +173,12 @@ def run(settings: GridSettings, processes: int = 1, ray: str | None = None) -> I
         # The longest first, so that no long cell is left for the end.
         todo = {one: cell for one, cell in cells.items() if one not in done}
         todo = dict(sorted(todo.items(), key=lambda item: -_work(item[1])))
-        if ray is not None:
-            finished = _on_ray(todo, ray)
-        else:
-            finished = _alone(todo) if processes == 1 else _spread(todo, processes)
-        for one in finished if todo else ():
-            done.append(one)
-            yield done, one
+        runs = list(todo)
+        for place, finished in workers.share(run_cell, list(todo.values()), processes, ray):
+            if not finished:
+                raise KeyboardInterrupt
+            done.append(runs[place])
+            yield done, runs[place]
 
 
 def _cell(settings: GridSettings, one: Run, amount: Amount) -> Cell:
@@ -212,49 +211,6 @@ def _copies(settings: GridSettings, some: LMSettings, out: Path) -> None:
     if not found:
         raise LlasaError(f"no speaker in {some.data.validation} has two utterances to hold out: a study needs a pair")
     write_text(path, json.dumps({"spoken": found, "texts": texts}, ensure_ascii=False, indent=1) + "\n")
-
-
-def _alone(todo: dict[Run, Cell]) -> Iterator[Run]:
-    for one, cell in todo.items():
-        if not run_cell(cell):
-            raise KeyboardInterrupt
-        yield one
-
-
-def _spread(todo: dict[Run, Cell], processes: int) -> Iterator[Run]:
-    runs = list(todo)
-    for place, finished in workers.spread(run_cell, list(todo.values()), processes):
-        if not finished:
-            raise KeyboardInterrupt
-        yield runs[place]
-
-
-def _on_ray(todo: dict[Run, Cell], address: str) -> Iterator[Run]:
-    """Runs each cell as a task, on its own GPU if the cluster has any. A cell whose node dies continues elsewhere."""
-    from llasa.data.cluster import connected
-
-    with connected(address):
-        import ray
-
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        work = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=-1)(_told)
-        pending = {work.remote(cell): one for one, cell in todo.items()}
-        while pending:
-            (ready,), _ = ray.wait(list(pending))
-            if problem := ray.get(ready):
-                raise LlasaError(problem)
-            yield pending.pop(ready)
-
-
-def _told(cell: Cell) -> str:
-    """Runs one cell on a node. Errors are returned, because Ray would wrap a raised one in a traceback."""
-    import torch
-
-    torch.set_num_threads(1)
-    try:
-        return "" if run_cell(cell) else f"the cell {cell.folder.name} was stopped: run the study again to continue"
-    except LlasaError as problem:
-        return str(problem)
 
 
 def read_results(settings: GridSettings, runs: Sequence[Run]) -> list[dict[str, Any]]:
