@@ -6,25 +6,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector, WavLMModel
+from tiny_listeners import make_wavlm
+from transformers import Wav2Vec2FeatureExtractor, WavLMForXVector, WavLMModel
 
 from llasa.errors import LlasaError
 from llasa.verifiers import Batch
 from llasa.verifiers.wavlm import load
 
 RATE = 16000
-
-
-def make_wavlm(path: Path, kind: type = WavLMForXVector) -> Path:
-    torch.manual_seed(0)
-    model = kind(WavLMConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, conv_dim=[16] * 7,
-        tdnn_dim=[32, 32, 32, 32, 64], xvector_output_dim=24, num_buckets=32, num_conv_pos_embedding_groups=4,
-        initializer_range=0.3, use_weighted_layer_sum=True,
-    ))  # fmt: skip
-    model.save_pretrained(path)
-    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,11 @@
 """Whisper as a verifier, on a tiny random one in the layout of the real ones."""
 
-import string
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tokenizers.pre_tokenizers import ByteLevel
+from tiny_listeners import make_whisper
 from transformers import (
-    GenerationConfig,
-    WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
     WhisperTokenizer,
@@ -21,41 +16,6 @@ from llasa.verifiers import Batch
 from llasa.verifiers.whisper import accuracy, language_of, load, pieces
 
 RATE = 16000
-MARKS = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|ja|>", "<|zh|>", "<|translate|>", "<|transcribe|>",
-         "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]  # fmt: skip
-
-
-def make_whisper(path: Path, multilingual: bool = True, positions: int = 40) -> Path:
-    """A random Whisper of 2 + 2 layers x 32 that writes letters, one a token, half as many at most as positions."""
-    vocabulary = {symbol: index for index, symbol in enumerate(sorted(ByteLevel.alphabet()))}
-    text = len(vocabulary)
-    tokenizer = WhisperTokenizer(vocab=vocabulary | {MARKS[0]: text}, merges=[], pad_token=MARKS[0])
-    tokenizer.add_special_tokens({"additional_special_tokens": MARKS[1:]})
-    index = {mark: tokenizer.convert_tokens_to_ids(mark) for mark in MARKS}
-    assert index == {mark: text + position for position, mark in enumerate(MARKS)}
-    torch.manual_seed(0)
-    special = {"bos_token_id": text, "eos_token_id": text, "pad_token_id": text, "decoder_start_token_id": text + 1}
-    model = WhisperForConditionalGeneration(WhisperConfig(
-        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_target_positions=positions, init_std=0.5,
-        suppress_tokens=None, begin_suppress_tokens=None, **special,
-    ))  # fmt: skip
-    letters = [vocabulary[letter] for letter in string.ascii_lowercase] + [vocabulary["Ġ"]]
-    settings: dict[str, Any] = special | {
-        "is_multilingual": multilingual, "no_timestamps_token_id": index["<|notimestamps|>"],
-        "suppress_tokens": sorted(set(range(len(tokenizer))) - {*letters, text}), "max_length": positions,
-        "begin_suppress_tokens": [vocabulary["Ġ"], text],
-    }  # fmt: skip
-    if multilingual:
-        settings |= {
-            "lang_to_id": {mark: index[mark] for mark in MARKS[2:5]},
-            "task_to_id": {task: index[f"<|{task}|>"] for task in ("translate", "transcribe")},
-        }
-    model.generation_config = GenerationConfig(**settings)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    WhisperFeatureExtractor().save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -41,12 +41,21 @@ def stoi(original: np.ndarray, output: np.ndarray) -> float:
 
 def pesq_wb(original: np.ndarray, output: np.ndarray) -> float:
     """Wide-band PESQ (ITU-T P.862.2), 1.04 to 4.64. NaN if it finds no speech to compare."""
+    return _pesq(original, output, "wb")
+
+
+def pesq_nb(original: np.ndarray, output: np.ndarray) -> float:
+    """Narrow-band PESQ (ITU-T P.862.1), 1.02 to 4.55. NaN if it finds no speech to compare."""
+    return _pesq(original, output, "nb")
+
+
+def _pesq(original: np.ndarray, output: np.ndarray, band: str) -> float:
     from pesq import PesqError, pesq
 
     original, output = _aligned(original, output)
     if original.size < SHORTEST * RATE or not original.any() or not output.any():
         return float("nan")
-    value = pesq(RATE, original, output, "wb", on_error=PesqError.RETURN_VALUES)
+    value = pesq(RATE, original, output, band, on_error=PesqError.RETURN_VALUES)
     return float(value) if value > 0 else float("nan")
 
 

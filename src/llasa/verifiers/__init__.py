@@ -21,6 +21,7 @@ _KNOWN = {
     "pocketsphinx": ("sphinx", ""),
     "speaker": ("speaker", ""),
     "wavlm": ("wavlm", "MODEL"),
+    "wavlm-large": ("wavlm_large", "FILE"),
     "ecapa": ("ecapa", "MODEL"),
     "campplus": ("campplus", ""),
     "emotion": ("emotion", "LABEL"),

@@ -60,15 +60,15 @@ class Whisper:
         transcripts = self.transcribe(batch.audios, batch.texts)
         return np.array([accuracy(text, found) for text, found in zip(batch.texts, transcripts, strict=True)], float)
 
-    def transcribe(self, audios: Sequence[np.ndarray], texts: Sequence[str]) -> list[str]:
+    def transcribe(self, audios: Sequence[np.ndarray], texts: Sequence[str], language: str | None = None) -> list[str]:
         """The transcript of each sound; empty for silence.
 
-        The texts show the language and limit the work: a transcript ends at about twice the length of its text, since
-        it scores 0 by then.
+        The texts limit the work: a transcript ends at about twice the length of its text, since it scores 0 by then.
+        They also show the language, if `language` does not name it (as Whisper does: "en").
         """
         cut = [(row, piece) for row, audio in enumerate(audios) if audio.any() for piece in pieces(audio)]
         found: dict[int, str] = {}
-        for language, batch in _batches([language_of(texts[row]) for row, _ in cut]):
+        for language, batch in _batches([language or language_of(texts[row]) for row, _ in cut]):
             wanted = [texts[cut[i][0]] for i in batch]
             found |= dict(zip(batch, self._run([cut[i][1] for i in batch], wanted, language), strict=True))
         transcripts: list[list[str]] = [[] for _ in audios]
