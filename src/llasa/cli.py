@@ -1,5 +1,5 @@
 """The command line: `llasa say`, `voices`, `serve`, `encode`, `decode`, `convert`, `info`, `finetune`, `merge`,
-`export`, `data`, `train`, `study`.
+`export`, `data`, `train`, `study`, `eval`.
 
 This module registers the verbs and turns errors into one line and an exit status. Each verb imports heavy packages only
 when it runs.
@@ -17,7 +17,22 @@ from typing import Annotated, Any
 import typer
 
 import llasa
-from llasa.commands import codes, convert, data, export, finetune, info, merge, say, serve, study, synth, train, voices
+from llasa.commands import (
+    codes,
+    convert,
+    data,
+    eval,
+    export,
+    finetune,
+    info,
+    merge,
+    say,
+    serve,
+    study,
+    synth,
+    train,
+    voices,
+)
 from llasa.errors import LlasaError, printable, reason, shown
 
 app = typer.Typer(
@@ -43,6 +58,7 @@ data.app.command()(synth.synth)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.add_typer(study.app, name="study")
+app.command("eval")(eval.evaluate)
 
 
 def _version(wanted: bool) -> None:

@@ -104,13 +104,13 @@ def wide(rows: Sequence[str]) -> str:
     return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
-def player(path: Path) -> str:
-    """A WAV file inside a page, with the means to play it.
+def player(sound: Path | bytes) -> str:
+    """A WAV file, or what one holds, inside a page, with the means to play it.
 
     Raises:
         LlasaError: it cannot be read.
     """
-    return f'<audio controls preload="none" src="data:audio/wav;base64,{_encoded(path)}"></audio>'
+    return f'<audio controls preload="none" src="data:audio/wav;base64,{_encoded(sound)}"></audio>'
 
 
 def picture(path: Path, told: str) -> str:
@@ -122,11 +122,11 @@ def picture(path: Path, told: str) -> str:
     return f'<img alt="{escape(told)}" src="data:image/png;base64,{_encoded(path)}">'
 
 
-def _encoded(path: Path) -> str:
+def _encoded(file: Path | bytes) -> str:
     try:
-        return base64.b64encode(path.read_bytes()).decode()
+        return base64.b64encode(file.read_bytes() if isinstance(file, Path) else file).decode()
     except OSError as error:
-        raise LlasaError(f"cannot read {path}: {reason(error)}") from error
+        raise LlasaError(f"cannot read {file!s}: {reason(error)}") from error
 
 
 def write_text(path: Path, content: str) -> None:

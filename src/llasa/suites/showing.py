@@ -1,0 +1,247 @@
+"""Writes the files of a suite: a table of every item, a table of all together, and a page with sounds.
+
+The page contains its sounds, so it can be sent as it is.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llasa import audio
+from llasa.measure import tables
+from llasa.measure.tables import write_text
+from llasa.studies.inference.plots import Series
+from llasa.suites.evaluation import SUITES, EvalSettings, Job, stored
+from llasa.suites.judges import Judge, make_judges
+from llasa.suites.published import COLUMNS
+from llasa.suites.scoreboard import Part, Results, codes_used, collect, findings, problems
+from llasa.suites.table_rows import Row, choosers
+from llasa.verifiers import RATE
+
+HEARD = 3  # items of each part on the page
+TOLD = 20  # problems on the page; all are in results.csv
+
+_STYLE = """
+body { max-width: 84rem; } th { min-width: 4.5rem; } h3 { font-size: 1rem; margin: 1.6rem 0 0; }
+tbody.measured td { font-weight: 500; } tbody.published td { color: var(--dim); }
+tbody.published tr:first-child td { border-top: 2px solid var(--line); padding-top: .6rem; }
+tbody td small { font-weight: 400; }
+.better { color: #1a7f4b; } .worse { color: #b3423a; }
+@media (prefers-color-scheme: dark) { .better { color: #4cc38a; } .worse { color: #f0877f; } }
+.note { border-left: 3px solid #d9a514; padding: .4rem .9rem; margin: 1rem 0; }
+.said { margin: 1.6rem 0 .3rem; font-weight: 600; } .said span { font-weight: 400; color: var(--dim); }
+td.heard { text-align: left; white-space: normal; min-width: 14rem; max-width: 26rem; color: var(--dim); }
+td.sound { padding: .2rem .4rem; }
+"""
+
+
+def write_report(settings: EvalSettings, jobs: Sequence[Job], judges: tuple[str, ...], folder: Path) -> list[str]:
+    """Writes results.csv, summary.csv and report.html, and returns the findings, a line each.
+
+    Raises:
+        LlasaError: a stored result is damaged, or a file cannot be written.
+    """
+    results, made = stored(jobs, folder), make_judges(judges)
+    parts = collect(settings.suite, results, made)
+    rows = list(dict.fromkeys(job.row for job in jobs))
+    lines = findings(parts, rows)
+    if used := codes_used(results):
+        lines.append(
+            f"codes used: {100 * used.share:.1f} % of {used.size:,}, perplexity {used.perplexity:,.0f}, "
+            f"in {used.count:,} codes"
+        )
+    write_text(folder / "results.csv", _results(results, made))
+    write_text(folder / "summary.csv", _summary(parts))
+    write_text(folder / "report.html", page(settings, results, parts, rows, lines))
+    failed = sum(bool(one["problems"]) for one in results)
+    if failed:
+        lines.append(f"{failed} of {len(results)} results lack a figure; the same command tries them again")
+    return lines
+
+
+def page(
+    settings: EvalSettings, results: Results, parts: Sequence[Part], rows: Sequence[Row], lines: Sequence[str]
+) -> str:
+    """report.html."""
+    title = f"{SUITES[settings.suite].title}: {settings.model}"
+    said = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    counts = ", ".join(f"{part.count} of {part.name}" for part in parts)
+    facts = (
+        f"Items: {counts}; seed {settings.seed}. Intervals are of 95 %, by bootstrap over items; below them stands the "
+        "paired difference from the first row that no person spoke, with its p."
+    )
+    body = [f'<p class="dim">{escape(facts)}</p>', *_remarks(parts, rows), f"<ul>{said}</ul>"]
+    for part in parts:
+        own = [one for one in results if one["item"]["part"] == part.name]
+        body.append(f"<h2>{escape(part.name)}</h2>\n{_table(part, rows)}\n{_problems(own)}\n{_sounds(part, own)}")
+    return tables.page(title, "\n".join(body), _STYLE)
+
+
+def _remarks(parts: Sequence[Part], rows: Sequence[Row]) -> list[str]:
+    """What a reader must know to compare: other judges than the papers', and judges that chose."""
+    remarks = []
+    judges = list(dict.fromkeys(judge for part in parts for judge in part.judges))
+    if any(part.published for part in parts):
+        own = {judge.as_published for judge in judges}
+        other = {key for part in parts for one in part.published for key in one.figures} - own
+        if other:
+            names = ", ".join(COLUMNS[key][0] for key in COLUMNS if key in other)
+            remarks.append(
+                f"Nobody measured {names} here. These columns hold published figures only, and figures of other judges "
+                "do not compare with them."
+            )
+    chose = choosers(rows)
+    if biased := [judge.label for judge in judges if judge.verifier and judge.verifier in chose]:
+        remarks.append(f"† {', '.join(biased)} also chose in a search: there, trust the other judges.")
+    return [f'<p class="note">{escape(remark)}</p>' for remark in remarks]
+
+
+def columns(part: Part) -> list[str]:
+    """The published columns that no judge of the part stands in."""
+    own = {judge.as_published for judge in part.judges}
+    keys = {key for one in part.published for key in one.figures}
+    return [key for key in COLUMNS if key in keys and key not in own]
+
+
+def _table(part: Part, rows: Sequence[Row]) -> str:
+    chose, extra = choosers(rows), columns(part)
+    marks = {judge: " †" if judge.verifier and judge.verifier in chose else "" for judge in part.judges}
+    heads = [f"{part.label(judge)}{' (%)' if judge.factor == 100 else ''}{marks[judge]}" for judge in part.judges]
+    heads += [f"{COLUMNS[key][0]}{' (%)' if key in ('wer', 'cer', 'words') else ''}" for key in extra]
+    cells = "".join(f"<th>{escape(head)}</th>" for head in ["", "tokens", *heads])
+    lines = [f"<thead><tr>{cells}</tr></thead>", '<tbody class="measured">']
+    for one in part.series:
+        figures = "".join(_cell(part, one, judge) for judge in part.judges)
+        tokens = f"{one.tokens:.0f}" if one.tokens else ""
+        lines.append(f"<tr><td>{escape(one.strategy)}</td><td>{tokens}</td>{figures}{'<td></td>' * len(extra)}</tr>")
+    lines.append('</tbody><tbody class="published">')
+    for row in part.published:
+        keys = [*(judge.as_published for judge in part.judges), *extra]
+        figures = "".join(
+            f"<td>{row.figures[key]:.{COLUMNS[key][1]}f}</td>" if key in row.figures else "<td></td>" for key in keys
+        )
+        label = f"{escape(row.label)}<small>{escape(row.source)}</small>"
+        lines.append(f"<tr><td>{label}</td><td></td>{figures}</tr>")
+    return tables.wide([*lines, "</tbody>"])
+
+
+def _cell(part: Part, one: Series, judge: Judge) -> str:
+    found, count = part.found(one, judge), part.heard(one, judge)
+    if not count:
+        return "<td>none</td>"
+
+    def figure(value: float, sign: str = "") -> str:
+        return f"{value * judge.factor:{sign}.{judge.digits}f}"
+
+    of = f"<br>{count} of {part.count}" if count < part.count else ""
+    cell = f"{figure(found.value.value)}<small>{figure(found.value.low)} to {figure(found.value.high)}{of}</small>"
+    if found.p < 1 and part.base is not None and one is not part.base:
+        better = (found.difference.value < 0) == judge.less
+        kind = ("better" if better else "worse") if found.sure else ""
+        cell += f'<small class="{kind}">{figure(found.difference.value, "+")}, p {found.p:.2g}</small>'
+    return f"<td>{cell}</td>"
+
+
+def _problems(results: Results) -> str:
+    found = problems(results)
+    if not found:
+        return ""
+    rows = "".join(f"<li>{escape(row)}, {escape(name)}: {escape(what)}</li>" for row, name, what in found[:TOLD])
+    more = f"<li>and {len(found) - TOLD} more, in results.csv</li>" if len(found) > TOLD else ""
+    return f"<details><summary>{len(found)} remarks on items</summary><ul>{rows}{more}</ul></details>"
+
+
+def _sounds(part: Part, results: Results) -> str:
+    """The items that the first judge finds best, middling and worst in the base row, in all rows."""
+    if part.base is None or not part.judges:
+        return ""
+    judge = part.judges[0]
+    values = part.base.values[judge.written] * (1 if judge.less else -1)
+    heard = [place for place in np.argsort(values, kind="stable") if np.isfinite(values[place])]
+    places = sorted({round(k * (len(heard) - 1) / (HEARD - 1)) for k in range(HEARD)}) if heard else []
+    ids = list(dict.fromkeys(one["item"]["id"] for one in results))
+    blocks = [_said(part, [one for one in results if one["item"]["id"] == ids[heard[place]]]) for place in places]
+    told = f"The items that are best, middling and worst in {part.base.strategy} by {part.label(judge)}."
+    return f'<h3>To listen to</h3>\n<p class="dim">{escape(told)}</p>\n' + "\n".join(blocks)
+
+
+def _said(part: Part, results: Results) -> str:
+    item = results[0]["item"]
+    heads = "".join(f"<th>{escape(part.label(judge))}</th>" for judge in part.judges)
+    rows = [f"<tr><th></th><th></th>{heads}<th></th></tr>"]
+    if item["prompt"] and item["prompt"] != item["recording"]:
+        rows.append(f'<tr><td>prompt</td><td class="sound">{_prompt(item)}</td></tr>')
+    for one in results:
+        figures = "".join(f"<td>{_figure(one, judge)}</td>" for judge in part.judges)
+        sound = tables.player(one["wav"]) if one["wav"] else "silence"
+        heard = escape("; ".join(one["heard"].values()))
+        rows.append(
+            f'<tr><td>{escape(one["row"]["name"])}</td><td class="sound">{sound}</td>{figures}'
+            f'<td class="heard">{heard}</td></tr>'
+        )
+    began = f"<span>{escape(item['prompt_text'])}</span> " if item["cut"] else ""
+    return f'<p class="said">{began}{escape(item["text"])} <span>{escape(item["id"])}</span></p>\n{tables.wide(rows)}'
+
+
+def _prompt(item: dict[str, Any]) -> str:
+    samples = audio.load(item["prompt"])
+    samples = samples[: round(item["cut"] * RATE)] if item["cut"] else samples
+    return tables.player(audio.wav_bytes(samples, RATE))
+
+
+def _figure(one: dict[str, Any], judge: Judge) -> str:
+    found = one["figures"].get(judge.written)
+    return f"{found[0] * judge.factor:.{judge.digits}f}" if found else "none"
+
+
+def _results(results: Results, judges: Sequence[Judge]) -> str:
+    """A row for each item in each row of the table."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    names = [judge.written for judge in judges]
+    weights = [f"{judge.written} weight" for judge in judges if judge.words]
+    writer.writerow(["part", "id", "row", "seconds_of_audio", "tokens", "seconds", *names, *weights, "remarks"])
+    for one in results:
+        facts, figures = one["facts"], one["figures"]
+        told = "; ".join(what for _, _, what in problems([one]))
+        writer.writerow(
+            [one["item"]["part"], one["item"]["id"], one["row"]["name"],
+             *(f"{facts[key]:g}" if facts else "" for key in ("seconds_of_audio", "tokens", "seconds")),
+             *(f"{figures[name][0]:.6g}" if name in figures else "" for name in names),
+             *(f"{figures[j.written][1]:g}" if j.written in figures else "" for j in judges if j.words), told]
+        )  # fmt: skip
+    return buffer.getvalue()
+
+
+def _summary(parts: Sequence[Part]) -> str:
+    """A row for each part, row and figure, measured or published."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(
+        ["part", "row", "figure", "value", "low", "high", "items", "of", "difference", "difference_low",
+         "difference_high", "p", "source"]
+    )  # fmt: skip
+    for part in parts:
+        for one in part.series:
+            for judge in part.judges:
+                found = part.found(one, judge)
+                shown = [
+                    "" if np.isnan(x) else f"{x * judge.factor:.6g}"
+                    for i in (found.value, found.difference) for x in (i.value, i.low, i.high)
+                ]  # fmt: skip
+                apart = one is not part.base and found.p < 1
+                writer.writerow(
+                    [part.name, one.strategy, part.label(judge), *shown[:3], part.heard(one, judge), part.count,
+                     *(shown[3:] if apart else ["", "", ""]), f"{found.p:.4g}" if apart else "", "measured"]
+                )  # fmt: skip
+        for row in part.published:
+            for key, value in row.figures.items():
+                writer.writerow(
+                    [part.name, row.label, COLUMNS[key][0], f"{value:g}", "", "", "", "", "", "", "", "", row.source]
+                )
+    return buffer.getvalue()
