@@ -50,7 +50,7 @@ def warm(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
 
 # What commands import only when they need it.
 LATER = (
-    "librosa.feature", "rich.console", "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert",
+    "rich.console", "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert",
     "llasa.engine.torch_engine", "llasa.search.best_of", "llasa.train.lm.run", "llasa.tts", "llasa.verifiers.content",
 )  # fmt: skip
 

@@ -1,19 +1,23 @@
 """The verifiers whose weights lie inside their packages, on flite's speech; and the registry."""
 
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import pytest
+from measure.from_librosa import FILE, sounds
 
 from llasa.errors import LlasaError
 from llasa.verifiers import NAMES, PROCESS, Batch, known, load_verifier, speaker
 from llasa.verifiers.emotion import Emotion
 from llasa.verifiers.likeness import Likeness
+from llasa.verifiers.naturalness import dnsmos
 from llasa.verifiers.utmos import Utmos
 from llasa.verifiers.whisper import Whisper
 
 OFFLINE = ("content", "pocketsphinx", "speaker", "campplus", "naturalness", "sanity")
 EMPTY = np.zeros(0, np.float32)
+SHORT = 20000  # samples; DNSMOS repeats them to a single window, the shortest it can do
 
 
 def test_pocketsphinx_tells_the_right_text_from_a_wrong_one(spoken: Any) -> None:
@@ -66,23 +70,43 @@ def test_a_reference_is_embedded_once(spoken: Any, monkeypatch: pytest.MonkeyPat
 
 
 def test_naturalness_prefers_clean_speech_and_is_never_nan(spoken: Any) -> None:
-    noisy = spoken.rms[1] + np.random.default_rng(0).normal(0, 0.05, spoken.rms[1].size).astype(np.float32)
+    speech = spoken.rms[1][:SHORT]
+    noisy = speech + np.random.default_rng(0).normal(0, 0.05, speech.size).astype(np.float32)
     clean, rough, nothing, silence = load_verifier("naturalness").score(
-        Batch([""] * 4, [spoken.rms[1], noisy, EMPTY, np.zeros(16000, np.float32)], [None] * 4)
+        Batch([""] * 4, [speech, noisy, EMPTY, np.zeros(16000, np.float32)], [None] * 4)
     )
     assert 1 >= clean > rough + 0.1
     assert rough >= 0
     assert nothing == silence == 0
 
 
+def test_naturalness_is_what_speechmos_computes(spoken: Any) -> None:
+    from speechmos.dnsmos import DNSMOS
+
+    folder = files("speechmos") / "dnsmos_models"
+    theirs = DNSMOS(str(folder / "sig_bak_ovr.onnx"), str(folder / "model_v8.onnx"))
+    theirs.audio_melspec = lambda audio: np.zeros((900, 120))  # of the score that is not used; it would need librosa
+    for seconds in (1.2, 11.1):  # one window, and two
+        clip = np.resize(spoken.slt[1], round(seconds * 16000))
+        assert dnsmos(clip) == pytest.approx(theirs(clip, 16000, False)["ovrl_mos"], abs=1e-5)
+
+
+def test_the_speakers_spectrogram_is_librosas() -> None:
+    theirs = np.load(FILE)
+    for name, sound in sounds().items():
+        wanted = theirs[f"mel of {name}"]
+        np.testing.assert_allclose(speaker.mel_spectrogram(sound), wanted, rtol=1e-3, atol=1e-6 * wanted.max())
+
+
 @pytest.mark.parametrize("name", OFFLINE)
 def test_a_batch_scores_as_one_by_one(name: str, spoken: Any) -> None:
     verifier = load_verifier(name)
     references = [spoken.rms[2], spoken.slt[2]]
-    batch = verifier.score(Batch(spoken.texts[:2], spoken.rms[:2], references))
+    clips = [clip[:SHORT] for clip in spoken.rms[:2]]
+    batch = verifier.score(Batch(spoken.texts[:2], clips, references))
     single = [
         verifier.score(Batch([text], [clip], [reference]))[0]
-        for text, clip, reference in zip(spoken.texts[:2], spoken.rms[:2], references, strict=True)
+        for text, clip, reference in zip(spoken.texts[:2], clips, references, strict=True)
     ]
     assert verifier.name == name
     assert batch.shape == (2,)

@@ -12,6 +12,10 @@ import numpy as np
 from llasa.errors import need_extra
 from llasa.verifiers.protocol import RATE, Batch
 
+SECONDS = 9.01
+WINDOW = int(SECONDS * RATE)
+TO_OPINION = (-0.06766283, 1.11546468, 0.04602535)  # of the model's overall score, as speechmos has them
+
 
 def load(device: str = "cpu") -> "Naturalness":
     """Loads the verifier, which stays on the CPU.
@@ -19,7 +23,7 @@ def load(device: str = "cpu") -> "Naturalness":
     Raises:
         LlasaError: a package is missing.
     """
-    need_extra("verify", "speechmos", "onnxruntime", "librosa")
+    need_extra("verify", "speechmos", "onnxruntime")
     return Naturalness()
 
 
@@ -39,23 +43,32 @@ class Naturalness:
 
 
 def dnsmos(samples: np.ndarray) -> float:
-    """DNSMOS P.835, overall: an estimate of listeners' mean opinion score, from 1 to 5; NaN for silence."""
+    """DNSMOS P.835, overall: an estimate of listeners' mean opinion score, from 1 to 5; NaN for silence.
+
+    As speechmos' `DNSMOS` computes it: the mean over windows of 9.01 s, a second apart, of a sound that is repeated
+    until it fills one. That class computes another score beside it (P.808), through librosa, whose numba compiles for
+    20 s in a new environment.
+    """
     if not samples.any():
         return float("nan")
-    scores = _rater()(np.clip(samples, -1, 1).astype(np.float32), RATE, False)
-    return float(scores["ovrl_mos"])
+    samples = np.clip(samples, -1, 1).astype(np.float32)
+    while samples.size < WINDOW:
+        samples = np.append(samples, samples)
+    windows = [
+        samples[second * RATE : int((second + SECONDS) * RATE)]
+        for second in range(int(samples.size // RATE - SECONDS) + 1)
+    ]
+    # Rounding makes some windows a sample short; speechmos leaves those out.
+    whole = [window[None] for window in windows if window.size >= WINDOW]
+    overall = np.array([_session().run(None, {"input_1": window})[0][0, 2] for window in whole], np.float64)
+    return float(np.polyval(TO_OPINION, overall).mean())
 
 
 @cache
-def _rater() -> Any:
+def _session() -> Any:
     from onnxruntime import InferenceSession, SessionOptions
-    from speechmos.dnsmos import DNSMOS
 
-    folder = files("speechmos") / "dnsmos_models"
-    primary, p808 = str(folder / "sig_bak_ovr.onnx"), str(folder / "model_v8.onnx")
-    # The sessions that speechmos makes spin a thread on every core while they wait, which starves other processes.
+    # A session that chooses its threads spins one on every core while it waits, which starves other processes.
     options = SessionOptions()
     options.intra_op_num_threads = 1
-    rater = DNSMOS(primary, p808)
-    rater.onnx_sess, rater.p808_onnx_sess = InferenceSession(primary, options), InferenceSession(p808, options)
-    return rater
+    return InferenceSession(str(files("speechmos") / "dnsmos_models" / "sig_bak_ovr.onnx"), options)
