@@ -132,15 +132,17 @@ def test_every_part_runs_on_a_random_model_and_is_not_measured_twice(
 ) -> None:
     # In this process, where the listeners are loaded once; test_hearing.py listens in others.
     monkeypatch.setattr(hearing.workers, "spread", lambda work, jobs, processes: enumerate(map(work, jobs)))
+    for name in ("dnsmos", "pocketsphinx"):  # the slow ones hear as much as fills DNSMOS' window once
+        whole = hearing.LISTENERS[name]
+        monkeypatch.setitem(hearing.LISTENERS, name, lambda clip, whole=whole: whole(np.resize(clip, 20000)))
     model = make_lm_folder(tmp_path / "lm", codec_folder, max_position_embeddings=768)
     (tmp_path / "recogniser").symlink_to(Path(quality.__file__).parents[1] / "src/llasa/assets/tiny/recogniser")
     tts = Llasa.load(model, device="cpu")
-    for name, who in (("anna", "slt"), ("bruno", "rms"), ("kathleen", "awb")):
+    for name, who in (("anna", "slt"), ("kathleen", "awb")):
         tts.clone(speak(SENTENCES[0], Speaker(who, who))[0], SENTENCES[0], name=name).save(
             model / "voices" / f"{name}.safetensors"
         )
-    for name, who in (("anna", "slt"), ("bruno", "rms")):
-        read(tmp_path / "teacher" / name, who, SHORT)
+    read(tmp_path / "teacher" / "anna", "slt", SHORT)
     read(tmp_path / "reader", "awb", SENTENCES[:2])
     read(tmp_path / "people", "slt", SENTENCES[2:], "{name}|one|{text}")
     (tmp_path / "list.txt").write_text("\n".join(SHORT))
@@ -149,8 +151,9 @@ def test_every_part_runs_on_a_random_model_and_is_not_measured_twice(
     words = [str(tmp_path / word) if word.isalpha() or "." in word else word for word in words]
     table = tmp_path / "people" / "metadata.csv"
     table.write_text(table.read_text().replace("001.wav|one", "001.wav|two"))
+    presets = {name: PRESETS[name] for name in ("anna", "kathleen")}
     arguments = quality.parse([*words, "--only", "voice,people,reader,stream,size"])
-    quality.run(arguments, PRESETS)
+    quality.run(arguments, presets)
     page = (tmp_path / "out" / "quality-quick.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         "## voice", "## people", "## reader", "## stream", "## size"
@@ -164,7 +167,7 @@ def test_every_part_runs_on_a_random_model_and_is_not_measured_twice(
     arguments.teacher = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "PARTS", ("voice", "people", "reader", "size"))
-        quality.run(arguments, PRESETS)
+        quality.run(arguments, presets)
     assert capsys.readouterr().err.splitlines() == [
         "voice lacks --teacher", "people is measured", "reader is measured", "size is measured"
     ]  # fmt: skip
