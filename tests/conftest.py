@@ -1,10 +1,13 @@
 """Shared fixtures: small random model folders and speech-like audio, made once a run."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_models import make_codec_folder, make_lm_folder
+from warm import warm
 
 # The files that take longest. A process runs whole files, so these start first and the short ones fill up the end.
 LONGEST = (
@@ -30,6 +33,13 @@ def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lm_folder(codec_folder: Path) -> Path:
     """A model folder whose config names its codec by a relative path."""
     return make_lm_folder(codec_folder.parent / "lm", "../codec")
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The beginning of a command that runs Python code without waiting for imports; see `warm`."""
+    with warm(tmp_path_factory.mktemp("bin"), dict(os.environ)) as command:
+        yield command
 
 
 @pytest.fixture

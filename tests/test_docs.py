@@ -84,7 +84,7 @@ def environment(folder: Path, hub: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[list[str]]:
     """The beginning of a command that runs Python code; beside it lies a `llasa`."""
-    with warm(tmp_path_factory.mktemp("bin"), environment) as command:
+    with warm(tmp_path_factory.mktemp("bin"), environment) as command:  # of its own: the hub is read when imported
         yield command
 
 

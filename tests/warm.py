@@ -1,13 +1,16 @@
 """A `llasa` that starts at once: a process that has done the long imports forks for every command.
 
-Each command has its own process, with the arguments, the folder and the open files of whoever runs it, so pipes and
-exit statuses are those of a shell. The environment is that of the first process.
+Each command has its own process, with the arguments, the folder, the environment and the open files of whoever runs
+it, so pipes and exit statuses are those of a shell. SIGINT and SIGTERM reach it, and it is killed with whoever runs it.
+What a module reads from the environment when it is imported is as it was in the first process.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -17,24 +20,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Hands a command over and ends as it ends.
+# Hands a command over, passes signals on, and ends as it ends.
 CLIENT = """
-import json, os, socket, sys
+import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(sys.argv[1])
-    socket.send_fds(server, [json.dumps([os.getcwd(), *sys.argv[2:]]).encode()], [0, 1, 2])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: server.send(bytes([number])))
+    told = json.dumps([os.getcwd(), dict(os.environ), *sys.argv[2:]]).encode()
+    socket.send_fds(server, [len(told).to_bytes(4, "big")], [0, 1, 2])
+    server.sendall(told)
     sys.exit(ord(server.recv(1) or b"\\1"))
 """
 
 
 @contextmanager
 def warm(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
-    """Puts a `llasa` into `folder`, and yields the beginning of a command that runs `-c CODE` as Python would."""
+    """Puts a `llasa` and a `python` into `folder`, and yields the beginning of a command.
+
+    It takes `-c CODE`, `-m llasa ...` or `SCRIPT ...` as Python would.
+    """
     place, client = folder / "socket", folder / "client.py"
     client.write_text(CLIENT)
     command = [sys.executable, "-IS", str(client), str(place)]
-    (folder / "llasa").write_text(f'#!/bin/sh\nexec {" ".join(command)} "$@"\n')
-    (folder / "llasa").chmod(0o755)
+    for name, first in (("llasa", "-m llasa"), ("python", "")):
+        (folder / name).write_text(f'#!/bin/sh\nexec {" ".join(command)} {first} "$@"\n')
+        (folder / name).chmod(0o755)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(place))
         server.listen()
@@ -50,8 +61,9 @@ def warm(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
 
 # What commands import only when they need it.
 LATER = (
-    "rich.console", "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert",
-    "llasa.engine.torch_engine", "llasa.search.best_of", "llasa.train.lm.run", "llasa.tts", "llasa.verifiers.content",
+    "rich.console", "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert", "pyarrow.parquet", "yaml",
+    "llasa.engine.torch_engine", "llasa.search.best_of", "llasa.train.codec.run", "llasa.train.lm.run",
+    "llasa.train.recogniser.run", "llasa.tts", "llasa.verifiers.content",
 )  # fmt: skip
 
 
@@ -71,6 +83,7 @@ def serve(server: socket.socket) -> None:
 
     for name in LATER:
         importlib.import_module(name)
+    gc.freeze()  # else a collection in a fork copies all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a command here
     while True:
         connection, _ = server.accept()
@@ -80,22 +93,35 @@ def serve(server: socket.socket) -> None:
     caller = connection
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     server.close()
-    told, files, *_ = socket.recv_fds(caller, 1 << 16, 3)
+    size, files, *_ = socket.recv_fds(caller, 4, 3)
     for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
-    folder, *arguments = json.loads(told)
+    folder, environment, *arguments = json.loads(caller.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
     os.chdir(folder)
-    if arguments[:1] == ["serve"]:  # which ends only when it is told to, as by a signal to the command
-        threading.Thread(target=lambda: caller.recv(1) or os.kill(os.getpid(), signal.SIGTERM), daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
+    threading.Thread(target=obey, args=[caller], daemon=True).start()
     try:
-        if arguments[:1] == ["-c"]:
+        if arguments[0] == "-c":
             exec(arguments[1], {"__name__": "__main__"})
+        elif arguments[0] == "-m":
+            llasa.cli.main(arguments[2:])
         else:
-            llasa.cli.main(arguments)
+            sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).parent)
+            runpy.run_path(arguments[0], run_name="__main__")
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+
+
+def obey(caller: socket.socket) -> None:
+    """Sends this process the signals that the caller got; without a caller, the last one."""
+    while number := caller.recv(1):
+        os.kill(os.getpid(), number[0])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

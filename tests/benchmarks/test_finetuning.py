@@ -14,7 +14,11 @@ from llasa.tts import Llasa
 SAID = ["The old man walked down to the river.", "There was nothing left in the house."]
 
 
-def test_before_and_after_are_judged_on_the_same_words(codec_folder: Path, tmp_path: Path) -> None:
+def test_before_and_after_are_judged_on_the_same_words(
+    codec_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In this process, where the listeners are loaded once.
+    monkeypatch.setattr(finetuning.listeners, "spread", lambda judge, *columns: list(map(judge, *columns)))
     folders = [
         make_lm_folder(tmp_path / str(seed), codec_folder, seed=seed, max_position_embeddings=512) for seed in (0, 1)
     ]

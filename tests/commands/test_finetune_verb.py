@@ -4,7 +4,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from commands.runner import Run, fails
@@ -12,13 +11,15 @@ from small_models import make_lm_folder
 from train.recordings import make_recordings
 
 
-def test_killed_it_goes_on_and_ends_with_a_voice(run: Run, codec_folder: Path, tmp_path: Path) -> None:
+def test_killed_it_goes_on_and_ends_with_a_voice(
+    run: Run, python: list[str], codec_folder: Path, tmp_path: Path
+) -> None:
     base = make_lm_folder(tmp_path / "base", codec_folder, initializer_range=0.02)
     data, out = make_recordings(tmp_path / "ann"), tmp_path / "ann-voice"
     command = ("finetune", "--data", data, "--model", base, "--out", out, "--steps", 40, "--threads", 1)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [sys.executable, "-m", "llasa", *map(str, command)], stderr=subprocess.PIPE, text=True, env=environment
+        [*python, "-m", "llasa", *map(str, command)], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stderr is not None
         told = (line for line in process.stderr if line.startswith("finetune "))

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,19 +18,19 @@ from llasa.tts import Llasa
 LONG = "This is a sentence of the long text that is spoken here. " * 30
 
 
-def start(arguments: list[object], **files: object) -> subprocess.Popen:
+def start(python: list[str], arguments: list[object], **files: object) -> subprocess.Popen:
     def restore() -> None:  # a shell without job control starts its background jobs with Ctrl-C ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    command = [sys.executable, "-m", "llasa", *map(str, arguments)]
+    command = [*python, "-m", "llasa", *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=restore, **files)  # type: ignore[call-overload]
 
 
-def test_ctrl_c_during_a_stream_leaves_a_whole_file(lm_folder: Path, tmp_path: Path):
+def test_ctrl_c_during_a_stream_leaves_a_whole_file(python: list[str], lm_folder: Path, tmp_path: Path):
     (tmp_path / "text.txt").write_text(LONG * 20)
     path = tmp_path / "out.wav"
     with path.open("wb") as file:
-        process = start(["say", "-f", tmp_path / "text.txt", "--stream", "--model", lm_folder], stdout=file)
+        process = start(python, ["say", "-f", tmp_path / "text.txt", "--stream", "--model", lm_folder], stdout=file)
         deadline = time.monotonic() + 100
         while path.stat().st_size < 100_000 and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -70,8 +69,8 @@ def test_ctrl_c_saves_the_chunks_that_are_finished(
     assert os.listdir(tmp_path) == ["out.wav"]
 
 
-def test_a_reader_that_goes_away_is_no_error(lm_folder: Path):
-    process = start(["say", LONG * 3, "--stream", "--model", lm_folder], stdout=subprocess.PIPE)
+def test_a_reader_that_goes_away_is_no_error(python: list[str], lm_folder: Path):
+    process = start(python, ["say", LONG * 3, "--stream", "--model", lm_folder], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert len(process.stdout.read(1000)) == 1000
     process.stdout.close()

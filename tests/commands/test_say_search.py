@@ -237,8 +237,8 @@ def test_a_missing_package_names_the_extra(run: Run, monkeypatch: pytest.MonkeyP
         fails(run("say", "Hello there.", "--verify", name, "--best-of", 2), words)
 
 
-def test_a_search_to_standard_output(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "llasa", "say", "It was late.", "--budget", "1s", "--seed", "1"]
+def test_a_search_to_standard_output(python: list[str], tmp_path: Path) -> None:
+    command = [*python, "-m", "llasa", "say", "It was late.", "--budget", "1s", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, env=os.environ | {"LLASA_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert len(read_wav(done.stdout)) > 1000

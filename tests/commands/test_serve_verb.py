@@ -20,9 +20,11 @@ from llasa.voice import Voice
 
 
 @contextmanager
-def serving(home: Path, *arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    python: list[str], home: Path, *arguments: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server's process and its address."""
-    command = [sys.executable, "-m", "llasa", "serve", "--port", "0", *arguments]
+    command = [*python, "-m", "llasa", "serve", "--port", "0", *arguments]
     environment = os.environ | {"LLASA_HOME": str(home)} | environment
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -37,10 +39,11 @@ def serving(home: Path, *arguments: str, **environment: str) -> Iterator[tuple[s
 
 
 def test_it_starts_tells_its_address_and_ends(tmp_path: Path) -> None:
+    python = [sys.executable]  # as a user starts it
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with serving(tmp_path, "--wyoming", str(port), LLASA_API_KEY="from the environment") as (process, address):
+    with serving(python, tmp_path, "--wyoming", str(port), LLASA_API_KEY="from the environment") as (process, address):
         for _ in range(100):
             try:
                 page = requests.get(address)
@@ -58,7 +61,7 @@ def test_it_starts_tells_its_address_and_ends(tmp_path: Path) -> None:
         assert "secret" not in process.stderr.read()
 
 
-def test_a_kill_leaves_voices_whole(tmp_path: Path) -> None:
+def test_a_kill_leaves_voices_whole(python: list[str], tmp_path: Path) -> None:
     """Killed amid uploads and speeches, a server keeps what it has answered, and each other voice whole or not."""
     said = "The words that are spoken in the recording."
 
@@ -70,7 +73,7 @@ def test_a_kill_leaves_voices_whole(tmp_path: Path) -> None:
         body = {"input": text, "response_format": "wav", "seed": 1}
         return requests.post(f"{address}/v1/audio/speech", json=body, timeout=60).content
 
-    with serving(tmp_path) as (process, address), ThreadPoolExecutor(9) as pool:
+    with serving(python, tmp_path) as (process, address), ThreadPoolExecutor(9) as pool:
         until(lambda: requests.get(f"{address}/health").ok)
         sound = speak(address, said)
         speeches = [pool.submit(speak, address, "One two three four five six seven. " * 40) for _ in range(3)]
@@ -83,7 +86,7 @@ def test_a_kill_leaves_voices_whole(tmp_path: Path) -> None:
     own = {path.stem: Voice.load(path) for path in (tmp_path / "voices").glob("*") if not path.name.startswith(".")}
     assert f"voice {uploads[stored]}" in own
     assert all(len(voice.codes) > 10 and voice.consent for voice in own.values())
-    with serving(tmp_path) as (_, address):
+    with serving(python, tmp_path) as (_, address):
         until(lambda: requests.get(f"{address}/health").ok)
         listed = requests.get(f"{address}/v1/audio/voices").json()["voices"]
         assert {voice["id"] for voice in listed if voice["kind"] == "uploaded"} == own.keys()
@@ -91,7 +94,7 @@ def test_a_kill_leaves_voices_whole(tmp_path: Path) -> None:
             assert upload(address, number, sound) == (409 if f"voice {number}" in own else 201)
 
 
-def test_a_kill_at_any_step_of_storing_leaves_a_voice_whole_or_not(tmp_path: Path) -> None:
+def test_a_kill_at_any_step_of_storing_leaves_a_voice_whole_or_not(python: list[str], tmp_path: Path) -> None:
     code = """
 import os, sys, pathlib, numpy as np
 from llasa.serve.voice_routes import _store
@@ -118,7 +121,7 @@ while True:
     step += 1
 print(step)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([*python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     found = {path.stem for path in (tmp_path / "voices").glob("*") if not path.name.startswith(".")}
     steps = int(done.stdout)
     assert steps > 6

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -263,7 +262,7 @@ def test_weights_and_config_of_different_models(small: Path):
         refuses(small, message)
 
 
-def test_old_weights_and_the_command_that_converts_them(tmp_path: Path, lm_folder: Path):
+def test_old_weights_and_the_command_that_converts_them(python: list[str], tmp_path: Path, lm_folder: Path):
     from transformers import AutoTokenizer
 
     folder = tmp_path / "old"
@@ -275,7 +274,7 @@ def test_old_weights_and_the_command_that_converts_them(tmp_path: Path, lm_folde
         r'convert them once with python -c "(.*)"$', refuses(folder, "only in the old pytorch_model.bin")
     )
     assert command
-    subprocess.run([sys.executable, "-c", command[1]], check=True, capture_output=True)
+    subprocess.run([*python, "-c", command[1]], check=True, capture_output=True)
     checkpoint = open_model(folder, "cpu", torch.float32)
     for name, weight in model.state_dict().items():
         assert torch.equal(checkpoint.tensor(name), weight)

@@ -3,7 +3,7 @@
 import io
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +37,19 @@ def corpus(folder: Path) -> Path:
     return folder
 
 
-def run(folder: Path, out: Path, *options: str) -> str:
-    command = [sys.executable, str(SCRIPT), str(folder), "--out", str(out), "--seconds", "4", "--workers", "1"]
-    done = subprocess.run(
-        [*command, "--config", json.dumps(SIZES), *options], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(python: list[str]) -> Callable[..., str]:
+    def run(folder: Path, out: Path, *options: str) -> str:
+        command = [*python, str(SCRIPT), str(folder), "--out", str(out), "--seconds", "4", "--workers", "1"]
+        command += ["--config", json.dumps(SIZES), *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
-def test_trains_encodes_finishes_and_goes_on(tmp_path: Path) -> None:
+def test_trains_encodes_finishes_and_goes_on(run: Callable[..., str], tmp_path: Path) -> None:
     folder, out = corpus(tmp_path / "corpus"), tmp_path / "out"
     printed = run(folder, out, "--minutes", "0.05")
     assert "damaged left out" in printed
@@ -69,7 +72,7 @@ def test_trains_encodes_finishes_and_goes_on(tmp_path: Path) -> None:
     assert "resuming at step" in run(folder, out, "--minutes", "0.05", "--finish", "0.06")
 
 
-def test_copies_are_the_same_words_in_other_codes(tmp_path: Path) -> None:
+def test_copies_are_the_same_words_in_other_codes(run: Callable[..., str], tmp_path: Path) -> None:
     folder, out = corpus(tmp_path / "corpus"), tmp_path / "out"
     run(folder, out, "--minutes", "0.03", "--copies")
     rows = {row["id"]: row for file in (out / "codes").glob("*.parquet") for row in pq.read_table(file).to_pylist()}

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -53,11 +52,11 @@ def test_a_held_out_sentence_is_trained_on_from_nobody(script: Any, recipe: dict
     }
 
 
-def test_a_model_folder_comes_out(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_model_folder_comes_out(recipe: dict[str, Any], python: list[str], tmp_path: Path) -> None:
     (corpus,) = recipe["corpus"]
     command = [
-        sys.executable, SCRIPT, "--codes", f"{corpus}:2", recipe["validation"], "--codec", recipe["codec"],
-        "--lexicon", recipe["lexicon"], "--out", tmp_path, "--minutes", "0.1", "--hidden", "32", "--layers", "2",
+        *python, SCRIPT, "--codes", f"{corpus}:2", recipe["validation"], "--codec", recipe["codec"],
+        "--lexicon", recipe["lexicon"], "--out", tmp_path, "--minutes", "0.07", "--hidden", "32", "--layers", "2",
         "--heads", "2", "--pointing", "1.1", "--tokens", "512", "--longest", "200", "--workers", "1", "--validate", "2",
         "--save", "3", "--pieces",
     ]  # fmt: skip

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -44,16 +43,16 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(corpora: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), "--corpus", f"{corpora / 'robots'}=2", "--corpus", f"{corpora}/strangers=0"]
+def start(python: list[str], corpora: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [*python, str(SCRIPT), "--corpus", f"{corpora / 'robots'}=2", "--corpus", f"{corpora}/strangers=0"]
     command += ["--corpus", f"{corpora}/none", "--out", str(out), "--batch-seconds", "8", "--hidden", "64", *more]
     command += ["--layers", "2", "--device", "cpu", "--processes", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-def test_it_learns_until_it_is_stopped(corpora: Path, tmp_path: Path) -> None:
-    process = start(corpora, tmp_path, "--minutes", "6", "--validate-every", "1", "--lr", "4e-3")
+def test_it_learns_until_it_is_stopped(python: list[str], corpora: Path, tmp_path: Path) -> None:
+    process = start(python, corpora, tmp_path, "--minutes", "6", "--validate-every", "1", "--lr", "4e-3")
     log = tmp_path / "log.jsonl"
     for _ in range(3000):
         rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -79,17 +78,17 @@ def test_it_learns_until_it_is_stopped(corpora: Path, tmp_path: Path) -> None:
     assert (tmp_path / "recogniser" / "model.safetensors").stat().st_size < 2**20
 
 
-def test_minutes_count_from_the_start(corpora: Path, tmp_path: Path) -> None:
+def test_minutes_count_from_the_start(python: list[str], corpora: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
-    process = start(corpora, tmp_path, "--minutes", "0.12", "--positions", "rotary", "--muon-lr", "1e-3")
+    process = start(python, corpora, tmp_path, "--minutes", "0.06", "--positions", "rotary", "--muon-lr", "1e-3")
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0, printed
     assert time.monotonic() - begun < 60
     assert (tmp_path / "recogniser" / "vocab.json").is_file()
 
 
-def test_nothing_to_learn_from_is_one_line(tmp_path: Path) -> None:
-    process = start(tmp_path, tmp_path, "--minutes", "1")
+def test_nothing_to_learn_from_is_one_line(python: list[str], tmp_path: Path) -> None:
+    process = start(python, tmp_path, tmp_path, "--minutes", "1")
     printed, _ = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "no recording of these corpora can be used" in printed

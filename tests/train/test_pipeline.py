@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ import soundfile
 import yaml
 from stopping import interrupted
 from transformers import AutoModelForCausalLM, AutoTokenizer, Wav2Vec2BertForCTC
-from warm import warm
 
 import llasa
 from llasa.codec import load_codec
@@ -52,12 +51,9 @@ Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PATH whose `llasa` starts at once."""
-    folder = tmp_path_factory.mktemp("bin")
-    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
-    with warm(folder, os.environ | {"PATH": path}):
-        yield path
+def path(python: list[str]) -> str:
+    """A PATH whose `llasa` and `python` start at once."""
+    return os.pathsep.join([str(Path(python[-1]).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 @pytest.fixture(scope="module")
@@ -222,11 +218,13 @@ def test_a_finished_stage_started_again_does_nothing(built: Path, run: Run, stag
     assert weights.stat().st_mtime_ns == before
 
 
-def test_a_stage_asked_to_stop_goes_on_where_it_was(built: Path, run: Run, tmp_path: Path) -> None:
+def test_a_stage_asked_to_stop_goes_on_where_it_was(
+    built: Path, run: Run, python: list[str], tmp_path: Path
+) -> None:
     settings = yaml.safe_load((built / "recipes/tiny/lm.yaml").read_text())
     settings = merged(settings, {"schedule": {"steps": 100000}, "out": str(tmp_path / "lm")})
     (tmp_path / "lm.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "llasa", "train", "lm", str(tmp_path / "lm.yaml"), "--threads", "1"]
+    command = [*python, "-m", "llasa", "train", "lm", str(tmp_path / "lm.yaml"), "--threads", "1"]
     with subprocess.Popen(command, cwd=built, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout is not None
         for line in process.stdout:
