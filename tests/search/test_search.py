@@ -27,7 +27,7 @@ from llasa.tts import Llasa
 from llasa.verifiers import Batch
 from llasa.verifiers.combine import Scorer, Stage, Term
 
-TEXT = "It was late, and nobody spoke."
+TEXT = "It was late at night."
 LONGER = "It was late in the evening, and nobody in the old house by the river spoke."
 
 
@@ -123,9 +123,8 @@ def test_best_of_n_is_the_best_of_what_say_would_have_said(
 
 def test_seeds_reproduce_every_strategy(llasa: Llasa) -> None:
     for written in ("best-of:3", "beam:2x2", "mixed:2x2@1s+4"):
-        first, again = run(llasa, written, Toy(brightness))[0], run(llasa, written, Toy(brightness))[0]
+        first, again, other = (run(llasa, written, Toy(brightness), seed=seed)[0] for seed in (7, 7, 8))
         np.testing.assert_array_equal(first.codes, again.codes)
-        other = run(llasa, written, Toy(brightness), seed=8)[0]
         assert not np.array_equal(first.codes, other.codes)
 
 
@@ -198,12 +197,13 @@ def test_a_beam_hears_fragments_of_a_second_more_each_time(llasa: Llasa) -> None
 
 def test_fragments_sound_like_the_whole(llasa: Llasa) -> None:
     toy = Toy(brightness)
-    _, account = run(llasa, "beam:2x2", toy)
-    for candidate in account.candidates:
-        if not candidate.finished and not candidate.condemned and len(candidate.codes) > 50:
-            whole = llasa.codec.decode(candidate.codes)
-            assert len(whole) == len(candidate.samples)
-            assert np.corrcoef(whole, candidate.samples)[0, 1] > 0.9
+    _, account = run(llasa, "beam:2x2", toy, text=LONGER)
+    left = [c for c in account.candidates if not c.finished and not c.condemned and len(c.codes) > 50]
+    assert left
+    for candidate in left:
+        whole = llasa.codec.decode(candidate.codes)
+        assert len(whole) == len(candidate.samples)
+        assert np.corrcoef(whole, candidate.samples)[0, 1] > 0.99
 
 
 def test_look_ahead_is_heard_and_thrown_away(llasa: Llasa, counted: dict[str, int]) -> None:
@@ -321,9 +321,9 @@ def test_scores_of_a_verifier_that_fails_count_for_no_row_of_a_beam(
 def test_a_silent_fragment_is_left_behind(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = beam.decode_prefix
 
-    def hush(tools: Tools, codes: list[np.ndarray], heard: list[np.ndarray], before: int) -> list[np.ndarray]:
-        sounds = decode(tools, codes, heard, before)
-        if before < 100:  # candidate 0 comes first for as long as it is kept
+    def hush(tools: Tools, codes: list[np.ndarray]) -> list[np.ndarray]:
+        sounds = decode(tools, codes)
+        if codes and len(codes[0]) <= 100:  # candidate 0 comes first for as long as it is kept
             sounds[0] = np.zeros_like(sounds[0])
         return sounds
 

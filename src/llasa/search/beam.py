@@ -4,14 +4,12 @@ This is the process verification of Llasa, section 3.3, whose code was not publi
 and ends as a best-of-n.
 """
 
-import numpy as np
-
 from llasa.errors import LlasaError
 from llasa.search.pool import Pool, Rows
 from llasa.search.score import check, decode_prefix, decode_whole, score
 from llasa.search.strategy import Strategy
 from llasa.search.task import Task, Tools
-from llasa.speak.account import SILENT, Candidate
+from llasa.speak.account import Candidate
 from llasa.verifiers.combine import Scorer
 
 
@@ -29,12 +27,11 @@ def beam(pool: Pool, strategy: Strategy) -> None:
     places = [0] * strategy.rows
     rows = pool.select(root, places, pool.number(root, places), anew=True)
     pool.unfinished = rows, list(range(strategy.rows))
-    heard, before = [SILENT] * strategy.rows, 0
     ends: list[Candidate] = []  # finished rows that are among the best
-    opening = strategy.seconds * tools.codec.rate / tools.codec.hop
+    opening, made = strategy.seconds * tools.codec.rate / tools.codec.hop, 0  # codes
     while True:
         rows = pool.extend(rows, strategy.chunk)
-        stopped, running = _score_rows(pool, scorer, rows, heard, before, strategy.ahead)
+        stopped, running = _score_rows(pool, scorer, rows, strategy.ahead)
         ranked = [*ends, *stopped, *running]
         for candidate in ranked:  # scores of a verifier that has just failed no longer count
             candidate.key = scorer.key(candidate.scores, candidate.stages)
@@ -45,10 +42,9 @@ def beam(pool: Pool, strategy: Strategy) -> None:
         pool.found += [candidate for candidate in running if candidate not in unfinished]
         kept = [rows.numbers.index(candidate.number) for candidate in unfinished]
         pool.unfinished = rows, kept
-        before += strategy.chunk
-        if not kept or task.late or tools.scorer.process is None or (opening and before >= opening):
+        made += strategy.chunk
+        if not kept or task.late or tools.scorer.process is None or (opening and made >= opening):
             break
-        heard = [candidate.samples for candidate in unfinished for _ in range(strategy.width)]
         places = [place for place in kept for _ in range(strategy.width)]
         rows = pool.select(rows, places, pool.number(rows, places))
         pool.unfinished = rows, list(range(len(places)))
@@ -62,22 +58,17 @@ def beam(pool: Pool, strategy: Strategy) -> None:
         pool.found += [candidate for candidate in unfinished if candidate.number not in known]
 
 
-def _score_rows(
-    pool: Pool, scorer: Scorer, rows: Rows, heard: list[np.ndarray], before: int, ahead: int
-) -> tuple[list[Candidate], list[Candidate]]:
+def _score_rows(pool: Pool, scorer: Scorer, rows: Rows, ahead: int) -> tuple[list[Candidate], list[Candidate]]:
     """Rows as scored candidates: first those that have stopped and sound right, then the unfinished ones.
 
-    Args:
-        heard, before: as in `decode_prefix`; `heard` has one entry a row.
-        ahead: how many codes beyond each row's end the scorer hears.
+    `ahead` is how many codes beyond each row's end the scorer hears.
     """
     tools, task = pool.tools, pool.task
     unfinished, stopped = pool.split(rows)
     stopped = decode_whole(tools, task, stopped)
     score(tools, task, stopped, scorer)
     running = [pool.candidate(rows, place) for place in unfinished]
-    codes = pool.peek(rows, unfinished, ahead)
-    sounds = decode_prefix(tools, codes, [heard[place] for place in unfinished], before)
+    sounds = decode_prefix(tools, pool.peek(rows, unfinished, ahead))
     for candidate, samples in zip(running, sounds, strict=True):
         candidate.samples = samples
     score(tools, task, running, scorer, ended=False)

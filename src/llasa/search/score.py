@@ -9,14 +9,12 @@ import torch
 
 from llasa.codec import Codec
 from llasa.search.task import Task, Tools, timed
-from llasa.speak.account import Candidate
+from llasa.speak.account import SILENT, Candidate
 from llasa.speak.speech import is_faint
 from llasa.text.script import letters
 from llasa.verifiers import Batch
 from llasa.verifiers.combine import Scorer
 from llasa.verifiers.sanity import judge_sound
-
-CONTEXT = 50  # codes decoded before a fragment; fewer than for people to hear, since only verifiers hear fragments
 
 
 def decode_whole(tools: Tools, task: Task, candidates: list[Candidate]) -> list[Candidate]:
@@ -61,27 +59,20 @@ def _decode(tools: Tools, rows: list[np.ndarray]) -> list[np.ndarray]:
         torch.set_num_threads(threads)  # threads started later use this number
 
 
-def decode_prefix(tools: Tools, codes: list[np.ndarray], heard: list[np.ndarray], before: int) -> list[np.ndarray]:
-    """Decodes fragments as far as they go, (N,) each.
+def decode_prefix(tools: Tools, codes: list[np.ndarray]) -> list[np.ndarray]:
+    """Decodes fragments, (T,) codes each, to (N,) samples each; those of one length as a batch.
 
-    Only the newest codes are decoded, with context before them and all rows at once. The codes just before them are
-    decoded again, because the codec's look-ahead now has codes to see.
-
-    Args:
-        codes: each fragment's codes (T,), with the look-ahead codes at the end if there are any.
-        heard: the sound of each fragment, or of the one that it was forked from, at the last step.
-        before: how many codes each had at the last step.
+    They are decoded from their beginning each time. A decoder that begins later starts its pulses with another phase,
+    and verifiers would hear a click where its sound is joined to the one before.
     """
-    known = max(0, before - tools.codec.lookahead)
-    first, hop = max(0, known - CONTEXT), tools.codec.hop
-    sounds = list(heard)
+    sounds: list[np.ndarray] = [SILENT] * len(codes)
     for length in sorted({len(row) for row in codes}):  # all are equally long, unless one ended in the look-ahead
         places = [place for place, row in enumerate(codes) if len(row) == length]
-        batch = np.stack([codes[place][first:] for place in places]).astype(np.int64)
+        batch = np.stack([codes[place] for place in places]).astype(np.int64)
         with timed(tools, "codec"), _as_fast_as_the_lm(tools) as codec:
             made = codec.decode_window(batch)
         for place, samples in zip(places, made, strict=True):
-            sounds[place] = np.concatenate([heard[place][: known * hop], samples[(known - first) * hop :]])
+            sounds[place] = samples
     return sounds
 
 
