@@ -19,7 +19,11 @@ def sounds() -> dict[str, np.ndarray]:
     phase = 2 * np.pi * np.cumsum(120 + 30 * np.sin(2 * np.pi * 1.5 * time)) / RATE
     tone = sum((np.sin(k * phase) / k for k in range(1, 20)), np.zeros(RATE))
     gate = np.sin(2 * np.pi * 2 * time) > -0.5
-    return {"tone": 0.1 * gate * tone + 0.002 * rng.normal(size=RATE), "noise": rng.normal(size=RATE), "silence": 0 * time}
+    return {
+        "tone": 0.1 * gate * tone + 0.002 * rng.normal(size=RATE),
+        "noise": rng.normal(size=RATE),
+        "silence": 0 * time,
+    }
 
 
 if __name__ == "__main__":

@@ -218,9 +218,7 @@ def test_a_finished_stage_started_again_does_nothing(built: Path, run: Run, stag
     assert weights.stat().st_mtime_ns == before
 
 
-def test_a_stage_asked_to_stop_goes_on_where_it_was(
-    built: Path, run: Run, python: list[str], tmp_path: Path
-) -> None:
+def test_a_stage_asked_to_stop_goes_on_where_it_was(built: Path, run: Run, python: list[str], tmp_path: Path) -> None:
     settings = yaml.safe_load((built / "recipes/tiny/lm.yaml").read_text())
     settings = merged(settings, {"schedule": {"steps": 100000}, "out": str(tmp_path / "lm")})
     (tmp_path / "lm.yaml").write_text(yaml.safe_dump(settings))
