@@ -6,9 +6,10 @@ from typing import Any, get_type_hints
 from llasa.train.codec.settings import CodecSettings
 from llasa.train.lm.settings import LMSettings
 from llasa.train.recogniser.settings import RecogniserSettings
+from llasa.train.rl.settings import RLSettings
 from llasa.train.settings import changed, merged
 
-STAGES = {"lm": LMSettings, "codec": CodecSettings, "recogniser": RecogniserSettings}
+STAGES = {"lm": LMSettings, "codec": CodecSettings, "recogniser": RecogniserSettings, "rl": RLSettings}
 
 
 def dotted(kind: Any, name: str) -> str:
@@ -49,3 +50,7 @@ def codec_settings(**flat: Any) -> CodecSettings:
 
 def recogniser_settings(**flat: Any) -> RecogniserSettings:
     return make(RecogniserSettings, flat)
+
+
+def rl_settings(**flat: Any) -> RLSettings:
+    return make(RLSettings, flat)

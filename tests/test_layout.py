@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "llasa"
 MODULES = [path for path in SOURCE.rglob("*.py") if path.name != "__init__.py"]
 # Parts that are the same part of several things: the files of a training stage, and a verb and what it runs.
-STAGES = ("lm", "codec", "recogniser", "voice")
+STAGES = ("lm", "codec", "recogniser", "voice", "rl")
 LONGEST = 400  # lines
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nested import codec_settings, lm_settings, recogniser_settings
+from nested import codec_settings, lm_settings, recogniser_settings, rl_settings
 from safetensors.torch import load_file
 from small_models import make_lm_folder
 from train.codec_recipes import make_recipe
@@ -23,10 +23,11 @@ from llasa.train.checkpoint import load_checkpoint
 from llasa.train.codec.run import train as train_codec
 from llasa.train.lm.run import train as train_lm
 from llasa.train.recogniser.run import train as train_recogniser
+from llasa.train.rl.run import train as train_rl
 from llasa.train.voice.finetune import FinetuneJob, finetune
 
 STEPS = 7
-STAGES = ("lm", "lm in parts", "codec", "recogniser", "finetune")
+STAGES = ("lm", "lm in parts", "codec", "recogniser", "finetune", "rl")
 Train = Callable[[Path], Any]
 
 
@@ -51,11 +52,18 @@ def stages(
     base = make_lm_folder(folder / "base", codec_folder, initializer_range=0.02)
     job = FinetuneJob(str(make_recordings(folder / "my voice")), str(base), folder, steps=STEPS)
     lm = recipe | {"steps": STEPS}
+    texts = folder / "texts.txt"
+    texts.write_text("the cat\nshe sells\nthe river\n")
+    spoken = {
+        "model": str(base), "texts": str(texts), "held_out": 1, "prompts": 2, "group": 3, "passes": 2, "lora": 2,
+        "sound": False, "verify": "content", "every": 3, "kl": 0.1, "steps": STEPS, "lr": 1e-3, "ema": 0.8,
+    }  # fmt: skip
     return {
         "lm": (lambda out: train_lm(lm_settings(**lm, out=str(out))), ""),
         "lm in parts": (lambda out: train_lm(lm_settings(**(lm | parts), out=str(out))), ""),
         "codec": (lambda out: train_codec(codec_settings(**heard, out=str(out))), ""),
         "recogniser": (lambda out: train_recogniser(recogniser_settings(**recognised, out=str(out))), ""),
+        "rl": (lambda out: train_rl(rl_settings(**spoken, out=str(out))), ""),
         "finetune": (lambda out: finetune(replace(job, out=out), lambda line: None), "training"),
     }
 
@@ -109,7 +117,7 @@ def test_killed_at_any_step_and_continued_it_is_the_run_that_was_not(
     losses = [[line.partition(', "realtime"')[0].partition(', "tokens_per')[0] for line in log] for log in logs]
     # Each checkpoint on the way came with a validation, which has a row of its own.
     assert [line for line in losses[0] if "gradient" in line] == [line for line in losses[1] if "gradient" in line]
-    if stage not in ("finetune", "lm in parts"):
+    if stage not in ("finetune", "lm in parts", "rl"):
         ends = [load_checkpoint(tmp_path / name) for name in ("whole", "parts")]
         assert ends[0] is not None
         assert ends[1] is not None

@@ -11,13 +11,14 @@ from llasa.train.assemble import VoiceSettings
 from llasa.train.codec.settings import CodecSettings
 from llasa.train.lm.settings import LMSettings
 from llasa.train.recogniser.settings import RecogniserSettings
+from llasa.train.rl.settings import RLSettings
 from llasa.train.settings import merged, read_settings, table
 
 ROOT = Path(__file__).parents[2]
 TOP = "codec: c\nout: o\n"
 WHOLE = TOP + "data: {validation: v, corpus: {a: 1}}\n"
-STAGES = {"lm": LMSettings, "codec": CodecSettings, "recogniser": RecogniserSettings}
-PAGES = {"train.md": (LMSettings, RecogniserSettings), "train-codec.md": (CodecSettings,)}
+STAGES = {"lm": LMSettings, "codec": CodecSettings, "recogniser": RecogniserSettings, "rl": RLSettings}
+PAGES = {"train.md": (LMSettings, RecogniserSettings), "train-codec.md": (CodecSettings,), "train-rl.md": (RLSettings,)}
 
 
 def read(tmp_path: Path, text: str | bytes) -> LMSettings:
@@ -93,7 +94,7 @@ def test_what_is_no_recipe_is_told_in_a_line(tmp_path: Path) -> None:
 
 
 def test_every_shipped_recipe_is_read() -> None:
-    kinds = {"lm": LMSettings, "recogniser": RecogniserSettings, "voice": VoiceSettings}
+    kinds = {"lm": LMSettings, "recogniser": RecogniserSettings, "voice": VoiceSettings, "rl": RLSettings}
     read = [path for path in (ROOT / "recipes").glob("*/*.yaml") if path.stem != "study"]
     assert len(read) > 8
     for path in read:

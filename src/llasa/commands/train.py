@@ -10,6 +10,7 @@ from llasa.errors import need_extra
 from llasa.train.codec.settings import CodecSettings
 from llasa.train.lm.settings import LMSettings
 from llasa.train.recogniser.settings import RecogniserSettings
+from llasa.train.rl.settings import RLSettings
 from llasa.train.settings import explain, read_settings
 
 T = TypeVar("T")
@@ -94,6 +95,23 @@ def lm(
         from llasa.train.lm.run import train
 
         train(settings)
+
+
+@app.command(
+    help=_help(
+        "Train a model on its own speech, with verifiers as the reward (GRPO). It says each sentence many times, "
+        "scores the samples as a search does, and makes the better ones likelier. " + SEVERAL.format("rl"),
+        RLSettings,
+        "rl recipes/tiny/rl.yaml",
+    )
+)
+def rl(recipe: Recipe, steps: Steps = None, threads: Threads = None) -> None:
+    """Trains a model with verifiers as the reward."""
+    settings = _read(recipe, RLSettings, steps, threads)
+    need_extra("train", "peft")
+    from llasa.train.rl.run import train
+
+    train(settings)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from llasa.errors import LlasaError, need_extra
 from llasa.models.folder import context_length, find_base, read_config, tokenizer_folder
 from llasa.models.lora import open_model
 from llasa.models.tokenizer import read_tokenizer
+from llasa.models.weights import Weights
 from llasa.vocabulary import Vocabulary, read_vocabulary
 
 BACKENDS = ("torch", "llamacpp")
@@ -173,3 +174,14 @@ def open_backend(
     model = open_model(folder, device, dtype, spread=device_map == "auto")  # which checks the config
     context = context_length(read_config(find_base(folder)))
     return Engine(model, tokens.first, tokens.size, tokens.end, context)
+
+
+def backend_of(weights: Weights, vocabulary: Vocabulary) -> Backend:
+    """A backend in torch with weights that are in memory, such as those of a model in training. It copies them.
+
+    Raises:
+        LlasaError: the vocabulary is not this model's, or the kind of Llama is unsupported.
+    """
+    from llasa.engine.torch_engine import Engine
+
+    return Engine(weights, vocabulary.first, vocabulary.size, vocabulary.end)

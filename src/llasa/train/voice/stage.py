@@ -1,6 +1,5 @@
 """Defines fine-tuning as a stage of the shared loop: its steps, its validation and the folder that it writes."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -8,19 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from llasa.data.report import write_json
-from llasa.files import exists, is_folder, whole
 from llasa.models.defaults import half_precision, is_half
-from llasa.models.folder import fingerprint, hush_transformers, read_json
-from llasa.models.hub import HUB_ID
-from llasa.models.lora import BASE
+from llasa.models.folder import hush_transformers
 from llasa.models.weights import open_weights
-from llasa.text.lexicon import save_lexicon
 from llasa.train import loop
-from llasa.train.checkpoint import saving
 from llasa.train.lm.data import Pack, Reader, packs, sample_indices, samples
 from llasa.train.lm.run import move
 from llasa.train.lm.settings import Data, LMSettings, Memory
@@ -31,6 +23,7 @@ from llasa.train.schedule import scheduled_optimisers
 from llasa.train.settings import Schedule
 from llasa.train.voice.data import Base, Clips, validation_packs
 from llasa.train.voice.memory import FinetunePlan
+from llasa.train.voice.tuned import describe, with_lora, write_weights
 
 RANK = 32
 PATIENCE = 5  # training ends after this many validations without an improvement
@@ -93,13 +86,7 @@ class FinetuneStage(loop.Stage):
         self.half = is_half(device.type)
         dtype = torch.bfloat16 if self.half and not full else torch.float32
         model: Any = AutoModelForCausalLM.from_pretrained(base.folder, dtype=dtype)
-        self.adapted: Any = None
-        if not full:
-            from peft import LoraConfig, get_peft_model
-
-            # Every matrix of the layers, scaled by alpha / rank = 1 (Schulman et al., "LoRA Without Regret", 2025).
-            lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-            self.adapted = get_peft_model(model, lora)
+        self.adapted: Any = None if full else with_lora(model, RANK)
         self.settings = LMSettings(
             out=str(out / "training"),
             codec=str(base.codec),
@@ -175,54 +162,6 @@ class FinetuneStage(loop.Stage):
         """Writes the weights into the model's folder, if they are the best so far; the first time, writes all files."""
         first = self.found["step"] == 0
         if first or self.better:
-            self._save_model(first)
-
-    def _save_model(self, first: bool) -> None:
-        """Writes the weights into the model's folder; the first time, also the files that do not change."""
-        out = self.out
-        if self.adapted is None:
-            stored = self.base.config.get("dtype") or self.base.config.get("torch_dtype") or "float32"
-            tied = self.learner.model.config.tie_word_embeddings
-            tensors = {k: v for k, v in self.learner.model.state_dict().items() if k != "lm_head.weight" or not tied}
-            tensors = {name: tensor.to("cpu", getattr(torch, stored)) for name, tensor in tensors.items()}
-        else:
-            from peft import get_peft_model_state_dict
-
-            tensors = get_peft_model_state_dict(self.adapted, save_embedding_layers=False)
-        with whole(out / ("adapter_model.safetensors" if self.adapted else "model.safetensors")) as path:
-            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path, {"format": "pt"})
-        if not first:
-            return
-        if self.adapted is None:
-            self._describe_whole()
-        else:
-            config = self.adapted.peft_config["default"]
-            config.base_model_name_or_path, config.inference_mode = self.base.name, True
-            write_json(out / BASE, {"fingerprint": fingerprint(self.base.folder)})
-            with whole(out / "generation_config.json") as path:
-                path.write_text(self._sampling(), encoding="utf-8")
-            with saving(out):
-                config.save_pretrained(str(out))
-
-    def _describe_whole(self) -> None:
-        """Writes a model's folder without its weights."""
-        out, config = self.out, dict(self.base.config)
-        config.pop("default_voice", None)
-        named = config.get("codec")
-        if named and is_folder(self.base.folder / named):  # a path relative to the base's folder
-            config["codec"] = str(self.base.codec)
-        if HUB_ID.fullmatch(self.base.name):
-            config["base_model"] = self.base.name  # `llasa export` derives the licence from it
-        with saving(out):
-            self.base.vocabulary.tokenizer.save_pretrained(out)
-        if self.base.lexicon:
-            save_lexicon(self.base.lexicon, out)
-        with whole(out / "generation_config.json") as path:
-            path.write_text(self._sampling(), encoding="utf-8")
-        write_json(out / "config.json", config)
-
-    def _sampling(self) -> str:
-        """The base's generation_config.json with the new voice as the default."""
-        path = self.base.folder / "generation_config.json"
-        settings = read_json(path) if exists(path) else {}
-        return json.dumps(settings | {"default_voice": self.voice}, indent=2) + "\n"
+            write_weights(self.out, self.learner.model, self.adapted, self.base)
+        if first:
+            describe(self.out, self.adapted, self.base, self.voice)
