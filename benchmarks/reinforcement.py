@@ -10,7 +10,7 @@
 - write    reinforcement.md, .json and .png in benchmarks/results
 
 Rewards come from the voice's own recogniser and from Resemblyzer. The listeners are Whisper tiny, DistillMOS, CAM++,
-and formulas for pitch and length. Findings are kept in the folder of the run, so every part can be stopped and continued.
+and formulas for pitch and length. Findings are kept in the folder of the run, so every part can be stopped and goes on.
 """
 
 import argparse
@@ -27,11 +27,11 @@ PARTS = ("train", "curve", "compare", "hack", "write")
 RECIPE: dict[str, Any] = {
     "model": "tiny",
     "lora": 0,
-    "data": {"longest": 60, "held_out": 16},
-    "rollouts": {"prompts": 6, "group": 16},
+    "data": {"longest": 50, "held_out": 16},
+    "rollouts": {"prompts": 4, "group": 16},
     "rewards": {"verify": "content=1,speaker>=0.7=0.5"},
-    "validation": {"every": 10},
-    "schedule": {"steps": 100, "lr": 1e-4, "warmup": 3, "checkpoint_minutes": 3},
+    "validation": {"every": 20},
+    "schedule": {"steps": 100, "lr": 1.5e-4, "warmup": 2, "checkpoint_minutes": 3},
 }
 HACK: dict[str, Any] = {
     "rollouts": {"prompts": 4, "group": 8},
