@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from llasa.engine import Sampling, llama
-from llasa.engine.sampling import Sampler
+from llasa.engine.sampling import PENALISED, Sampler
 from llasa.engine.torch_engine import Engine
 from llasa.errors import LlasaError
 
@@ -45,7 +45,12 @@ def make(**changes: object) -> LlamaForCausalLM:
 
 def reference(model: LlamaForCausalLM, prompt: list[int], tokens: int, penalty: float = 1.0) -> list[int]:
     """What transformers generates greedily from legal tokens, without the end token."""
-    processor = RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=len(prompt))
+    plain = RepetitionPenaltyLogitsProcessor(penalty)
+
+    def processor(ids: Tensor, scores: Tensor) -> Tensor:
+        newest = ids[:, len(prompt) :][:, -PENALISED:]
+        return plain(newest, scores) if newest.numel() else scores
+
     illegal = [token for token in range(VOCABULARY) if token not in LEGAL]
     ids = model.generate(
         torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
@@ -142,17 +147,17 @@ def test_without_packed_weights_the_tokens_are_the_same(monkeypatch: pytest.Monk
     assert state.tokens[0] == reference(model, PROMPT, 100)
 
 
-def test_repetition_penalty_counts_what_was_generated_and_not_the_prompt() -> None:
+def test_repetition_penalty_counts_the_newest_of_what_was_generated_and_not_the_prompt() -> None:
     model = make()
     prompt = list(range(FIRST, FIRST + 40))
     sampling = Sampling(temperature=0, repetition_penalty=1.4)
     engine = Engine(model, FIRST, SIZE, END)
     state = engine.start([prompt], sampling=sampling)
-    for _ in range(4):
+    for _ in range(10):
         engine.extend(state, 15)
-    assert state.tokens[0] == reference(model, prompt, 60, penalty=1.4)
-    assert state.tokens[0] != reference(model, prompt, 60)
-    assert len(state.tokens[0]) > 20
+    assert state.tokens[0] == reference(model, prompt, 150, penalty=1.4)
+    assert state.tokens[0] != reference(model, prompt, 150)
+    assert len(state.tokens[0]) > 2 * PENALISED
 
 
 def test_the_engine_keeps_its_own_weights() -> None:

@@ -91,7 +91,9 @@ def say(
     min_p: Annotated[
         float | None, typer.Option(help="Keep tokens at least this likely, relative to the likeliest.")
     ] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages repeating tokens.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: fewer of the last 64 tokens again.")
+    ] = None,
     max_seconds: Annotated[float | None, typer.Option(help="The longest that one chunk of text may last.")] = None,
     speed: Annotated[float | None, typer.Option(help="From 0.25 to 4 times as fast; the pitch stays.")] = None,
     speaker: Annotated[

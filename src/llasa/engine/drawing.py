@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from llasa.engine.row import Row
-from llasa.engine.sampling import Sampler, uniforms
+from llasa.engine.sampling import PENALISED, Sampler, penalised, recent, uniforms
 from llasa.errors import LlasaError
 
 
@@ -28,12 +28,9 @@ class Drawing:
         self._noise = noise.float().to(device)[:, :, None]
         least = [row.least - len(row.tokens) for row in rows]
         self._least, self._may_not_end = max(least), torch.tensor(least, device=device)
-        self._seen: Tensor | None = None  # (rows, legal) bool: which tokens each row has generated
+        self._recent: Tensor | None = None  # (rows, PENALISED): the newest tokens of each row, a ring
         if self._sampler.penalty is not None:
-            seen = torch.zeros(len(rows), size + 1, dtype=torch.bool)
-            for i, row in enumerate(rows):
-                seen[i, [token - first for token in row.tokens]] = True
-            self._seen = seen.to(device)
+            self._recent = torch.tensor([recent(row.tokens, first, size) for row in rows], device=device)
 
     def draw(self, step: int, logits: Tensor) -> Tensor | None:
         """The tokens (n,) of a step, drawn from logits (n, size + 1) float32; None if a row has ended.
@@ -43,7 +40,8 @@ class Drawing:
         """
         if step < self._least:
             logits[:, -1].masked_fill_(self._may_not_end > step, float("-inf"))
-        choice = self._sampler.choose(logits, self._noise[step], self._seen)
+        seen = None if self._recent is None else penalised(self._recent, self.size)
+        choice = self._sampler.choose(logits, self._noise[step], seen)
         ended = False
         for row, index in zip(self.rows, choice.tolist(), strict=True):
             if index < self.size:
@@ -54,6 +52,6 @@ class Drawing:
                 raise LlasaError("the model's output is NaN: its weights are damaged, so fetch or copy it again")
         if ended:
             return None
-        if self._seen is not None:
-            self._seen.scatter_(1, choice[:, None], True)
+        if self._recent is not None:
+            self._recent[:, step % PENALISED] = choice
         return choice + self.first

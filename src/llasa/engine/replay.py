@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llasa.engine.llama import Llama, forward
-from llasa.engine.sampling import Sampler, uniforms
+from llasa.engine.sampling import PENALISED, Sampler, penalised, recent, uniforms
 from llasa.engine.state import State
 from llasa.errors import LlasaError
 
@@ -49,11 +49,9 @@ class Loop:
         self.step = torch.zeros(1, dtype=torch.long, device=device)
         self.choices = torch.zeros(steps, len(rows), dtype=torch.long, device=device)
         self.rows, self.columns = (torch.arange(n, device=device) for n in (len(rows), self.width))
-        self.seen = None
+        self.recent = None  # (rows, PENALISED): the newest tokens of each row, a ring
         if self.sampler.penalty is not None:
-            self.seen = torch.zeros(len(rows), size + 1, dtype=torch.bool, device=device)
-            for i, row in enumerate(rows):
-                self.seen[i, [token - first for token in row.tokens]] = True
+            self.recent = torch.tensor([recent(row.tokens, first, size) for row in rows], device=device)
         self.longest, self.taken = max(row.cached for row in rows), 0
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
@@ -104,10 +102,11 @@ class Loop:
         attend = partial(self._attend, columns, place, past)
         logits = self.llama.head(forward(self.llama, self.ids, place, attend)).float()
         logits[:, -1].masked_fill_(self.least > self.step, float("-inf"))
-        choice = self.sampler.choose(logits, self.noise.index_select(0, self.step)[0], self.seen)
+        seen = None if self.recent is None else penalised(self.recent, self.size)
+        choice = self.sampler.choose(logits, self.noise.index_select(0, self.step)[0], seen)
         self.choices.index_copy_(0, self.step, choice[None])
-        if self.seen is not None:
-            self.seen.scatter_(1, choice.clamp(max=self.size)[:, None], True)
+        if self.recent is not None:
+            self.recent.index_copy_(1, self.step % PENALISED, choice.clamp(max=self.size)[:, None])
         # What rows that have stopped read next does not matter, but it must be a token.
         self.ids.copy_(choice.clamp(max=self.size - 1) + self.first)
         self.positions += 1

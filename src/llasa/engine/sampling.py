@@ -19,6 +19,7 @@ GREEDY_BELOW = 1e-5
 # Keeps a uniform number times a total strictly below the total after rounding to float32.
 UNIFORM_LIMIT = 1 - 2**-20
 LARGEST = 10**9  # of a setting
+PENALISED = 64  # newest tokens that a repetition penalty counts, 1.3 s of speech
 
 # Identifies a row's random numbers: the seed, then (tokens, copy) for every time the row was duplicated.
 Key = tuple[int, ...]
@@ -29,8 +30,9 @@ class Sampling:
     """How the next token is picked. The settings apply in this order, as in transformers' `generate`.
 
     Attributes:
-        repetition_penalty: logits of tokens that the row has already generated are divided by it when positive and
-            multiplied by it when negative (Keskar et al., arXiv 1909.05858, section 4.1); the prompt does not count.
+        repetition_penalty: logits of the newest 64 tokens that the row has generated are divided by it when positive
+            and multiplied by it when negative (Keskar et al., arXiv 1909.05858, section 4.1); the prompt does not
+            count. Over the whole history, as transformers has it, long speech runs out of codes and drifts to silence.
         temperature: divides the logits; 0 is greedy, and the settings below then change nothing.
         top_k: only the k most probable tokens remain; 0 is off. Ties with the k-th remain too.
         top_p: only the fewest most probable tokens whose probabilities sum to p remain; 1 is off. Ties remain too.
@@ -69,6 +71,18 @@ class Sampling:
         return self.temperature == 0 or self.top_k == 1
 
 
+def recent(tokens: Sequence[int], first: int, size: int) -> list[int]:
+    """The newest `PENALISED` tokens of a row, counted from `first`, oldest first; `size + 1` where there are fewer."""
+    newest = [token - first for token in tokens[-PENALISED:]]
+    return [size + 1] * (PENALISED - len(newest)) + newest
+
+
+def penalised(recent: Tensor, size: int) -> Tensor:
+    """Which of `size` tokens and the end token are among `recent`, (n, `PENALISED`) int64: (n, size + 1) bool."""
+    seen = torch.zeros(len(recent), size + 2, dtype=torch.bool, device=recent.device)
+    return seen.scatter_(1, recent, True)[:, :-1]
+
+
 def uniforms(key: Key, position: int, count: int) -> np.ndarray:
     """`count` numbers in [0, 1) of the stream `key`, from `position` on, float64; any part can be computed alone."""
     bits = np.random.PCG64(np.random.SeedSequence(key[0], spawn_key=key[1:])).advance(position)
@@ -100,7 +114,7 @@ class Sampler:
         Args:
             logits: (n, v) float32.
             uniform: (n, 1) float32 in [0, `UNIFORM_LIMIT`), one number a row.
-            seen: (n, v) bool, the tokens that each row has generated; needed with a repetition penalty.
+            seen: (n, v) bool, the tokens to be penalised in each row; needed with a repetition penalty.
 
         Returns:
             (n,) int64 in [0, v); v itself where a logit is NaN.
