@@ -41,6 +41,8 @@ def test_every_phone_is_one_character_of_its_own() -> None:
         ("o'zyx  'cat'", "ozyx KæT"),
         ('"The cat" (sat)\tçat', "ðə KæT sat at"),
         ("A cat, A B A, the A", "a KæT, ˈE b ˈE, ðə a"),
+        ("Mm. Hmmm, shhh!", "əM. HəM, ʃˈʌʃ!"),
+        ("theee cccat, ddogg", "ðə KæT, ddogg"),
     ],
 )
 def test_known_words_become_phones_and_others_stay_letters(text: str, spoken: str) -> None:

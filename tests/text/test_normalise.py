@@ -87,7 +87,7 @@ pages 10-20 | pages ten to twenty
 1939–1945 | nineteen thirty nine to nineteen forty five
 a 5-year-old | a five year-old
 COVID-19 | COVID nineteen
-mp3 and H2O | mp three and H two O
+mp3 and H2O | M P three and H two O
 v1.2.3 | v one point two point three
 192.168.0.1 | one nine two dot one six eight dot zero dot one
 (555) 123-4567 | five five five, one two three, four five six seven

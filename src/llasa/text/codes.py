@@ -109,7 +109,12 @@ _rules: _Rules = [
      rf"({_STREET})(?!\w)(?: (NE|NW|SE|SW)\b)?", _address),
     (r"\b([A-Z][a-z]{2,20}, )([A-Z]{2})(?: (\d{5}))?(?=[\s.,;:!?)]|$)", _place),
     (r"(?<![\w.-])()([A-Z]{2}) (\d{5})(?=[\s.,;:!?)]|$)", _place),
-    # Said digit by digit
+    # Said digit by digit: bank accounts, cards, telephones in pairs
+    (r"\b([A-Z]{2}\d\d)((?: ?[A-Z\d]{4}){3,7})( ?\d{1,3})?\b(?=[^\w-]|$)(?<=\d)",
+     lambda m: ", ".join(spaced(part) for part in re.findall(".{1,4}", m[0].replace(" ", "")))),
+    (r"(?<![\w.,])\d{4}(?:[ -]\d{4}){3}(?![\w-])", lambda m: ", ".join(map(spaced, re.split("[ -]", m[0])))),
+    (r"(?<![\w.,+])0\d(?: \d\d){4}(?![\w-])", lambda m: ", ".join(map(spaced, m[0].split()))),
+    (r"(?<![\w.,])(0\d{1,4})/(\d{4,8})(?![\w/])", lambda m: f"{spaced(m[1])}, {spaced(m[2])}"),
     (r"(?<![\w.,-])1-(8\d\d)-([A-Z][A-Z-]{2,9})\b", lambda m: f"one {pairs(m[1])} {m[2].replace('-', ' ')}"),
     (r"\b(CO)\b(?!\.)", "C O"),
     (r"(?i)\b((?:call|dial|phone|ring|text)(?:s|ed|led|ing|ling)?) (\d{3,6})"

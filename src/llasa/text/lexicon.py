@@ -46,6 +46,16 @@ _WORD = re.compile(r"[a-z']+")
 # An "A" beside another single capital or before a mark is a letter, as in "A P I" or "vitamin A."; else the article.
 _SPELLED_A = re.compile(r"(?<=\b[A-Z] )A\b|\bA(?= [A-Z]\b|[,.?!;:])")
 _LETTER_A = "ˈE"
+# Sounds that are written without vowels, drawn out at will, and said as the nearest syllable. A model says no consonant
+# alone, and dictionaries spell them: "em em".
+_SOUNDS = [
+    (re.compile(pattern), phones)
+    for pattern, phones in [
+        ("m{2,}", "əM"), ("h+m+", "HəM"), ("m+h+m+", "əMˈHəM"), ("s+h+", "ʃˈʌʃ"), ("p+s+t+", "PˈɪST"),
+        ("b+r+", "BˈɝR"), ("g+r+", "Gˈɝ"), ("tsk", "TˈɪSK"), ("p+f+t*", "PˈʌF"), ("z{3,}", "ZˈXZ"),
+    ]
+]  # fmt: skip
+_DRAWN = re.compile(r"(.)\1{2,}")  # "sooo"; no English word has a letter three times
 _VOICELESS = set("PTKFθ")
 _SIBILANT = set("SZʃʒCJ")
 
@@ -115,7 +125,7 @@ def pronounce(text: str, lexicon: dict[str, str], spell: Callable[[str], bool] =
     def replace(match: re.Match[str]) -> str:
         word = match.group().strip("'")
         if not spell(word):
-            known = lexicon.get(word)
+            known = _sound(word) or lexicon.get(word) or lexicon.get(_shortened(word, lexicon))
             if known is None and word.endswith("'s") and (stem := lexicon.get(word[:-2])):
                 known = stem + ("əZ" if stem[-1] in _SIBILANT else "S" if stem[-1] in _VOICELESS else "Z")
             if known:
@@ -125,3 +135,25 @@ def pronounce(text: str, lexicon: dict[str, str], spell: Callable[[str], bool] =
     marked = _SPELLED_A.sub("\0", text).lower()
     spoken = _WORD.sub(replace, marked).replace("\0", _LETTER_A)
     return " ".join("".join(c if c in _KNOWN else " " if c.isspace() else "" for c in spoken).split())
+
+
+def is_sound(word: str) -> bool:
+    """Whether a lower-case word is a sound that is written without vowels, such as "hmm"."""
+    return _sound(word) is not None
+
+
+def _sound(word: str) -> str | None:
+    return next((phones for pattern, phones in _SOUNDS if pattern.fullmatch(word)), None)
+
+
+def _shortened(word: str, lexicon: dict[str, str]) -> str:
+    """A word without its drawn-out letters: "coool" is "cool", with two of the letter if there is such a word, and
+    "sooo" is "so", with one of it where the word ends.
+    """
+
+    def letters(match: re.Match[str]) -> str:
+        letter = match[1]
+        double = f"{word[: match.start()]}{letter * 2}{word[match.end() :]}"
+        return letter * (1 + (match.end() < len(word) and _DRAWN.sub(r"\1", double) in lexicon))
+
+    return _DRAWN.sub(letters, word)

@@ -54,9 +54,12 @@ def _items(text: str) -> list[_Item]:
         first = before.endswith("\n\n") or not before.strip()
         leads = first or before.endswith("\n")
         before = before.rstrip()
-        if style == "." and not leads and (name.isalpha() or before[-1:] not in ",;:.!?" or _LABELLED.search(before)):
-            continue
         readings = _readings(name)
+        # In a list that is open, the next number needs no mark before it: "1. Eggs 2. Milk".
+        awaited = chains.get((style, "number")) == (readings[0][1] - 1, None) and name.isdigit()
+        marked = awaited or before[-1:] in ",;:.!?"
+        if style == "." and not leads and (name.isalpha() or not marked or _LABELLED.search(before)):
+            continue
         for kind, number in readings:
             item = _Item(match.start(), match.end(), _spoken(kind, number), before, leads)
             previous, unproven = chains.get((style, kind), (0, None))

@@ -10,9 +10,11 @@ import re
 import unicodedata
 from itertools import groupby, pairwise
 
+from llasa.text.lexicon import is_sound
 from llasa.text.marks import open_items
 from llasa.text.notation import rewrite, roman, spell_names, spell_signs, unescape
 from llasa.text.numbers import ordinal, spaced, speak_numbers
+from llasa.text.shorthand import spell_pronouns
 from llasa.text.units import CURRENCIES, SIGNS
 
 # --- Characters ---
@@ -40,10 +42,11 @@ _OUTSIDE = re.compile(f"[^\n -~\x01{SIGNS}¢°§]+")
 _ENDINGS = (
     "com|org|net|edu|gov|info|io|co|uk|de|fr|nl|eu|ai|tv|app|dev|txt|pdf|html|csv|json|jpg|png|zip|docx|py|js|md|jpeg|gif|"
     "svg|webp|mp3|mp4|wav|flac|ogg|avi|mkv|mov|xls|xlsx|doc|ppt|pptx|odt|rtf|epub|tex|bib|css|xml|yaml|yml|toml|ini|cfg|log|"
-    "sql|java|cpp|ipynb|sh|bat|exe|dll|iso|apk|dmg|tar|gz|bz2|xz|rar|jar|php"
+    "sql|java|cpp|rs|ts|tsx|jsx|rb|kt|lua|vue|lock|git|conf|bak|tmp|ipynb|sh|bat|exe|dll|iso|apk|dmg|tar|gz|bz2|xz|rar|jar|php"
 )
 _SPELLED_ENDINGS = {
     "uk", "de", "fr", "nl", "eu", "ai", "tv", "io", "pdf", "html", "csv", "jpg", "png", "py", "js", "md", "svg",
+    "rs", "ts", "tsx", "jsx", "rb", "kt",
     "mp", "xls", "xlsx", "ppt", "pptx", "odt", "rtf", "css", "xml", "sql", "cpp", "sh", "dll", "apk", "dmg", "gz", "bz",
     "xz", "php", "avi",
 }  # fmt: skip
@@ -71,7 +74,7 @@ _SYMBOLS = [
         (r"\bw/(?=[ \w])", "with "), (r"(?<=[a-z])\(s\)", "s"), (r"[(){}\[\]|]", " , "),
         (r"\bAT&T\b", "A T and T"), (r"&", " and "), (r"@", " at "),
         (r"#(?=[A-Za-z])", " hashtag "), (r"%", " percent "), (r"\+", " plus "), (r"=", " equals "),
-        (r"(?<=[a-z]{2})/(?=[a-z]{2})", " "), (r"(?<=[A-Za-z]) ?/ ?(?=[A-Za-z])", " slash "),
+        (r"\s+/\s+", " , "), (r"(?<=[a-z]{2})/(?=[a-z]{2})", " "), (r"(?<=[A-Za-z]) ?/ ?(?=[A-Za-z])", " slash "),
         (r"°", " degrees "), (r"§", " section "),
         *((re.escape(sign), f" {CURRENCIES[sign][1]} ") for sign in SIGNS), (r"¢", " cents "),
         (r"--+|(?<=\s)-(?=\s)", " , "), (r"[^A-Za-z'\x01,.?!;:-]+", " "),
@@ -130,13 +133,17 @@ _ACRONYM = re.compile(r"(?<![A-Za-z'-])([A-Z]{2,6})('?s)?(?![A-Za-z'])")
 # Spoken letter by letter although they have a vowel; acronyms without a vowel need no list.
 _SPELLED = {
     "AA", "AC", "ACLU", "AD", "ADHD", "AI", "AK", "AKA", "ALS", "AM", "AMA", "AP", "API", "ATM", "ATV", "AWS", "BA",
-    "BCE", "CE", "CEO", "CI", "CIA", "CIO", "CPU", "DIY", "DNA", "ECG", "EEG", "EKG", "EOD", "EPA", "ESPN", "ETA",
-    "EU", "EUR", "EV", "FAQ", "FBI", "FY", "FYI", "GPU", "HIV", "IBM", "ICU", "ID", "IDE", "IMF", "IMHO", "IMO",
-    "IEEE", "IO", "IOU", "IP", "IPO", "IQ", "IRA", "IRS", "ISP", "IVF", "LED", "MBA", "MIT", "MRI", "NBA", "NSA", "OCD",
-    "OCR", "OECD", "OMG", "OS", "PA", "PO", "RNA", "ROI", "SEO", "SOS", "TBA", "UAE", "UCLA", "UFO", "UHF", "UI",
-    "UK", "UN", "UPS", "URL", "US", "USA", "USB", "USD", "USSR", "UTC", "UV", "UX", "VIP",
+    "BCE", "CE", "CEO", "CI", "CIA", "CIO", "CPU", "DIY", "DNA", "ECG", "EEG", "EKG", "EOD", "EPA", "ESPN", "ETA", "EU",
+    "EUR", "EV", "FAQ", "FBI", "FY", "FYI", "GPU", "HIV", "IBM", "ICU", "ID", "IDE", "IEEE", "IMF", "IMHO", "IMO", "IO",
+    "IOU", "IP", "IPO", "IQ", "IRA", "IRS", "ISP", "IVF", "LED", "MBA", "MIT", "MRI", "NBA", "NSA", "NYC", "NYPD",
+    "NYSE", "OCD", "OCR", "OECD", "OMG", "OS", "PA", "PO", "RNA", "ROI", "SEO", "SOS", "TBA", "UAE", "UCLA", "UFO",
+    "UHF", "UI", "UK", "UN", "UPS", "URL", "US", "USA", "USB", "USD", "USSR", "UTC", "UV", "UX", "VIP",
 }  # fmt: skip
-_SOUNDS = {"HMM", "HM", "SHH", "SH", "PSST", "PST", "BRR", "GRR", "TSK", "PFFT", "MM", "MMM", "NTH"}
+# "brb" and "html" are spelled too, whatever their case.
+_VOWELLESS = re.compile(r"(?<![A-Za-z'-])[bcdfghjklmnpqrstvwxz]{2,5}(?![A-Za-z'-])")
+# Names in programs: "getElementById", "DaysOfCode"; but not "YouTube".
+_CAMEL = re.compile(r"(?<![A-Za-z'-])(?:[a-z]{2,20}(?:[A-Z][a-z]{1,20}){1,6}|(?:[A-Z][a-z]{1,20}){3,7})(?![A-Za-z'-])")
+_ORDINAL = {"nth", "st", "nd", "rd", "th"}
 
 
 def normalise(text: str) -> str:
@@ -168,6 +175,8 @@ def normalise(text: str) -> str:
     text = _ROMAN.sub(_roman, text)
     text = _INITIAL.sub(lambda m: m[1] if is_initial(m.string, m.start()) else m[0], text)
     text = _ACRONYM.sub(_acronym, text)
+    text = _CAMEL.sub(lambda m: " ".join(re.findall("^[a-z]+|[A-Z][a-z]+", m[0])), text)
+    text = _VOWELLESS.sub(_letters, spell_pronouns(text))
     return _tidy(text)
 
 
@@ -308,6 +317,11 @@ def _roman(match: re.Match[str]) -> str:
 
 def _acronym(match: re.Match[str]) -> str:
     word, ending = match.groups()
-    if word not in _SPELLED and (re.search("[AEIOUY]", word) or word in _SOUNDS):
+    if word not in _SPELLED and (re.search("[AEIOUY]", word) or is_sound(word.lower()) or word == "NTH"):
         return match[0]
     return " ".join(word) + ("'s" if ending else "")
+
+
+def _letters(match: re.Match[str]) -> str:
+    word = match[0]
+    return word if is_sound(word) or word in _ORDINAL or expand(word) else " ".join(word.upper())

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-from llasa.text import codes, scripture
+from llasa.text import codes, scripture, shorthand
 from llasa.text.numbers import LABELS, MONTH_NUMBERS, MONTHS, WEEKDAYS, ordinal, pairs, spaced
 from llasa.text.units import CURRENCIES, CURRENCY, PER, SCALES, SIGNS, UNITS
 
@@ -27,7 +27,7 @@ _NAMES = {
     "MySQL": "my S Q L", "NoSQL": "no S Q L", "SQLite": "S Q light", "PostgreSQL": "postgres Q L", "mRNA": "M R N A",
     "tRNA": "T R N A", "pH": "P H", "ChatGPT": "chat G P T", "OpenAI": "open A I", "GitHub": "git hub",
     "c/o": "care of", "w/e": "weekend", "24/7": "twenty four seven", "9/11": "nine eleven", "n/a": "not applicable",
-    "N/A": "not applicable", "b/c": "because", "A/C": "A C", "24x7": "twenty four seven",
+    "N/A": "not applicable", "b/c": "because", "A/C": "A C", "A/B": "A B", "24x7": "twenty four seven",
     "24/7/365": "twenty four seven three sixty five", "WWI": "World War one",
     "WWII": "World War two", "WW1": "World War one", "WW2": "World War two",
     "MI5": "M I five", "MI6": "M I six", "NaCl": "N A C L", "HCl": "H C L", "NaOH": "N A O H",
@@ -205,6 +205,7 @@ _DECIMAL = r"\d{1,9}(?:\.\d{1,9})?"
 _CONTEXT = r"^|[=(,:;] ?|\b(?:is|are|equals|calculate|compute|solve|subtract) "
 _rules: _Rules = [
     # Mathematics and code
+    (r"(?<!\S)<3{1,9} (?=(?:u|you|it|this|them|him|her|my|the)\b)", "love "),
     (r"\b(I|[Ww]e|[Yy]ou|[Tt]hey) <3 (?=[A-Za-z])", r"\1 love "),
     (r"(?<=[a-z]{2}) <3{1,9}(?=[!.]{0,3}$)", ""),
     (r"^<3{1,9}(?=[!.]{0,3}$)", "love"),
@@ -224,7 +225,7 @@ _rules: _Rules = [
     (r"(?<=[A-Za-z\d)]) > (?=[A-Za-z(])", " is greater than "),
     (r"(?<=[A-Za-z\d)]) < (?=[A-Za-z(])", " is less than "),
     (r"(?<![\w.])(\d{1,9}(?:\.\d{1,9})?)[eE]\+?(-?\d{1,3})(?![\w.]*\d)(?!\w)", r"\1 times ten to the power of \2"),
-    (r"(?<!\w)(sin|cos|tan|log(?:10|2)?|ln|exp|sqrt|[fgh])\(([a-z]|\d{1,4})\)",
+    (r"(?<!\w)(sin|cos|tan|log(?:10|2)?|ln|exp|sqrt|[fgh])\(([a-z]|\d{1,4}°?)\)",
      lambda m: f"{_FUNCTIONS.get(m[1], m[1])} of {m[2]}"),
     (r"(?<=\d) / (?=\d)", " divided by "),
     (r"(?<=\b[a-eg-z]) ?/ ?(?=\d)", " over "),
@@ -232,13 +233,22 @@ _rules: _Rules = [
     (r"(?<=\d)([a-z])(?= ?[+*/^=] ?[\w(-]| - \d)", r" \1"),
     (r"(?<![\w/.])(\d{1,3})/([abknxyz])(?![\w/])", r"\1 over \2"),
     (r"(?<=\d) ?- ?(?=\d{1,9}(?:[.,]\d{1,9})?(?: ?[-+*/] ?\d{1,9}){0,5} ?= ?)", " minus "),
+    (r"(?<!\w)d([a-z]?)/d([a-z])(?!\w)", lambda m: f"D {m[1].upper()} D {m[2].upper()}"),
+    (r"(?<=\b[a-z]) ?\* ?(?=[a-z\d]\b)|(?<=\d) ?\* ?(?=[a-z]\b)", " times "),
+    (r"(?<=[A-Z]{2}) \*(?= [A-Z]{2})", " star"),
+    (r"(?<=[a-z\d])\.(?=[a-z_]{1,30}(?:\(|\[| ?(?:=|<|>|\+|\*)))", " dot "),
     # Computers
+    (r"(?<!\S)\.(?=[a-z]{2,20}\b)", "dot "),
+    (r"(?i)\b(HTTP|error|status) ([1-5]\d\d)(?![\d.,])", lambda m: f"{m[1]} {pairs(m[2])}"),
+    (r"(?<![\d.,])([45]\d\d)(?= (?:error|page|response)s?\b)", lambda m: pairs(m[1])),
     (r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{2,5})(?!\d)", lambda m: f"{m[1]} port {spaced(m[2])}"),
     (r"\blocalhost:(\d{2,5})(?!\d)", lambda m: f"localhost port {spaced(m[1])}"),
     (r"(?<![\w.,])(\d{3,4}) ?[xX] ?(\d{3,4})(?:(p|i|px)\b)?(?![\d.,])",
      lambda m: f" {pairs(m[1])} by {pairs(m[2])} {'pixels' if m[3] == 'px' else (m[3] or '').upper()}"),
     (r"(?<![\w.,])(480|576|720|1080|1440|2160|4320)([pi])\b", lambda m: f" {pairs(m[1])} {m[2].upper()} "),
+    (rf"(?<=\d) {{1,3}}times {{1,3}}(?={_DECIMAL} ?(?:{_DECIMAL_UNITS})(?![\w^]))", " by "),
     # Numbers as other countries write them
+    (r"(?<![\d.,])(\d{1,2}(?:,\d\d){1,4},\d{3})(?![\d,]|\.\d{3})", lambda m: m[1].replace(",", "")),
     (r"(?<![\d.,:/-])(?<!\d )(\d{1,3})((?: \d{3})+)(?! ?[\d/:-])(?![.,]\d)", lambda m: m[1] + m[2].replace(" ", "")),
     (r"(?<![\d.,])(\d{1,3})\.(\d{3})\.(\d{3})(?![.,]?\d)", r"\1\2\3"),
     (rf"({CURRENCY}) ?(\d{{1,4}}),(\d\d)(?![\d,]|\.\d)", r"\1 \2.\3"),
@@ -267,6 +277,8 @@ _later: _Rules = [
     (r"(?<!\d )\b([Mm]in|[Mm]ax)\. ?(?=\d)", r"\1imum "),
     (r"\bPs\.? (?=\d{1,3}\b)", "Psalm "),
     (r"(?<=[a-z]) v\. (?=[A-Z][a-z])", " versus "),
+    (r"\b(Eq|Fig|Ref|Sec)\. ?(?=\()", lambda m: f"{_LABELS.get(m[1].lower(), 'reference')} "),
+    (r"\bRm\.? ?(?=\d)", "room "),
     (r"\b(Art|Bldg|Op|Para)\. ?(?=\d)", lambda m: f"{_LABELS[m[1].lower()]} "),
     (r"\b(Apt|Bldg|Eq|Ext|ext|Fig|Rte|Ste|Vol) (?=\d)", lambda m: f"{_LABELS[m[1].lower()]} "),
     (r"§§ ?", "sections "),
@@ -276,6 +288,7 @@ _later: _Rules = [
     (r"\bHwy\.? (?=\d)", "Highway "),
     (r"\b(pp) ?(?=\d)", "pages "),
     # Times and dates
+    (r"(?<![\w.,:])0([1-9])([0-5]\d)(?= ?(?:hours|hrs|h)\b)", lambda m: f"oh {pairs(m[1] + m[2])}"),
     (r"\b([bd])\. (?=(?:c\. ?)?[12]\d{3}\b)", lambda m: "born " if m[1] == "b" else "died "),
     (rf"(\d{{1,2}}(?:st|nd|rd|th)? (?:{_MONTHS})\.?) ?- ?(?=\d{{1,2}}(?:st|nd|rd|th)? (?:{_MONTHS})\b)", r"\1 to "),
     (rf"\b((?:{_MONTHS})\.? \d{{1,2}}) ?- ?(?=(?:{_MONTHS})\b\.? \d)", r"\1 to "),
@@ -296,6 +309,8 @@ _later: _Rules = [
     (r"(?<![\w.,])(\d{1,3}) ?h ?(\d{1,2}) ?m(?:in)?(?: ?(\d{1,2}) ?s)?\b", _lasting),
     (r"(?<![\w.,])()(\d{1,3}) ?m (\d{1,2}) ?s\b", _lasting),
     (rf"\b({_DAYS})\.? ?- ?({_DAYS})\b\.?", lambda m: f"{WEEKDAYS.get(m[1], m[1])} to {WEEKDAYS.get(m[2], m[2])}"),
+    (rf"\b({_DAYS})\.? ?/ ?({_DAYS})\b\.?", lambda m: f"{WEEKDAYS.get(m[1], m[1])}, {WEEKDAYS.get(m[2], m[2])}"),
+    (r"(?<=\d0s) ?- ?(?='?\d{0,2}\d0s\b)", " to "),
     (rf"\b({_MONTHS})\.? ?- ?({_MONTHS})\b\.?(?! ?\d{{1,2}}\b)", lambda m: f"{_month(m[1])} to {_month(m[2])}"),
     (r"(?i)\b(in|since|until|by|before|after|around|circa|year|of) (10\d\d)(?![\d.,:/-]*\d| ?%)",
      lambda m: f"{m[1]} {pairs(m[2])}"),
@@ -304,7 +319,6 @@ _later: _Rules = [
     (r"(\d(?:st|nd|rd|th)) ?- ?(?=\d{1,2}(?:st|nd|rd|th)\b)", r"\1 to "),
     (r"\b([IVX]{1,6})(?= centur(?:y|ies)\b)", lambda m: f"{roman(m[1])}th"),
     (r"(\d)°(?= (?:turn|angle|bend|rotation|view|lens)\b)", r"\1 degree"),
-    (r"#((?:[A-Z][a-z]{1,20}){2,8})\b", lambda m: f"hashtag {' '.join(re.findall('[A-Z][a-z]+', m[1]))}"),
     (r"(?i)\b(he|him|his)/(she|hers?)\b|\b(she|hers?)/(he|him|his)\b", lambda m: m[0].replace("/", " or ")),
     (r"\b([Ss])/he\b", "he or she"),
     # Chemistry, lengths, numerals, names
@@ -314,7 +328,8 @@ _later: _Rules = [
     (r"(?<=\d)A(?= (?:fuse|breaker|charger|circuit|current|outlet|plug|socket|supply)\b)", " amp"),
     (rf"(?<![\w.-])(?:(?:{_ATOMS}|\((?:{_ATOMS}){{1,4}}\)\d{{0,2}}){{2,8}}|[HNO]2|O3)(?![\w-])", _formula),
     (rf"(?<![\w.-])({_ELEMENTS})(\d?)\+(?![\w+])", lambda m: f"{spaced(m[1].upper())} {m[2]} plus"),
-    (r"(\d{1,4}) ?° ?(?:(\d{1,2})' ?)?(?:(\d{1,2}(?:\.\d{1,3})?)\" ?)?([NSEW])\b(?! ?\d)", _bearing),
+    (r"(\d{1,4}) ?° ?(?:(\d{1,2})' ?)?(?:(\d{1,2}(?:\.\d{1,3})?)\" ?)?([NSEW])\b"
+     r"(?! ?\d(?!\d{0,3}(?:\.\d{1,9})?°))", _bearing),
     (r"(?<![\w°.,])°([CF])\b", lambda m: f"degrees {'Celsius' if m[1] == 'C' else 'Fahrenheit'}"),
     (r"(\b[Aa]n? )?(?<![\w.,])(\d{1,4}(?:\.\d)?)' ?[xX] ?(\d{1,4}(?:\.\d)?)'(?!\w)",
      lambda m: f"{m[1]}{m[2]} foot by {m[3]} foot" if m[1] else f"{m[2]} feet by {m[3]} feet"),
@@ -327,10 +342,11 @@ _later: _Rules = [
     (rf"(?<![\w./^])({_OVER})/({_UNDER})(?![\w/^])", lambda m: f"{UNITS[m[1]][1]} per {PER.get(m[2], m[2])}"),
     (r"(?<![\w.,'\"/])(?:(\d{1,4}(?:\.\d{1,2})?(?: ?[xX] ?\d{1,4}(?:\.\d{1,2})?)?)|"
      r"(?:(\d{1,3}) )?(\d{1,2})/(\d{1,2}))\"(?=[\s,.;)x]|$)", _inches),
+    (r"(?<![\w.,$-])([1-9]\d)c(?![\w'])", r"\1 cents"),
     (r"(?<=inch) {1,3}[xX] ?(?=\d)", " by "),
     (r"(\d ?(?:km|cm|mm|m|ft|in|yd)) [xX] (?=\d)", r"\1 by "),
     (r"\bf/(?=\d)", "f "),
-    (r"(?<![\d^/])(?<!\d )\b(km|cm|mm|m|mi|ft|yd)\^([23])(?!\d)",
+    (r"(?<![\d^/])(?<!\d )\b(km|cm|mm|m|mi|ft|yd|in)\^([23])(?!\d)",
      lambda m: UNITS[m[0]][not m.string.endswith("per ", max(0, m.start() - 4), m.start())]),
     (r"(?<=\d/)(\d{1,2})(?:rds?|ths?|nds?)\b", r"\1"),
     (r"(?<![\w.,])(10{1,6}|1(?:,000){1,2})s(?= of\b)", lambda m: _TENS.get(m[1].replace(",", ""), m[0])),
@@ -338,4 +354,6 @@ _later: _Rules = [
     (r"(?<![\w-])M{1,2}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?![\w-])", _roman_year),
 ]  # fmt: skip
 RULES = [(re.compile(pattern), function) for pattern, function in _rules]
-RULES += scripture.RULES + codes.RULES + [(re.compile(pattern), function) for pattern, function in _later]
+RULES += (
+    shorthand.RULES + scripture.RULES + codes.RULES + [(re.compile(pattern), function) for pattern, function in _later]
+)

@@ -35,7 +35,8 @@ WEEKDAYS = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednes
 # Read like this only before a number.
 LABELS = {"no": "number", "nos": "numbers", "p": "page", "pp": "pages", "vol": "volume", "ch": "chapter",
           "fig": "figure", "sec": "section", "approx": "approximately", "ca": "about", "c": "about",
-          "apt": "apartment", "ste": "suite", "rte": "route", "eq": "equation", "yr": "year"}  # fmt: skip
+          "apt": "apartment", "ste": "suite", "rte": "route", "rt": "route", "eq": "equation",
+          "yr": "year"}  # fmt: skip
 
 PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 
@@ -279,7 +280,7 @@ def _plain(match: re.Match[str]) -> str:
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _YEAR = r"(?:,? (\d{4})(?![\d,.:/-]*\d))?"
 _SCALE = "thousand|million|billion|trillion|mn|bn|tn|k|m|b|t"
-_parted = "km|m|s|sec|cm|mm|mi|ft|yd|kg|g|lbs?|oz|l|L|ml|mL|hr?|gal|mmHg"
+_parted = "km|m|s|sec|cm|mm|mi|ft|yd|kg|g|lbs?|oz|l|L|ml|mL|hr?|gal|mmHg|tsp|tbsp|qt|yr|min"
 _ARTICLE = re.compile(r"\b(?:[Aa]n?|[Aa]nother) $")
 _GOES_ON = re.compile(r" [a-z]|-[a-z]")
 # A unit before one of these is part of its name: "two 60W bulbs", "the 50 mm lens".

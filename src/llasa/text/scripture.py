@@ -16,7 +16,7 @@ _BOOKS = {
     "Tim": "Timothy", "Heb": "Hebrews", "Jas": "James", "Pet": "Peter", "Rev": "Revelation",
 }  # fmt: skip
 _WHOLE = ("Job", "Ruth", "Ezra", "Esther", "Joel", "Amos", "Jonah", "Nahum", "Luke", "Acts", "Titus", "Sura", "Surah",
-          "Quran")  # fmt: skip
+          "Quran", "Qur'an")  # fmt: skip
 _ANY = "|".join(sorted({*_BOOKS, *_BOOKS.values(), *_WHOLE}, key=len, reverse=True))
 
 

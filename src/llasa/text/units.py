@@ -70,7 +70,7 @@ UNITS = {  # one, many; case matters (mW is not MW)
     "Mohm": ("megohm", "megohms"), "mA": ("milliamp", "milliamps"), "mV": ("millivolt", "millivolts"),
     "kV": ("kilovolt", "kilovolts"), "microm": ("micrometre", "micrometres"), "nm": ("nanometre", "nanometres"),
     "microg": ("microgram", "micrograms"), "micros": ("microsecond", "microseconds"),
-    "kPa": ("kilopascal", "kilopascals"),
+    "atm": ("atmosphere", "atmospheres"), "kPa": ("kilopascal", "kilopascals"),
     "hPa": ("hectopascal", "hectopascals"), "kJ": ("kilojoule", "kilojoules"), "GW": ("gigawatt", "gigawatts"),
     "rpm": ("revolution per minute", "revolutions per minute"), "ppm": ("part per million", "parts per million"),
     "fps": ("frame per second", "frames per second"), "Ah": ("amp hour", "amp hours"),
