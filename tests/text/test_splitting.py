@@ -14,7 +14,7 @@ from llasa.text.wording import runs
         ("I am very very very tired.", [("I am very very", 0.0), ("very tired.", 1.0)]),
         ("No, no, no, no.", [("No, no,", 0.0), ("no, no.", 1.0)]),
         ("No. No. No.", [("No. No.", SENTENCE), ("No.", 1.0)]),
-        ("Go on and on and on and on!", [("Go on and on and", 0.0), ("on and on!", 1.0)]),
+        ("Go on and on and on and on!", [("Go on and on", 0.0), ("and on and on!", 1.0)]),
         ("Ha ha ha ha ha!", [("Ha ha", 0.0), ("ha ha", 0.0), ("ha!", 1.0)]),
         ("Bye bye, we had had enough.", [("Bye bye, we had had enough.", 1.0)]),
     ],

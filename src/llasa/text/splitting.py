@@ -13,6 +13,7 @@ from llasa.text.wording import runs
 PARAGRAPH, SENTENCE, CLAUSE = 0.6, 0.3, 0.15
 SHORT = 25  # characters; a shorter sentence has no prosody alone and is spoken together with a neighbour
 TWICE = 2  # how often in a row a small model says a word or phrase reliably
+_JOINING = {"and", "or", "but", "then", "nor"}  # such a word opens what follows
 _BREAK = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？]++[\"'”’»）」』]*+")
 _AFTER = re.compile(r"\s*[\"'“‘«(\[]*(\S?)")
 _CLAUSE = re.compile(r"[,;:]+[\"'”’)]*\s|[，；：、]|\s(?=-+\s|[—–])")
@@ -135,7 +136,9 @@ def part_repeats(chunk: Chunk, most: int = TWICE) -> list[Chunk]:
     for run in runs(spoken):
         parts = -(-run.times // most)
         done = [-(-part * run.times // parts) for part in range(1, parts)]  # equal parts, the longer ones first
-        cuts += [words[run.start + count * run.size].start() for count in done]
+        places = [run.start + count * run.size for count in done]
+        # "on and on and on" is cut before an "and".
+        cuts += [words[place - (run.size > 1 and spoken[place - 1] in _JOINING)].start() for place in places]
     texts = [chunk.text[start:stop].strip() for start, stop in pairwise([*cuts, len(chunk.text)])]
     pauses = [SENTENCE if text[-1] in ".!?" else 0.0 for text in texts[:-1]]
     return [Chunk(text, pause) for text, pause in zip(texts, [*pauses, chunk.pause], strict=True)]
