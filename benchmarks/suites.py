@@ -44,24 +44,27 @@ def main() -> None:
     parser.add_argument("--unseen", nargs="+", default=["ls19", "ls669", "ls3526"], help="readers to use")
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), help="which suites to run")
     parser.add_argument("--work", type=Path, default=Path("runs/suites"), help="folder for lists and reports")
+    parser.add_argument("--processes", type=int, default=1, help="that share the items of a suite")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     make_lists(arguments)
     for name in arguments.only:
-        run(name, arguments.work)
+        run(name, arguments.work, arguments.processes)
     write_text(arguments.output, told(arguments))
 
 
-def run(name: str, work: Path) -> None:
+def run(name: str, work: Path, processes: int) -> None:
     """One suite, into its own folder; `search` is the first prompts of seed-tts with the paper's searches."""
     if name == "search":
         evaluate(
             SuiteName.seed_tts, work / "search", work / "search.lst", judges="offline",
             search=[search for search, _ in SEARCHES.values()], verify=[verify for _, verify in SEARCHES.values()],
+            processes=processes,
         )  # fmt: skip
         return
     data = {"seed-tts": "seed-tts.lst", "codec": "copies", "librispeech-continuation": "continued"}
-    evaluate(SuiteName(name), work / name, work / data[name] if name in data else None, judges="offline")
+    place = work / data[name] if name in data else None
+    evaluate(SuiteName(name), work / name, place, judges="offline", processes=processes)
 
 
 def make_lists(arguments: argparse.Namespace) -> None:

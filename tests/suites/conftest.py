@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 from llasa.data.teachers.flite import Speaker, speak
+from llasa.suites import judges
 
 RATE = 16000
 SENTENCES = (
@@ -32,3 +33,17 @@ def spoken_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     (folder / "meta.lst").write_text("".join(lines))
     return folder
+
+
+@pytest.fixture
+def one_judge(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """A judge that hears the level and is quick, in the place of DNSMOS; how often it was asked, by text."""
+    asked: dict[str, int] = {}
+
+    def hear(heard: judges.Heard) -> float:
+        asked[heard.text] = asked.get(heard.text, 0) + 1
+        return float(abs(heard.sound).mean())
+
+    monkeypatch.setitem(judges._MAKERS, "dnsmos", lambda written: judges.Judge(written, "level", lambda: hear))
+    judges.loaded.cache_clear()
+    return asked

@@ -70,20 +70,6 @@ def test_published_rows_stand_beside_the_measured_with_their_source(ceiling: dic
     assert ceiling["own"]["CosyVoice3-0.5B", "SIM, WavLM-large"]["value"] == "0.718"
 
 
-@pytest.fixture
-def one_judge(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """A judge that hears the level and is quick, in the place of DNSMOS; how often it was asked, by text."""
-    asked: dict[str, int] = {}
-
-    def hear(heard: judges.Heard) -> float:
-        asked[heard.text] = asked.get(heard.text, 0) + 1
-        return float(abs(heard.sound).mean())
-
-    monkeypatch.setitem(judges._MAKERS, "dnsmos", lambda written: judges.Judge(written, "level", lambda: hear))
-    judges.loaded.cache_clear()
-    return asked
-
-
 def test_killed_in_the_middle_it_goes_on_where_it_was(
     spoken_list: Path, tmp_path: Path, one_judge: dict[str, int]
 ) -> None:

@@ -59,7 +59,8 @@ class Suite:
         offline: those whose weights come inside packages.
         words: an utterance's error rate and its weight.
         searches: whether rows may be searches.
-        table: whether it has its own list, so that --data may be left out.
+        own_list: whether it has one, so that --data may be left out.
+        blind: whether people score it too, and its parts are small and stand in one table.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Suite:
     words: Callable[[str, str, str], tuple[float, float]] = _corpus
     searches: bool = True
     own_list: bool = False
+    blind: bool = False
 
 
 _SIGNAL = ("stoi", "pesq-wb", "pesq-nb")
@@ -85,7 +87,9 @@ SUITES = {
         searches=False,
     ),
     "esd": Suite("Emotion, on ESD", lists.esd, ("emotion", _WHISPER, "paraformer", "wavlm-large")),
-    "text": Suite("Complex texts", lists.texts, (_WHISPER, "utmos"), ("whisper-tiny", "distillmos"), own_list=True),
+    "text": Suite(
+        "Complex texts", lists.texts, (_WHISPER, "utmos"), ("whisper-tiny", "distillmos"), own_list=True, blind=True
+    ),
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ PROMPT = 3.0  # seconds of an utterance that are its prompt, where a model conti
 CONTINUED = (4.0, 10.0)  # seconds of the utterances that are continued, as in VALL-E (arXiv 2301.02111, section 4.1)
 EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
 PAIRS = 2  # of each speaker and emotion
+_HAN = re.compile("[\u4e00-\u9fff]")
 OWN_TEXTS = Path(__file__).with_name("texts.lst")
 
 
@@ -95,7 +96,9 @@ def texts(data: Path | None) -> list[Item]:
     """
     path = data or OWN_TEXTS
     rows = [row for _, row in _fields(path, (3,), "id|category|text")]
-    return _unique([Item(kind, name, text, _language([text])) for name, kind, text in rows], path)
+    # A text with foreign words in it is of the other language all the same.
+    items = [Item(kind, name, text, "zh" if _HAN.search(text) else "en") for name, kind, text in rows]
+    return _unique(items, path)
 
 
 def esd(data: Path) -> list[Item]:

@@ -17,6 +17,7 @@ from llasa.suites.published import Published, published
 from llasa.suites.table_rows import COPIES, RECORDINGS, Row
 
 Results = Sequence[dict[str, Any]]
+TOGETHER = "all texts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +56,19 @@ class Part:
         return int(np.isfinite(one.values[judge.written]).sum())
 
 
-def collect(suite: str, results: Results, judges: Sequence[Judge]) -> list[Part]:
-    """All parts, in the order of their lists."""
+def collect(suite: str, results: Results, judges: Sequence[Judge], together: bool = False) -> list[Part]:
+    """All parts, in the order of their lists.
+
+    Args:
+        together: whether all items of a language are a part as well, before the others.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for one in sorted(results, key=lambda one: str(one["item"]["language"])) if together else ():
+        groups.setdefault(f"{TOGETHER}, {one['item']['language']}", []).append(one)
+    for one in results:
+        groups.setdefault(one["item"]["part"], []).append(one)
     parts = []
-    for name in dict.fromkeys(one["item"]["part"] for one in results):
-        own = [one for one in results if one["item"]["part"] == name]
+    for name, own in groups.items():
         ids = list(dict.fromkeys(one["item"]["id"] for one in own))
         able = [judge for judge in judges if any(judge.written in one["figures"] for one in own)]
         rows = list(dict.fromkeys(one["row"]["name"] for one in own))
@@ -108,7 +117,7 @@ def findings(parts: Sequence[Part], rows: Sequence[Row]) -> list[str]:
             continue
         told = ", ".join(f"{part.label(judge)} {shown(part, part.base, judge)}" for judge in part.judges)
         what = part.base.strategy if part.base.strategy != COPIES else "copies"
-        lines.append(f"{part.name}, {what}: {told}")
+        lines.append(f"{part.name}, {what}: {told or 'no judge could hear anything'}")
         for one in part.series:
             if one.strategy in (RECORDINGS, part.base.strategy):
                 continue

@@ -16,10 +16,11 @@ from llasa import audio
 from llasa.measure import tables
 from llasa.measure.tables import write_text
 from llasa.studies.inference.plots import Series
+from llasa.suites import blind
 from llasa.suites.evaluation import SUITES, EvalSettings, Job, stored
 from llasa.suites.judges import Judge, make_judges
 from llasa.suites.published import COLUMNS
-from llasa.suites.scoreboard import Part, Results, codes_used, collect, findings, problems
+from llasa.suites.scoreboard import TOGETHER, Part, Results, codes_used, collect, findings, problems
 from llasa.suites.table_rows import Row, choosers
 from llasa.verifiers import RATE
 
@@ -33,6 +34,7 @@ tbody.published tr:first-child td { border-top: 2px solid var(--line); padding-t
 tbody td small { font-weight: 400; }
 .better { color: #1a7f4b; } .worse { color: #b3423a; }
 @media (prefers-color-scheme: dark) { .better { color: #4cc38a; } .worse { color: #f0877f; } }
+tr.part td { font-weight: 600; padding-top: .9rem; text-align: left; }
 .note { border-left: 3px solid #d9a514; padding: .4rem .9rem; margin: 1rem 0; }
 .said { margin: 1.6rem 0 .3rem; font-weight: 600; } .said span { font-weight: 400; color: var(--dim); }
 td.heard { text-align: left; white-space: normal; min-width: 14rem; max-width: 26rem; color: var(--dim); }
@@ -46,10 +48,16 @@ def write_report(settings: EvalSettings, jobs: Sequence[Job], judges: tuple[str,
     Raises:
         LlasaError: a stored result is damaged, or a file cannot be written.
     """
-    results, made = stored(jobs, folder), make_judges(judges)
-    parts = collect(settings.suite, results, made)
+    results, made, suite = stored(jobs, folder), make_judges(judges), SUITES[settings.suite]
+    lines = []
+    if suite.blind:
+        if count := blind.add_scores(results, folder, settings.seed):
+            made = [blind.JUDGE, *made]
+            lines.append(f"{count} scores by hand were read")
+        lines.append(f"{blind.write_page(results, folder, settings.seed)}: to score by hand, blind")
+    parts = collect(settings.suite, results, made, together=suite.blind)
     rows = list(dict.fromkeys(job.row for job in jobs))
-    lines = findings(parts, rows)
+    lines += findings([part for part in parts if not suite.blind or part.name.startswith(TOGETHER)], rows)
     if used := codes_used(results):
         lines.append(
             f"codes used: {100 * used.share:.1f} % of {used.size:,}, perplexity {used.perplexity:,.0f}, "
@@ -68,18 +76,26 @@ def page(
     settings: EvalSettings, results: Results, parts: Sequence[Part], rows: Sequence[Row], lines: Sequence[str]
 ) -> str:
     """report.html."""
-    title = f"{SUITES[settings.suite].title}: {settings.model}"
     said = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    counts = ", ".join(f"{part.count} of {part.name}" for part in parts)
+    suite = SUITES[settings.suite]
+    counted = [part for part in parts if not suite.blind or part.name.startswith(TOGETHER)]
+    counts = "; ".join(f"{part.name}: {part.count}" for part in counted)
     facts = (
-        f"Items: {counts}; seed {settings.seed}. Intervals are of 95 %, by bootstrap over items; below them stands the "
+        f"Items: {counts}. Seed {settings.seed}. Intervals are of 95 %, by bootstrap over items; below them stands the "
         "paired difference from the first row that no person spoke, with its p."
     )
     body = [f'<p class="dim">{escape(facts)}</p>', *_remarks(parts, rows), f"<ul>{said}</ul>"]
+    if suite.blind:
+        body.append(f"<h2>Categories</h2>\n{_table(parts, rows)}\n{_problems(results)}\n<h2>To listen to</h2>")
+        parts = [part for part in parts if not part.name.startswith(TOGETHER)]
     for part in parts:
         own = [one for one in results if one["item"]["part"] == part.name]
-        body.append(f"<h2>{escape(part.name)}</h2>\n{_table(part, rows)}\n{_problems(own)}\n{_sounds(part, own)}")
-    return tables.page(title, "\n".join(body), _STYLE)
+        if suite.blind:
+            body.append(_sounds(part, own, 1))
+        else:
+            body.append(f"<h2>{escape(part.name)}</h2>\n{_table([part], rows)}\n{_problems(own)}")
+            body.append(f"<h3>To listen to</h3>\n{_sounds(part, own, HEARD)}")
+    return tables.page(f"{suite.title}: {settings.model}", "\n".join(body), _STYLE)
 
 
 def _remarks(parts: Sequence[Part], rows: Sequence[Row]) -> list[str]:
@@ -101,33 +117,42 @@ def _remarks(parts: Sequence[Part], rows: Sequence[Row]) -> list[str]:
     return [f'<p class="note">{escape(remark)}</p>' for remark in remarks]
 
 
-def columns(part: Part) -> list[str]:
-    """The published columns that no judge of the part stands in."""
-    own = {judge.as_published for judge in part.judges}
-    keys = {key for one in part.published for key in one.figures}
-    return [key for key in COLUMNS if key in keys and key not in own]
+def _table(parts: Sequence[Part], rows: Sequence[Row]) -> str:
+    """Parts in one table, the published rows of each below its own.
 
-
-def _table(part: Part, rows: Sequence[Row]) -> str:
-    chose, extra = choosers(rows), columns(part)
-    marks = {judge: " †" if judge.verifier and judge.verifier in chose else "" for judge in part.judges}
-    heads = [f"{part.label(judge)}{' (%)' if judge.factor == 100 else ''}{marks[judge]}" for judge in part.judges]
+    Published figures stand in the column of the judge that they had, or in columns of their own.
+    """
+    chose, judges = choosers(rows), list(dict.fromkeys(judge for part in parts for judge in part.judges))
+    keys = {key for part in parts for row in part.published for key in row.figures}
+    extra = [key for key in COLUMNS if key in keys - {judge.as_published for judge in judges}]
+    heads = []
+    for judge in judges:
+        mark = " †" if judge.verifier and judge.verifier in chose else ""
+        heads.append(f"{parts[0].label(judge)}{' (%)' if judge.factor == 100 else ''}{mark}")
     heads += [f"{COLUMNS[key][0]}{' (%)' if key in ('wer', 'cer', 'words') else ''}" for key in extra]
     cells = "".join(f"<th>{escape(head)}</th>" for head in ["", "tokens", *heads])
-    lines = [f"<thead><tr>{cells}</tr></thead>", '<tbody class="measured">']
-    for one in part.series:
-        figures = "".join(_cell(part, one, judge) for judge in part.judges)
-        tokens = f"{one.tokens:.0f}" if one.tokens else ""
-        lines.append(f"<tr><td>{escape(one.strategy)}</td><td>{tokens}</td>{figures}{'<td></td>' * len(extra)}</tr>")
-    lines.append('</tbody><tbody class="published">')
-    for row in part.published:
-        keys = [*(judge.as_published for judge in part.judges), *extra]
-        figures = "".join(
-            f"<td>{row.figures[key]:.{COLUMNS[key][1]}f}</td>" if key in row.figures else "<td></td>" for key in keys
-        )
-        label = f"{escape(row.label)}<small>{escape(row.source)}</small>"
-        lines.append(f"<tr><td>{label}</td><td></td>{figures}</tr>")
-    return tables.wide([*lines, "</tbody>"])
+    lines = [f"<thead><tr>{cells}</tr></thead>"]
+    for part in parts:
+        lines.append('<tbody class="measured">')
+        named = len(parts) > 1 and len(part.series) == 1
+        if len(parts) > 1 and not named:
+            lines.append(f'<tr class="part"><td colspan="{len(heads) + 2}">{escape(part.name)}, {part.count}</td></tr>')
+        for one in part.series:
+            label = f"{part.name}, {part.count}" if named else one.strategy
+            figures = "".join(_cell(part, one, judge) if judge in part.judges else "<td></td>" for judge in judges)
+            tokens = f"{one.tokens:.0f}" if one.tokens else ""
+            empty = "<td></td>" * len(extra)
+            lines.append(f"<tr><td>{escape(label)}</td><td>{tokens}</td>{figures}{empty}</tr>")
+        lines.append('</tbody><tbody class="published">')
+        for row in part.published:
+            figures = "".join(
+                f"<td>{row.figures[key]:.{COLUMNS[key][1]}f}</td>" if key in row.figures else "<td></td>"
+                for key in [*(judge.as_published for judge in judges), *extra]
+            )
+            label = f"{escape(row.label)}<small>{escape(row.source)}</small>"
+            lines.append(f"<tr><td>{label}</td><td></td>{figures}</tr>")
+        lines.append("</tbody>")
+    return tables.wide(lines)
 
 
 def _cell(part: Part, one: Series, judge: Judge) -> str:
@@ -156,18 +181,20 @@ def _problems(results: Results) -> str:
     return f"<details><summary>{len(found)} remarks on items</summary><ul>{rows}{more}</ul></details>"
 
 
-def _sounds(part: Part, results: Results) -> str:
-    """The items that the first judge finds best, middling and worst in the base row, in all rows."""
+def _sounds(part: Part, results: Results, count: int) -> str:
+    """The items that the first judge finds best, middling and worst in the base row, in all rows; or a middling one."""
     if part.base is None or not part.judges:
         return ""
     judge = part.judges[0]
     values = part.base.values[judge.written] * (1 if judge.less else -1)
     heard = [place for place in np.argsort(values, kind="stable") if np.isfinite(values[place])]
-    places = sorted({round(k * (len(heard) - 1) / (HEARD - 1)) for k in range(HEARD)}) if heard else []
+    shares = [0.5] if count == 1 else [k / (count - 1) for k in range(count)]
+    places = sorted({round(share * (len(heard) - 1)) for share in shares}) if heard else []
     ids = list(dict.fromkeys(one["item"]["id"] for one in results))
     blocks = [_said(part, [one for one in results if one["item"]["id"] == ids[heard[place]]]) for place in places]
-    told = f"The items that are best, middling and worst in {part.base.strategy} by {part.label(judge)}."
-    return f'<h3>To listen to</h3>\n<p class="dim">{escape(told)}</p>\n' + "\n".join(blocks)
+    which = "best, middling and worst" if count > 1 else "middling"
+    told = f"{part.name}: {which} in {part.base.strategy} by {part.label(judge)}"
+    return f'<p class="dim">{escape(told)}</p>\n' + "\n".join(blocks)
 
 
 def _said(part: Part, results: Results) -> str:
