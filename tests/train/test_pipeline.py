@@ -94,7 +94,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, voices_of_two: Path, path: s
     sizes = json.dumps(SIZES, separators=(",", ":"))
     environment = {
         "PATH": path, "TEACHER": "flite",
-        "CODEC": f"--minutes 0.05 --finish 0.05 --seconds 4 --workers 1 --config {sizes}",
+        "CODEC": f"--minutes 0.03 --finish 0.03 --seconds 4 --workers 1 --config {sizes}",
     }  # fmt: skip
     done = subprocess.run(
         [RECIPES / "run", "voice", "text.txt", voices_of_two],

@@ -45,6 +45,7 @@ def test_what_is_known_of_verifiers_before_they_are_loaded_is_so() -> None:
     for name in OFFLINE:
         assert load_verifier(name).process == (name in PROCESS)
     kinds = dict[str, Any](whisper=Whisper, wavlm=Likeness, ecapa=Likeness, emotion=Emotion, utmos=Utmos)
+    kinds["wavlm-large"] = Likeness
     assert set(kinds) | set(OFFLINE) == set(NAMES)
     for name, kind in kinds.items():
         assert kind.process == (name in PROCESS)

@@ -203,7 +203,10 @@ def test_the_presets_are_the_papers_models(name: str, parameters: int) -> None:
     assert wanted.schedule.warmup == round(0.03 * wanted.schedule.steps)
 
 
-def test_what_does_not_fit_is_refused_before_it_is_loaded(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_before_it_is_loaded(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "room", lambda device, processes: 20 * 10**9)  # whatever else runs here
     vast = {"hidden_size": 16384, "intermediate_size": 65536, "num_hidden_layers": 200, "num_attention_heads": 128}
     with pytest.raises(LlasaError, match=r"needs [\d.e+]+ GB .* smaller model"):
         train(settings(recipe, model=vast, out=str(tmp_path / "lm")))
