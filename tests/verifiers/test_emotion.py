@@ -122,7 +122,7 @@ def test_what_cannot_be_had_is_said(folder: Path, lm_folder: Path):
         load("glad")
     with pytest.raises(LlasaError, match="there is no folder no/such/folder"):
         load("no/such/folder")
-    with pytest.raises(LlasaError, match=r"has no config\.yaml and model\.pt"):
+    with pytest.raises(LlasaError, match=r"lacks config\.yaml or model\.pt"):
         load(f"happy:{lm_folder}")
     (folder / "tokens.txt").write_text("\n".join([*"abcdefgh", "<unk>"]) + "\n")
     with pytest.raises(LlasaError, match="has no label happy"):

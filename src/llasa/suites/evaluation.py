@@ -18,7 +18,7 @@ import numpy as np
 
 from llasa import audio
 from llasa.errors import LlasaError, first_line
-from llasa.files import claimed, exists
+from llasa.files import claimed, exists, is_folder
 from llasa.measure.tables import write_text
 from llasa.models.folder import find_base
 from llasa.models.hub import find_model
@@ -136,7 +136,7 @@ def choose_judges(
     if written == "paper":
         spoken = {item.language for item in items}
         names = tuple(name for name in names if spoken & set(RECOGNISED.get(name.partition(":")[0], spoken)))
-    weights = (data / WAVLM) if data is not None else Path(WAVLM)
+    weights = Path(WAVLM) if data is None else (data if is_folder(data) else data.parent) / WAVLM
     names = tuple(f"wavlm-large:{weights}" if name == "wavlm-large" else name for name in names)
     return with_second_speaker(names, choosers(rows)) if kind.searches else names
 
@@ -171,7 +171,8 @@ def run(
     """
     open_folder(folder, asdict(settings), f"{STORED}/*")
     with claimed(folder):
-        todo = [job for job in jobs if not _is_done(job, judges, folder)]
+        made = make_judges(judges)
+        todo = [job for job in jobs if not _is_done(job, made, folder)]
         done = len(jobs) - len(todo)
         yield done
         for _ in workers.share(partial(_work, settings, judges, folder), todo, processes, ray):
@@ -179,20 +180,18 @@ def run(
             yield done
 
 
-def _is_done(job: Job, judges: tuple[str, ...], folder: Path) -> bool:
+def _is_done(job: Job, judges: Sequence[Judge], folder: Path) -> bool:
     path = job.file(folder)
     if not exists(path):
         return False
     found = read(path)
     if found["item"] != asdict(job.item) or found["row"] != asdict(job.row):
         raise LlasaError(f"{path} belongs to another item or search: name another folder, or remove this one")
-    return not found["problems"] and all(
-        judge.written in found["figures"] for judge in make_judges(judges) if _judges(judge, job)
-    )
+    return not found["problems"] and all(judge.written in found["figures"] for judge in judges if _judges(judge, job))
 
 
 def _judges(judge: Judge, job: Job) -> bool:
-    """Whether a judge has something to say of an item. Of a recording, its own copy would tell nothing."""
+    """Whether a judge has something to say of an item."""
     item = job.item
     return judge.hears(item.language, item.prompt is not None) and (bool(item.text) or not judge.words)
 
@@ -208,6 +207,7 @@ def _work(settings: EvalSettings, judges: tuple[str, ...], folder: Path, job: Jo
     facts: dict[str, Any] = known.get("facts", {})
     samples = audio.load(sound) if facts and exists(sound) else None
     if samples is None:
+        figures, heard = {}, {}
         samples, facts, problems = _make(settings, job, sound)
     if not problems:
         reference = sounds.reference(job.item)

@@ -38,7 +38,7 @@ tr.part td { font-weight: 600; padding-top: .9rem; text-align: left; }
 .note { border-left: 3px solid #d9a514; padding: .4rem .9rem; margin: 1rem 0; }
 .said { margin: 1.6rem 0 .3rem; font-weight: 600; } .said span { font-weight: 400; color: var(--dim); }
 td.heard { text-align: left; white-space: normal; min-width: 14rem; max-width: 26rem; color: var(--dim); }
-td.sound { padding: .2rem .4rem; }
+td.sound { padding: .2rem .4rem; } .sounds td { vertical-align: middle; }
 """
 
 
@@ -212,7 +212,8 @@ def _said(part: Part, results: Results) -> str:
             f'<td class="heard">{heard}</td></tr>'
         )
     began = f"<span>{escape(item['prompt_text'])}</span> " if item["cut"] else ""
-    return f'<p class="said">{began}{escape(item["text"])} <span>{escape(item["id"])}</span></p>\n{tables.wide(rows)}'
+    said = f"{began}{escape(item['text'])} <span>{escape(item['id'])}</span>"
+    return f'<p class="said">{said}</p>\n<div class="sounds">{tables.wide(rows)}</div>'
 
 
 def _prompt(item: dict[str, Any]) -> str:

@@ -62,9 +62,10 @@ def reference(item: Item) -> np.ndarray | None:
 def speaker(model: str, voice: str | None) -> Maker:
     """Says items with a model, in each item's own voice, or in one of the model's where an item has none."""
     tts = Llasa.load(model)
+    default = tts.voice(voice)
 
     def make(row: Row, item: Item, seed: int) -> Made:
-        own = tts.voice(voice) if item.prompt is None else _voice(tts, item)
+        own = default if item.prompt is None else _voice(tts, item)
         began = np.empty(0, np.float32)
         if item.cut and own is not None:
             began = tts.codec.decode(own.codes)
