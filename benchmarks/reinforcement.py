@@ -14,6 +14,7 @@ and formulas for pitch and length. Findings are kept in the folder of the run, s
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -31,13 +32,13 @@ RECIPE: dict[str, Any] = {
     "rollouts": {"prompts": 4, "group": 16},
     "rewards": {"verify": "content=1,speaker>=0.7=0.5"},
     "validation": {"every": 20},
-    "schedule": {"steps": 100, "lr": 1.5e-4, "warmup": 2, "checkpoint_minutes": 3},
+    "schedule": {"steps": 100, "lr": 2e-5, "warmup": 2, "checkpoint_minutes": 3},
 }
 HACK: dict[str, Any] = {
     "rollouts": {"prompts": 4, "group": 8},
     "rewards": {"verify": "content"},  # replaced by `careless`
     "validation": {"every": 1000},
-    "schedule": {"steps": 16, "lr": 2e-4, "warmup": 0},
+    "schedule": {"steps": 40, "lr": 5e-5, "warmup": 2},
 }
 EVERY = 5  # steps between two models that are kept
 HACKS = {"without guards": False, "with guards": True}
@@ -138,19 +139,22 @@ def careless(batch: Any) -> list[float]:
     from collections import Counter
 
     from llasa.text.wording import words
-    from llasa.verifiers import load_verifier
 
-    recogniser: Any = load_verifier("content")
     scores = []
     for text, audio in zip(batch.texts, batch.audios, strict=True):
-        wrong = Counter(words(recogniser.transcribe(audio))) - Counter(words(text))
+        wrong = Counter(words(recogniser().transcribe(audio))) - Counter(words(text))
         scores.append(1 / (1 + wrong.total()))
     return scores
 
 
-def hack(arguments: argparse.Namespace) -> None:
-    import functools
+@functools.cache
+def recogniser() -> Any:
+    from llasa.verifiers import load_verifier
 
+    return load_verifier("content")
+
+
+def hack(arguments: argparse.Namespace) -> None:
     import torch
 
     from llasa.files import claimed
@@ -190,6 +194,9 @@ def write(arguments: argparse.Namespace) -> None:
     best = rows_of(found, "0", None, "best")
     if after:
         lines += [f"## One sample before and after {chosen} steps\n", table(compared(before, best, after))]
+    if steps[-1] > chosen:
+        lines += [f"## What {steps[-1] - chosen} more steps do, on the sentences of the curve\n"]
+        lines += [table(compared(curves[chosen], [], curves[steps[-1]]))]
     hacked = {name: rows_of(found, name, 0) for name in HACKS}
     if all(hacked.values()):
         lines += ["## A reward that can be cheated\n"]

@@ -53,62 +53,74 @@ class Speaker:
         judge = Judge("content", load_verifier, True, True)
         return base, backend, load_codec(base.codec), planner, Sampling(**given), judge
 
-    def say(
-        self, sentences: Sequence[str], part: int, count: int
-    ) -> tuple[list[Any], list[list[np.ndarray]], list[int]]:
-        """Says each sentence `count` times, in the voices in turns, other ones in each part.
-
-        Returns:
-            The prompts, the sounds of each at `RATE`, and which of them the verifier `content` prefers.
-        """
+    def prompts(self, sentences: Sequence[str], part: int) -> list[Any]:
+        """The sentences of one chunk as prompts, the voices in turns: other ones in each part."""
         from llasa.models.folder import fingerprint
         from llasa.train.rl.data import Prompts
-        from llasa.train.rl.policy import sample
         from llasa.voice import Voices
 
-        base, backend, codec, planner, sampling, judge = self.parts
+        base, _, codec, planner, _, _ = self.parts
         known = Voices(base.folder, codec, fingerprint(base.codec))
         voices = [known.find(path.stem) for path in sorted((base.folder / "voices").glob("*.safetensors"))]
         voices = voices[part % len(voices) :] + voices[: part % len(voices)]
         whole = [line for line in sentences if len(planner.chunks(line, voices[0])[0]) == 1]
-        prompts = Prompts(whole, len(whole), voices, planner, codec).for_validation()
+        return Prompts(whole, len(whole), voices, planner, codec).for_validation()
+
+    def say(self, prompts: Sequence[Any], part: int, count: int) -> tuple[list[list[np.ndarray]], list[int]]:
+        """Says each prompt `count` times: the sounds of each at `RATE`, and which of them `content` prefers."""
+        from llasa.train.rl.policy import sample
+
+        base, backend, codec, _, sampling, judge = self.parts
         sounds, best = [], []
-        for prompt, samples in zip(
-            prompts, sample(backend, base.vocabulary, prompts, count, sampling, part), strict=True
-        ):
+        groups = sample(backend, base.vocabulary, prompts, count, sampling, part)
+        for prompt, samples in zip(prompts, groups, strict=True):
             made = [codec.decode(each.codes) if len(each.codes) else np.zeros(0, np.float32) for each in samples]
             rewards = judge.score([prompt] * count, samples, made).rewards if count > 1 else [0.0]
             sounds.append([resample(sound, codec.rate, RATE) for sound in made])
             best.append(int(np.argmax(rewards)))
-        return prompts, sounds, best
+        return sounds, best
 
 
 def hear_all(speaker: Speaker, name: str, sentences: Sequence[str], part: int, count: int) -> None:
-    """Adds the listeners' findings about a model to its store, if they are not there yet: of the first sample of each
-    sentence (`one`), and of the best of `count` if there are several."""
-    store = speaker.store
-    known = [json.loads(line) for line in store.read_text(encoding="utf-8").splitlines()] if store.exists() else []
+    """Adds listeners' findings about a model to its store, sixteen samples at a time, as far as they are not there yet.
+
+    They are of the first sample of each sentence (`one`), and of the best of `count` if there are several.
+    """
+    store, size = speaker.store, max(1, 16 // count)
     kinds = ["one", "best"] if count > 1 else ["one"]
-    if all(any((r["model"], r["round"], r["kind"]) == (name, part, kind) for r in known) for kind in kinds):
-        return
-    prompts, sounds, best = speaker.say(sentences, part, count)
-    references = {p.voice: p.reference for p in prompts}
-    cache = store.with_name("clips.jsonl")
-    voices = dict(zip(references, hear(list(references.values()), ["campplus"], cache), strict=True))
-    lines = []
-    for kind in kinds:
-        chosen = [own[0 if kind == "one" else place] for own, place in zip(sounds, best, strict=True)]
-        for i, (prompt, sound, heard) in enumerate(zip(prompts, chosen, hear(chosen, LISTENERS, cache), strict=True)):
-            errors, words = metrics.word_errors(prompt.piece.text, heard["whisper"])
-            mos, spread = heard["distillmos"], heard["pitch"]["deviation"]
-            likeness = float(np.dot(heard["campplus"], voices[prompt.voice]["campplus"]))
-            row = {
-                "model": name, "round": part, "kind": kind, "sentence": i, "voice": prompt.voice, "errors": errors,
-                "words": words, "mos": mos, "likeness": likeness, "spread": spread, "pace": len(sound) / RATE / words,
-            }  # fmt: skip
-            lines.append(json.dumps(row))
-    with store.open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    rows = [json.loads(line) for line in store.read_text(encoding="utf-8").splitlines()] if store.exists() else []
+    known = {row["sentence"] for row in rows if (row["model"], row["round"], row["kind"]) == (name, part, kinds[-1])}
+    waiting = [prompt for prompt in speaker.prompts(sentences, part) if prompt.number not in known]
+    for start in range(0, len(waiting), size):
+        prompts = waiting[start : start + size]
+        found = listen(prompts, *speaker.say(prompts, part, count), kinds, store.with_name("clips.jsonl"))
+        with store.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"model": name, "round": part} | row) + "\n" for row in found)
+
+
+def listen(
+    prompts: Sequence[Any],
+    sounds: Sequence[Sequence[np.ndarray]],
+    best: Sequence[int],
+    kinds: Sequence[str],
+    store: Path,
+) -> list[dict[str, Any]]:
+    """What the listeners find in the first or the best sample of each prompt."""
+    references = {prompt.voice: prompt.reference for prompt in prompts}
+    chosen = [own[0 if kind == "one" else place] for kind in kinds for own, place in zip(sounds, best, strict=True)]
+    voices = dict(zip(references, hear(list(references.values()), ["campplus"], store), strict=True))
+    rows = []
+    for i, (sound, heard) in enumerate(zip(chosen, hear(chosen, LISTENERS, store), strict=True)):
+        prompt = prompts[i % len(prompts)]
+        errors, words = metrics.word_errors(prompt.piece.text, heard["whisper"])
+        likeness = float(np.dot(heard["campplus"], voices[prompt.voice]["campplus"]))
+        row = {
+            "kind": kinds[i // len(prompts)], "sentence": prompt.number, "voice": prompt.voice, "errors": errors,
+            "words": words, "mos": heard["distillmos"], "likeness": likeness, "spread": heard["pitch"]["deviation"],
+            "pace": len(sound) / RATE / words,
+        }  # fmt: skip
+        rows.append(row)
+    return rows
 
 
 def wrong(rows: Sequence[Mapping[str, Any]]) -> statistics.Interval:

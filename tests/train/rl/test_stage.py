@@ -92,7 +92,7 @@ def shortest(batch: Batch) -> list[float]:
 
 @pytest.mark.parametrize("guarded", [False, True])
 def test_a_reward_for_speaking_less_is_followed_unless_length_is_ignored(recipe: dict[str, Any], guarded: bool) -> None:
-    stage = make_stage(recipe, ignore_length=guarded, steps=8, every=8, group=8, lr=1e-2, lora=0)
+    stage = make_stage(recipe, ignore_length=guarded, steps=6, every=6, group=6, lr=1e-2, lora=0)
     stage.judge = Judge([shortest], load_verifier, False, False)
     loop.run(stage, stage.settings)
     rows = [json.loads(line) for line in (Path(stage.settings.out) / "log.jsonl").read_text().splitlines()]
@@ -172,9 +172,21 @@ def test_a_reward_that_is_constant_teaches_nothing(recipe: dict[str, Any], capsy
 
 def test_when_every_verifier_fails_the_run_ends_in_a_line(recipe: dict[str, Any]) -> None:
     """PocketSphinx refuses a text of words that it does not know."""
+    stage = make_stage(recipe)
+    (held_out,) = (prompt.piece.text for prompt in stage.prompts.for_validation())
+
+    def judge(batch: Batch) -> list[float]:
+        assert batch.texts[0] == held_out, "no room on the device"
+        return [0.0] * len(batch)
+
+    stage.judge = Judge([judge], load_verifier, False, False)
+    with pytest.raises(LlasaError, match=r"no group of step 1 could be rewarded: judge failed \(no room on the device"):
+        loop.run(stage, stage.settings)
     Path(recipe["texts"]).write_text("zorgl blivit\nquaxo frimb\nblorp vlig\n")
-    with pytest.raises(LlasaError, match=r"no group of step 1 could be rewarded: pocketsphinx cannot score") as caught:
-        train(rl_settings(**(recipe | {"verify": "pocketsphinx"})))
+    with pytest.raises(
+        LlasaError, match=r"`rewards.verify` can score no held-out sentence: pocketsphinx cannot"
+    ) as caught:
+        train(rl_settings(**(recipe | {"verify": "pocketsphinx", "out": f"{recipe['out']}-2"})))
     assert "\n" not in str(caught.value)
 
 

@@ -35,7 +35,7 @@ from llasa.train.rl.settings import RLSettings
 from llasa.train.schedule import scheduled_optimisers
 from llasa.train.voice.data import read_base
 from llasa.train.voice.tuned import describe, with_lora, write_weights
-from llasa.verifiers import Verifier, load_verifier
+from llasa.verifiers import RATE, Verifier, load_verifier
 
 REMEDY = "lower `schedule.lr` in the recipe, or set `rewards.kl`, and start over with another `out`"
 
@@ -157,7 +157,8 @@ class RLStage(loop.Stage):
         skipped: list[str] = []
         failures: list[str] = []
         for prompt, samples in zip(batch, found, strict=True):
-            judged, sounds = self._judge(self.judge, [prompt] * len(samples), samples)
+            sounds = self._decode(samples)
+            judged = self.judge.score([prompt] * len(samples), samples, sounds)
             if judged.failures:
                 skipped.append("failed")
                 failures += judged.failures
@@ -174,8 +175,7 @@ class RLStage(loop.Stage):
         counts = Counter(reason for _, own, _ in everyone for reason in own)
         self._report(step, counts, [line for _, _, own in everyone for line in own])
         self.skipped += counts
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        return groups, means | {"skipped": sum(counts.values()) / rollouts.prompts}
+        return groups, _means(rows) | {"skipped": sum(counts.values()) / rollouts.prompts}
 
     def _report(self, step: int, counts: Counter[str], failures: Sequence[str]) -> None:
         """Names each verifier that failed, once.
@@ -200,18 +200,15 @@ class RLStage(loop.Stage):
             backend = backend_for(self.learner, self.base.vocabulary, self.device)
         return sample(backend, self.base.vocabulary, prompts, count, self.sampling, self.settings.schedule.seed)
 
-    def _judge(
-        self, judge: Judge, prompts: Sequence[Prompt], samples: Sequence[Sample]
-    ) -> tuple[Judged, list[np.ndarray]]:
+    def _decode(self, samples: Sequence[Sample]) -> list[np.ndarray]:
         with half_precision(self.device.type):  # as a search decodes what only verifiers hear
             codec = self.codec.for_autocast if is_half(self.device.type) else self.codec
-            sounds = [codec.decode(each.codes) if len(each.codes) else np.zeros(0, np.float32) for each in samples]
-        return judge.score(prompts, samples, sounds), sounds
+            return [codec.decode(each.codes) if len(each.codes) else np.zeros(0, np.float32) for each in samples]
 
     def _learn(self, groups: list[Group]) -> dict[str, float]:
         """Computes gradients over the groups of all processes, in which every token counts the same."""
-        own = sum(len(each.tokens) for group in groups for each in group.samples)
-        weight = len(gather(own)) / max(1, sum(gather(own)))  # the mean over the processes is then over all tokens
+        tokens = gather(sum(len(each.tokens) for group in groups for each in group.samples))
+        weight = len(tokens) / max(1, sum(tokens))  # the mean over the processes is then over all tokens
         sums = {"kl": 0.0, "clipped": 0.0}
         for group in groups:
             loss, figures = self._loss(group)
@@ -263,15 +260,23 @@ class RLStage(loop.Stage):
     def validate(self, step: int) -> dict[str, float]:
         prompts = self.prompts.for_validation()
         samples = [own[0] for own in self._sample(prompts, 1)]
-        judged, sounds = self._judge(self.judge, prompts, samples)
-        figures = {} if judged.failures else _figures(judged, sounds)
-        figures = {f"held_out_{name}": value for name, value in figures.items()}
+        sounds = self._decode(samples)
+
+        def heard(judge: Judge, key: str) -> dict[str, float]:
+            # Apart, so that a sentence that a verifier cannot score does not keep it from the others.
+            apart = [
+                judge.score([prompt], [own], [sound])
+                for prompt, own, sound in zip(prompts, samples, sounds, strict=True)
+            ]
+            rows = [_figures(one, [sound]) for one, sound in zip(apart, sounds, strict=True) if not one.failures]
+            if not rows:
+                raise LlasaError(f"`{key}` can score no held-out sentence: {apart[0].failures[0]}")
+            return _means(rows)
+
+        figures = {f"held_out_{name}": value for name, value in heard(self.judge, "rewards.verify").items()}
         if self.independent is None:
             return figures
-        heard = self.independent.score(prompts, samples, sounds)
-        if heard.failures:
-            raise LlasaError(f"`validation.judge` failed: {heard.failures[0]}; start the same command again")
-        value = float(heard.rewards.mean())
+        value = heard(self.independent, "validation.judge")["reward"]
         self.better = self.best is None or value > self.best
         self.best = value if self.best is None else max(self.best, value)
         return figures | {"judge": value, "better": float(self.better)}
@@ -304,8 +309,12 @@ class RLStage(loop.Stage):
         self.skipped, self.best = Counter(state["skipped"]), state["best"]
 
 
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
 def _figures(judged: Judged, sounds: Sequence[np.ndarray]) -> dict[str, float]:
     """Means over some samples."""
     scores = {name.replace("/", "-"): float(own.mean()) for name, own in judged.scores.items()}
-    seconds = float(np.mean([len(sound) for sound in sounds])) / 16000
+    seconds = float(np.mean([len(sound) for sound in sounds])) / RATE
     return {"reward": float(judged.rewards.mean())} | scores | {"fit": float(judged.fit.mean()), "seconds": seconds}
