@@ -164,7 +164,7 @@ class RLStage(loop.Stage):
                 failures += judged.failures
                 continue
             rows.append(_figures(judged, sounds))
-            better = advantages(judged, [len(each.tokens) for each in samples], rewards)
+            better = advantages(judged, [len(each.codes) for each in samples], rewards)
             if better is None:
                 skipped.append("constant")
             else:
