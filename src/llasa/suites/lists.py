@@ -98,7 +98,7 @@ def texts(data: Path | None) -> list[Item]:
     rows = [row for _, row in _fields(path, (3,), "id|category|text")]
     # A text with foreign words in it is of the other language all the same.
     items = [Item(kind, name, text, "zh" if _HAN.search(text) else "en") for name, kind, text in rows]
-    return _unique(items, path)
+    return _unique(items, path, across=True)
 
 
 def esd(data: Path) -> list[Item]:
@@ -227,10 +227,11 @@ def _fields(path: Path, counts: Sequence[int], form: str) -> Iterable[tuple[int,
         raise LlasaError(f"{path} is empty: write {form}, one a line")
 
 
-def _unique(items: list[Item], data: Path) -> list[Item]:
-    counts = Counter((item.part, item.id) for item in items)
-    if repeated := [name for (_, name), count in counts.items() if count > 1]:
-        raise LlasaError(f"{data} has the id {repeated[0]} {counts.most_common(1)[0][1]} times: every id is unique")
+def _unique(items: list[Item], data: Path, across: bool = False) -> list[Item]:
+    """Refuses an id that comes twice in a part, or with `across` in all of them."""
+    (_, name), count = Counter(("" if across else item.part, item.id) for item in items).most_common(1)[0]
+    if count > 1:
+        raise LlasaError(f"{data} has the id {name} {count} times: give every line its own")
     return items
 
 

@@ -40,16 +40,16 @@ class Part:
     published: list[Published]
 
     @property
-    def base(self) -> Series | None:
-        """The row that the others are compared with: the first that no person spoke."""
-        return next((one for one in self.series if one.strategy != RECORDINGS), None)
+    def base(self) -> Series:
+        """The row that the others are compared with: the first that no person spoke; of recordings alone, they."""
+        return next((one for one in self.series if one.strategy != RECORDINGS), self.series[0])
 
     def label(self, judge: Judge) -> str:
         return judge.label.replace("WER", "CER") if self.language == "zh" else judge.label
 
     def found(self, one: Series, judge: Judge) -> Compared:
         """A figure, and its difference to the base's."""
-        return compare(one, self.base if self.base and one.strategy != RECORDINGS else one, judge.written)
+        return compare(one, self.base if one.strategy != RECORDINGS else one, judge.written)
 
     def heard(self, one: Series, judge: Judge) -> int:
         """Of how many items a judge has a figure."""
@@ -113,8 +113,6 @@ def findings(parts: Sequence[Part], rows: Sequence[Row]) -> list[str]:
     """Each part's base row in a sentence, and where a search is surely better or worse."""
     lines = []
     for part in parts:
-        if part.base is None:
-            continue
         told = ", ".join(f"{part.label(judge)} {shown(part, part.base, judge)}" for judge in part.judges)
         what = part.base.strategy if part.base.strategy != COPIES else "copies"
         lines.append(f"{part.name}, {what}: {told or 'no judge could hear anything'}")

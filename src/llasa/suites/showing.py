@@ -50,11 +50,9 @@ def write_report(settings: EvalSettings, jobs: Sequence[Job], judges: tuple[str,
     """
     results, made, suite = stored(jobs, folder), make_judges(judges), SUITES[settings.suite]
     lines = []
-    if suite.blind:
-        if count := blind.add_scores(results, folder, settings.seed):
-            made = [blind.JUDGE, *made]
-            lines.append(f"{count} scores by hand were read")
-        lines.append(f"{blind.write_page(results, folder, settings.seed)}: to score by hand, blind")
+    if suite.blind and (count := blind.add_scores(results, folder, settings.seed)):
+        made = [blind.JUDGE, *made]
+        lines.append(f"{count} scores by hand were read")
     parts = collect(settings.suite, results, made, together=suite.blind)
     rows = list(dict.fromkeys(job.row for job in jobs))
     lines += findings([part for part in parts if not suite.blind or part.name.startswith(TOGETHER)], rows)
@@ -66,6 +64,8 @@ def write_report(settings: EvalSettings, jobs: Sequence[Job], judges: tuple[str,
     write_text(folder / "results.csv", _results(results, made))
     write_text(folder / "summary.csv", _summary(parts))
     write_text(folder / "report.html", page(settings, results, parts, rows, lines))
+    if suite.blind:
+        lines.append(f"{blind.write_page(results, folder, settings.seed)}: to score by hand, blind")
     failed = sum(bool(one["problems"]) for one in results)
     if failed:
         lines.append(f"{failed} of {len(results)} results lack a figure; the same command tries them again")
@@ -165,7 +165,7 @@ def _cell(part: Part, one: Series, judge: Judge) -> str:
 
     of = f"<br>{count} of {part.count}" if count < part.count else ""
     cell = f"{figure(found.value.value)}<small>{figure(found.value.low)} to {figure(found.value.high)}{of}</small>"
-    if found.p < 1 and part.base is not None and one is not part.base:
+    if found.p < 1 and one is not part.base:
         better = (found.difference.value < 0) == judge.less
         kind = ("better" if better else "worse") if found.sure else ""
         cell += f'<small class="{kind}">{figure(found.difference.value, "+")}, p {found.p:.2g}</small>'
@@ -183,7 +183,7 @@ def _problems(results: Results) -> str:
 
 def _sounds(part: Part, results: Results, count: int) -> str:
     """The items that the first judge finds best, middling and worst in the base row, in all rows; or a middling one."""
-    if part.base is None or not part.judges:
+    if not part.judges:
         return ""
     judge = part.judges[0]
     values = part.base.values[judge.written] * (1 if judge.less else -1)
