@@ -140,6 +140,8 @@ def cell(row: dict[str, str] | None) -> str:
     if row is None or not row["value"]:
         return ""
     rate = row["figure"][:3] in ("WER", "CER")
+    if not row["low"]:
+        return row["value"]
     value, low, high = (f"{float(row[key]):.{1 if rate else 3}f}" for key in ("value", "low", "high"))
     unit = " %" if rate else ""
     of = f", {row['items']} of {row['of']}" if row["items"] != row["of"] else ""

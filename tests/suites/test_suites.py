@@ -52,6 +52,8 @@ def test_copies_are_compared_with_their_originals(spoken_list: Path, codec_folde
         code for job in jobs[1::2] for code in json.loads(job.file(tmp_path / "out").read_text())["facts"]["codes"]
     ]
     assert f"{100 * len(set(codes)) / 64:.1f} % of 64" in told
+    share = float(found["all", COPIES, "codes used of 64, %"])
+    assert share == pytest.approx(100 * len(set(codes)) / 64, rel=1e-3)
 
 
 def test_a_continuation_is_judged_without_its_prompt_but_read_with_it(

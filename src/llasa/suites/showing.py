@@ -14,6 +14,7 @@ import numpy as np
 
 from llasa import audio
 from llasa.measure import tables
+from llasa.measure.metrics import Usage
 from llasa.measure.tables import write_text
 from llasa.studies.inference.plots import Series
 from llasa.suites import blind
@@ -21,7 +22,7 @@ from llasa.suites.evaluation import SUITES, EvalSettings, Job, stored
 from llasa.suites.judges import Judge, make_judges
 from llasa.suites.published import COLUMNS
 from llasa.suites.scoreboard import TOGETHER, Part, Results, codes_used, collect, findings, problems
-from llasa.suites.table_rows import Row, choosers
+from llasa.suites.table_rows import COPIES, Row, choosers
 from llasa.verifiers import RATE
 
 HEARD = 3  # items of each part on the page
@@ -56,13 +57,14 @@ def write_report(settings: EvalSettings, jobs: Sequence[Job], judges: tuple[str,
     parts = collect(settings.suite, results, made, together=suite.blind)
     rows = list(dict.fromkeys(job.row for job in jobs))
     lines += findings([part for part in parts if not suite.blind or part.name.startswith(TOGETHER)], rows)
-    if used := codes_used(results):
+    used = codes_used(results)
+    if used:
         lines.append(
             f"codes used: {100 * used.share:.1f} % of {used.size:,}, perplexity {used.perplexity:,.0f}, "
             f"in {used.count:,} codes"
         )
     write_text(folder / "results.csv", _results(results, made))
-    write_text(folder / "summary.csv", _summary(parts))
+    write_text(folder / "summary.csv", _summary(parts, used))
     write_text(folder / "report.html", page(settings, results, parts, rows, lines))
     if suite.blind:
         lines.append(f"{blind.write_page(results, folder, settings.seed)}: to score by hand, blind")
@@ -130,19 +132,21 @@ def _table(parts: Sequence[Part], rows: Sequence[Row]) -> str:
         mark = " †" if judge.verifier and judge.verifier in chose else ""
         heads.append(f"{parts[0].label(judge)}{' (%)' if judge.factor == 100 else ''}{mark}")
     heads += [f"{COLUMNS[key][0]}{' (%)' if key in ('wer', 'cer', 'words') else ''}" for key in extra]
-    cells = "".join(f"<th>{escape(head)}</th>" for head in ["", "tokens", *heads])
+    spoken = any(one.tokens for part in parts for one in part.series)  # by a language model
+    heads = ["", *(["tokens"] if spoken else []), *heads]
+    cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
     lines = [f"<thead><tr>{cells}</tr></thead>"]
     for part in parts:
         lines.append('<tbody class="measured">')
         named = len(parts) > 1 and len(part.series) == 1
         if len(parts) > 1 and not named:
-            lines.append(f'<tr class="part"><td colspan="{len(heads) + 2}">{escape(part.name)}, {part.count}</td></tr>')
+            lines.append(f'<tr class="part"><td colspan="{len(heads)}">{escape(part.name)}, {part.count}</td></tr>')
         for one in part.series:
             label = f"{part.name}, {part.count}" if named else one.strategy
             figures = "".join(_cell(part, one, judge) if judge in part.judges else "<td></td>" for judge in judges)
-            tokens = f"{one.tokens:.0f}" if one.tokens else ""
+            tokens = f"<td>{f'{one.tokens:.0f}' if one.tokens else ''}</td>" if spoken else ""
             empty = "<td></td>" * len(extra)
-            lines.append(f"<tr><td>{escape(label)}</td><td>{tokens}</td>{figures}{empty}</tr>")
+            lines.append(f"<tr><td>{escape(label)}</td>{tokens}{figures}{empty}</tr>")
         lines.append('</tbody><tbody class="published">')
         for row in part.published:
             figures = "".join(
@@ -150,7 +154,7 @@ def _table(parts: Sequence[Part], rows: Sequence[Row]) -> str:
                 for key in [*(judge.as_published for judge in judges), *extra]
             )
             label = f"{escape(row.label)}<small>{escape(row.source)}</small>"
-            lines.append(f"<tr><td>{label}</td><td></td>{figures}</tr>")
+            lines.append(f"<tr><td>{label}</td>{'<td></td>' if spoken else ''}{figures}</tr>")
         lines.append("</tbody>")
     return tables.wide(lines)
 
@@ -246,8 +250,8 @@ def _results(results: Results, judges: Sequence[Judge]) -> str:
     return buffer.getvalue()
 
 
-def _summary(parts: Sequence[Part]) -> str:
-    """A row for each part, row and figure, measured or published."""
+def _summary(parts: Sequence[Part], used: Usage | None) -> str:
+    """A row for each part, row and figure, measured or published; and how many of the codes a codec's copies use."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(
@@ -272,4 +276,7 @@ def _summary(parts: Sequence[Part]) -> str:
                 writer.writerow(
                     [part.name, row.label, COLUMNS[key][0], f"{value:g}", "", "", "", "", "", "", "", "", row.source]
                 )
+    if used:
+        shares = [f"{100 * used.share:.4g}", "", "", used.count, used.count]
+        writer.writerow(["all", COPIES, f"codes used of {used.size}, %", *shares, "", "", "", "", "measured"])
     return buffer.getvalue()
