@@ -112,6 +112,12 @@ class Table:
     def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
         raise LlasaError("a table does not attend")
 
+    def writing(self, first: int, size: int, end: int) -> "Table":
+        raise LlasaError("a table does not write")
+
+    def likelihoods(self, prompt: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
+        raise LlasaError("a table has no probabilities")
+
     def rows_that_fit(self, width: int) -> int:
         return 8
 

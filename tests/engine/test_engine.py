@@ -264,7 +264,7 @@ def test_merged_states_go_on_as_each_alone(tiny: Engine) -> None:
         (lambda e: e.select(e.start([[1]], samples=2), [0, 2]), "row 2 .* rows 0 to 1"),
         (lambda e: e.select(e.start([[1]]), [-1]), "row -1"),
         (lambda e: Engine(make_lm(VOCABULARY), 100, 51, END), "do not fit the model's vocabulary of 150"),
-        (lambda e: Engine(make_lm(VOCABULARY), FIRST, SIZE, 50), "end token 50 is one of the speech tokens"),
+        (lambda e: Engine(make_lm(VOCABULARY), FIRST, SIZE, 50), "end token 50 is one of the tokens 50 to"),
     ],
 )
 def test_wrong_calls_are_reported_in_one_line(tiny: Engine, call: Callable, words: str) -> None:

@@ -40,7 +40,7 @@ class State(Protocol):
 
 
 class Backend(Protocol):
-    """Continues prompts with speech tokens.
+    """Continues prompts with some of the model's tokens, the legal ones: those of speech, or with `writing` others.
 
     What a row generates depends on its prompt, seed and sampling alone, not on the rows beside it. A state works only
     with the backend that made it, so parameters that take a state have the type `Any`.
@@ -116,6 +116,23 @@ class Backend(Protocol):
 
         Raises:
             LlasaError: it does not tell: `attends` is false.
+        """
+        ...
+
+    def writing(self, first: int, size: int, end: int) -> "Backend":
+        """The same model with other legal tokens: `first` to `first + size - 1`, and `end`, which ends a row.
+
+        Raises:
+            LlasaError: these tokens are not in the model's vocabulary.
+        """
+        ...
+
+    def likelihoods(self, prompt: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
+        """How likely each of some legal tokens is after the prompt and the tokens before it: (n,) log-probabilities.
+
+        Raises:
+            NoRoom: they do not fit the context.
+            LlasaError: the prompt is empty, or a token is not legal.
         """
         ...
 

@@ -60,6 +60,7 @@ class Llama:
         layers: the layers, in order.
         norm: the last norm's weight, (hidden,).
         head: the output matrix, reduced to the tokens that may be sampled: (n, hidden) -> (n, legal).
+        output: makes such a head for the ids of other tokens.
         rotations: (context, 1, head_size / 2) complex64; row p turns a query or key at position p, and scales each by
             the fourth root of 1 / head_size: their product comes out scaled by the square root, as attention wants it.
         heads, kv_heads, head_size, eps: as in the configuration.
@@ -71,6 +72,7 @@ class Llama:
     layers: tuple[Layer, ...]
     norm: Tensor
     head: Linear
+    output: Callable[[Tensor], Linear]
     rotations: Tensor
     heads: int
     kv_heads: int
@@ -137,13 +139,20 @@ def read_llama(source: Weights, legal: Tensor, context: int) -> Llama:
             linear(device, config.mlp_bias, f"{name}.mlp.down_proj"),
         )
 
-    # The largest first, while most memory is free: laying out the head copies it twice.
-    head = lay(tensor("lm_head.weight")[legal].to(last, weights), None)
+    # The largest first, while most memory is free: laying out the head copies it twice. The table that it is taken from
+    # stays where it is, in its file if there is one.
+    table = tensor("lm_head.weight")
+
+    def output(chosen: Tensor) -> Linear:
+        return lay(table[chosen].to(last, weights), None)
+
+    head = output(legal)
     return Llama(
         embedding=tensor("model.embed_tokens.weight").to(first),
         layers=tuple(layer(index, device) for index, device in enumerate(source.devices)),
         norm=norm("model.norm", last),
         head=head,
+        output=output,
         rotations=rotations,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from llasa.engine.drawing import Drawing
 from llasa.engine.llamacpp_context import BATCH, Context
-from llasa.engine.row import Row, Rows, copies, new_rows
+from llasa.engine.row import Row, Rows, copies, new_rows, places_of
 from llasa.engine.sampling import Sampling
 from llasa.engine.torch_engine import SMALL, parameters_read
 from llasa.errors import LlasaError, need_extra, reason, shown
@@ -52,7 +52,7 @@ class State(Rows):
 
 
 class LlamaCpp:
-    """Generates speech tokens with a Llama: the `Backend` named llamacpp. `Backend` documents its verbs.
+    """Generates tokens with a Llama: the `Backend` named llamacpp. `Backend` documents its verbs.
 
     Attributes:
         context: the most tokens, prompt included, that a row can have.
@@ -64,14 +64,24 @@ class LlamaCpp:
         first: id of the first speech token.
         size: number of speech tokens.
         end: id of the token that ends speech.
+        folder: the model's, for `writing`.
 
     Raises:
         LlasaError: llama.cpp is not installed or cannot load the file, or the file is of another vocabulary.
     """
 
     def __init__(
-        self, path: Path, weights: Weights, first: int, size: int, end: int, context: int, dtype: torch.dtype
+        self,
+        path: Path,
+        weights: Weights,
+        first: int,
+        size: int,
+        end: int,
+        context: int,
+        dtype: torch.dtype,
+        folder: Path | None = None,
     ) -> None:
+        self.folder = folder
         config, exact = weights.config, dtype == torch.float32
         self.context, self.dtype, self.device = min(context, config.max_position_embeddings), dtype, torch.device("cpu")
         self.first, self.size, self.end = first, size, end
@@ -102,10 +112,7 @@ class LlamaCpp:
         for i, prompt in enumerate(prompts):
             (sequence,) = self._empty(1)
             state.sequences[i * samples : (i + 1) * samples] = [sequence] * samples
-            for begin in range(0, len(prompt) - 1, BATCH):
-                ids = torch.tensor(prompt[begin : min(begin + BATCH, len(prompt) - 1)])
-                places = range(begin, begin + len(ids))
-                self._model.decode(self._embed(ids), places, [sequence] * len(ids), wanted=False)
+            self._read(prompt, sequence)
         return state
 
     @torch.inference_mode()
@@ -133,6 +140,31 @@ class LlamaCpp:
     def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
         """See `Backend.attention`."""
         raise LlasaError("llama.cpp does not tell a model's attention: use --backend torch")
+
+    def writing(self, first: int, size: int, end: int) -> "LlamaCpp":
+        """See `Backend.writing`. It has a file and memory of its own."""
+        if self.folder is None:
+            raise LlasaError("this model has no folder to read other tokens from: open one with `open_backend`")
+        return open_llamacpp(self.folder, first, size, end, self.dtype)
+
+    @torch.inference_mode()
+    def likelihoods(self, prompt: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
+        """See `Backend.likelihoods`."""
+        places = places_of(prompt, tokens, self.first, self.size, self.end, self.context)
+        (sequence,) = self._empty(1)
+        self._read(prompt, sequence)
+        found = []
+        for at, (last, place) in enumerate(zip([prompt[-1], *tokens], places, strict=False), len(prompt) - 1):
+            logits = self._model.decode(self._embed(torch.tensor([last])), [at], [sequence], wanted=True)
+            found.append(float(logits[0].log_softmax(-1)[place]))
+        return np.array(found, np.float32)
+
+    def _read(self, prompt: Sequence[int], sequence: int) -> None:
+        """Reads a prompt without its last token into an empty sequence."""
+        for begin in range(0, len(prompt) - 1, BATCH):
+            ids = torch.tensor(prompt[begin : min(begin + BATCH, len(prompt) - 1)])
+            places = range(begin, begin + len(ids))
+            self._model.decode(self._embed(ids), places, [sequence] * len(ids), wanted=False)
 
     def rows_that_fit(self, width: int) -> int:
         """See `Backend.rows_that_fit`. llama.cpp holds some hundred sequences, whatever the memory."""
@@ -216,7 +248,7 @@ def open_llamacpp(folder: Path, first: int, size: int, end: int, dtype: torch.dt
             if old != path:
                 with suppress(OSError):
                     old.unlink()
-    return LlamaCpp(path, weights, first, size, end, context_length(read_config(find_base(folder))), dtype)
+    return LlamaCpp(path, weights, first, size, end, context_length(read_config(find_base(folder))), dtype, folder)
 
 
 def _cached(folder: Path, legal: Tensor, kind: str) -> Path:
@@ -228,7 +260,8 @@ def _cached(folder: Path, legal: Tensor, kind: str) -> Path:
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-    place = hashlib.sha256(str(absolute(folder)).encode()).hexdigest()[:8]
+    # By the first legal token too: the files for speech and for text do not replace one another.
+    place = hashlib.sha256(f"{absolute(folder)} {int(legal[0])}".encode()).hexdigest()[:8]
     return cache_folder() / f"{absolute(folder).name}-{place}-{kind}-{digest.hexdigest()[:16]}.gguf"
 
 

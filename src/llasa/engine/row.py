@@ -125,6 +125,24 @@ def _check(prompt: Sequence[int], context: int, vocabulary: int) -> None:
         )
 
 
+def places_of(prompt: Sequence[int], tokens: Sequence[int], first: int, size: int, end: int, context: int) -> list[int]:
+    """The places of some tokens among the legal ones, of which the end token is the last.
+
+    Raises:
+        NoRoom, LlasaError: as `Backend.likelihoods`.
+    """
+    if not prompt or not tokens:
+        raise LlasaError("the prompt or the tokens after it are empty: give at least one of each")
+    if len(prompt) + len(tokens) > context:
+        raise NoRoom(f"{len(prompt)} and {len(tokens)} tokens do not fit a context of {context}: use less")
+    places = [size if token == end else token - first for token in tokens]
+    if min(places) < 0 or max(places) > size:
+        raise LlasaError(
+            "a token is none of those that may follow here: check that model and tokenizer belong together"
+        )
+    return places
+
+
 def copies(rows: Sequence[Row], chosen: Sequence[int], seeds: Sequence[int] | None = None) -> list[Row]:
     """Copies of the rows at these indices; the rows do not change.
 

@@ -10,8 +10,10 @@ the same order whatever the number of rows. Elsewhere, products may differ in th
 row may then draw another token if the draw falls just between two.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ from torch.nn import functional as F
 from llasa.engine.drawing import Drawing
 from llasa.engine.llama import forward, read_llama, scores, weights_of
 from llasa.engine.replay import Loop
-from llasa.engine.row import new_rows
+from llasa.engine.row import new_rows, places_of
 from llasa.engine.sampling import Sampling
 from llasa.engine.state import State, Store, allocate, join, pick
 from llasa.errors import LlasaError
@@ -45,7 +47,8 @@ class Engine:
     """Generates speech tokens with a Llama: the `Backend` named torch. `Backend` documents its verbs.
 
     Only the logits of the tokens `first` to `first + size - 1` and `end` are computed, so no other token can be
-    sampled. The weights are copied into another layout, so the model can be dropped afterwards.
+    sampled. The weights are copied into another layout, so the model can be dropped afterwards; of a transformers Llama
+    a copy of the output matrix is kept for `writing`.
 
     Attributes:
         context: the most tokens, prompt included, that a row can have.
@@ -67,17 +70,7 @@ class Engine:
     def __init__(
         self, model: "Weights | LlamaForCausalLM", first: int, size: int, end: int, context: int | None = None
     ) -> None:
-        vocabulary = model.config.vocab_size
-        if not (first >= 0 and size > 0 and first + size <= vocabulary and 0 <= end < vocabulary):
-            raise LlasaError(
-                f"speech tokens {first} to {first + size - 1} and end token {end} do not fit the model's vocabulary of "
-                f"{vocabulary}: check that model and tokenizer belong together"
-            )
-        if first <= end < first + size:
-            raise LlasaError(
-                f"the end token {end} is one of the speech tokens {first} to {first + size - 1}: check that model and "
-                "tokenizer belong together"
-            )
+        _check_legal(model.config.vocab_size, first, size, end)
         longest = model.config.max_position_embeddings
         self.context = longest if context is None else min(context, longest)
         self.first, self.size, self.end = first, size, end
@@ -143,6 +136,24 @@ class Engine:
             sequence = torch.tensor(ids, device=self.device)
             return scores(self.llama, sequence, layer, head, self._attend_causally).softmax(-1).cpu().numpy()
 
+    def writing(self, first: int, size: int, end: int) -> "Engine":
+        """See `Backend.writing`. Both share all weights but those of the legal tokens."""
+        _check_legal(self.llama.embedding.shape[0], first, size, end)
+        made = copy.copy(self)
+        made.first, made.size, made.end = first, size, end
+        made.llama = replace(self.llama, head=self.llama.output(torch.tensor([*range(first, first + size), end])))
+        return made
+
+    @torch.inference_mode()
+    def likelihoods(self, prompt: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
+        """See `Backend.likelihoods`."""
+        places = places_of(prompt, tokens, self.first, self.size, self.end, self.context)
+        ids = torch.tensor([*prompt, *tokens[:-1]], device=self.device)
+        with at_most(self.threads):
+            hidden = forward(self.llama, ids, torch.arange(len(ids), device=self.device), self._attend_causally)
+            logs = self.llama.head(hidden[len(prompt) - 1 :]).float().log_softmax(-1)
+        return logs.cpu().gather(1, torch.tensor(places)[:, None])[:, 0].numpy()
+
     def rows_that_fit(self, width: int) -> int:
         """See `Backend.rows_that_fit`. Where layers are spread over devices, the fullest one decides."""
         llama = self.llama
@@ -205,6 +216,20 @@ class Engine:
             ids = drawn.to(self.device)
             positions += 1
         return steps
+
+
+def _check_legal(vocabulary: int, first: int, size: int, end: int) -> None:
+    """Refuses legal tokens that a model does not have."""
+    if not (first >= 0 and size > 0 and first + size <= vocabulary and 0 <= end < vocabulary):
+        raise LlasaError(
+            f"tokens {first} to {first + size - 1} and end token {end} do not fit the model's vocabulary of "
+            f"{vocabulary}: check that model and tokenizer belong together"
+        )
+    if first <= end < first + size:
+        raise LlasaError(
+            f"the end token {end} is one of the tokens {first} to {first + size - 1} that it ends: check that model "
+            "and tokenizer belong together"
+        )
 
 
 def parameters_read(config: Any, legal: int) -> int:

@@ -6,7 +6,7 @@ into slices, so that a stream never waits for more than one slice.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -79,6 +79,12 @@ class Beside:
 
     def attention(self, ids: Sequence[int], layer: int, head: int) -> np.ndarray:
         return self._run(lambda: self.backend.attention(ids, layer, head))
+
+    def writing(self, first: int, size: int, end: int) -> "Beside":
+        return replace(self, backend=self._run(lambda: self.backend.writing(first, size, end)))
+
+    def likelihoods(self, prompt: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
+        return self._run(lambda: self.backend.likelihoods(prompt, tokens))
 
     def rows_that_fit(self, width: int) -> int:
         return self.backend.rows_that_fit(width)
