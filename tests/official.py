@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from small_models import make_lm
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from llasa.vocabulary import extend_tokenizer
@@ -43,6 +43,7 @@ def llama3_tokenizer(codebook_size: int, plain: int = 600) -> Any:
             every id is as in the official tokenizers.
     """
     learnt = Tokenizer(models.BPE())
+    learnt.decoder = decoders.ByteLevel()
     split = pre_tokenizers.Split(Regex(r"\\p{N}{1,3}| ?[\p{L}\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+"), "isolated")
     learnt.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
     alphabet = pre_tokenizers.ByteLevel.alphabet()

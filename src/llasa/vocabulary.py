@@ -25,6 +25,7 @@ SPECIAL_TOKENS = (
     "<|SPEECH_UNDERSTANDING_END|>",
 )
 INSTRUCTION = "Convert the text to speech:"
+LISTENING = "Convert the speech to text:"
 
 
 def extend_tokenizer(tokenizer: Any, codebook_size: int) -> int:
@@ -83,6 +84,29 @@ class Vocabulary:
         ids = self.tokenizer(whole, add_special_tokens=False)["input_ids"]
         return [*ids, *self.tokens(reference_codes)]
 
+    def heard(self, codes: Iterable[int]) -> list[int]:
+        """Token ids of the prompt that the model continues with what was said, up to `<|TEXT_GENERATION_END|>`.
+
+        Raises:
+            LlasaError: as `prompt`; or the tokenizer lacks the tokens of recognition.
+        """
+        marks = self.marks(*SPECIAL_TOKENS[6:], SPECIAL_TOKENS[0])
+        layout = read_layout(self.tokenizer)
+        asked = self.tokenizer(f"{layout.before}{LISTENING}", add_special_tokens=False)["input_ids"]
+        between = self.tokenizer(layout.between, add_special_tokens=False)["input_ids"] if layout.between else []
+        return [*asked, marks[0], *self.tokens(codes), marks[1], *between, marks[2]]
+
+    def marks(self, *names: str) -> list[int]:
+        """The ids of special tokens.
+
+        Raises:
+            LlasaError: the tokenizer lacks one.
+        """
+        table = self.tokenizer.get_vocab()
+        if missing := [name for name in names if name not in table]:
+            raise LlasaError(f"this model's tokenizer has no {missing[0]}: it cannot recognise speech")
+        return [table[name] for name in names]
+
     def tokens(self, codes: Iterable[int]) -> list[int]:
         """Codes to token ids.
 
@@ -96,6 +120,14 @@ class Vocabulary:
                 f"code {bad} is outside this model's codebook of {self.size}: was it made by another codec?"
             )
         return (array + self.first).tolist()
+
+    def written(self, tokens: Iterable[int]) -> str:
+        """The text of text tokens, special ones left out."""
+        core = self.tokenizer.backend_tokenizer
+        special = core.get_added_tokens_decoder()
+        kept = [token for token in tokens if token not in special]
+        # A tokenizer of single characters has no decoder, and would put a space between any two.
+        return core.decode(kept) if core.decoder else "".join(map(core.id_to_token, kept))
 
     def codes(self, tokens: Iterable[int]) -> np.ndarray:
         """Token ids to codes as uint16. Tokens that are not speech are left out."""

@@ -32,6 +32,11 @@ class Tokenizer:
         unknown = self.special_tokens_map.get("unk_token")
         return None if unknown is None else self._tokenizer.token_to_id(unknown)
 
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The tokenizer of the `tokenizers` library."""
+        return self._tokenizer
+
     def get_chat_template(self) -> str:
         """The template of a conversation."""
         return self._template

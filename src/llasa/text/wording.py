@@ -41,6 +41,11 @@ def words(sentence: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*", plain)
 
 
+def plain(sentence: str) -> str:
+    """The words of a sentence in lower-case letters with a space between them, apostrophes left out."""
+    return " ".join(words(sentence)).replace("'", "")
+
+
 class Run(NamedTuple):
     """A word or phrase that comes several times in a row: its first word's index, its words, how often it comes."""
 

@@ -5,7 +5,6 @@ the voice of a reference.
 """
 
 import bisect
-import difflib
 import functools
 import itertools
 import random
@@ -22,11 +21,12 @@ import torch
 from llasa.data import official
 from llasa.data.shards import open_codes, read_rows, shard_files
 from llasa.errors import LlasaError
-from llasa.text.lexicon import ARPABET, LONG, PHONES, PUNCTUATION, fold, pronounce
+from llasa.text.lexicon import pronounce
+from llasa.text.wording import plain
+from llasa.train.lm.alignment import UNKNOWN, align, listen
 from llasa.train.lm.chat import conversation, open_chat
 from llasa.vocabulary import Vocabulary
 
-UNKNOWN = -1  # the pointer of a token whose text token is unknown
 Places = Sequence[int] | np.ndarray
 HELD_OUT = 50  # every 50th conversation of a source is for validation
 
@@ -40,8 +40,9 @@ class Sample:
         first_target: index of the first token with a loss, `<|SPEECH_GENERATION_START|>`.
         pointers: (T,); at t, the index of the text token that the *next* token speaks, or UNKNOWN.
         index: its place in the corpus' endless order of samples.
-        chat: for a conversation, (T,) bool: the tokens with a loss. None for speech, where all tokens from
-            `first_target` on have one.
+        chat: for text (a conversation, or what was heard), (T,) bool: the tokens with a loss. None for speech, where
+            all tokens from `first_target` on have one.
+        phones: (T,); at t, the token of the phone that is heard there, or UNKNOWN; None if no phone is.
     """
 
     ids: np.ndarray
@@ -49,6 +50,7 @@ class Sample:
     pointers: np.ndarray
     index: int = 0
     chat: np.ndarray | None = None
+    phones: np.ndarray | None = None
 
 
 @dataclass
@@ -58,13 +60,14 @@ class Pack:
     Attributes:
         ids, labels, positions, pointers: (T,) int64. Labels are -100 where there is no loss, and already shifted:
             `labels[t]` is what position t predicts. Pointers are indices into the row.
-        chat: (T,) bool: whether the label belongs to a conversation.
+        chat: (T,) bool: whether the label belongs to text: a conversation, or what was heard.
         bounds: where each sample starts, and where the last one ends: (n + 1,) ints. Attention must not cross them.
         starts: the same as an int32 tensor, for kernels on a GPU.
         taught: numbers of the samples that have pointers.
         seconds: seconds of speech in the row.
         waiting: indices of the samples that were made and are in no pack yet, in order.
         last: index of the last sample made. `waiting` and `last` are all that resuming with the next pack needs.
+        phones: (T,) int64, the token of the phone that is heard at each place, or UNKNOWN; None if no phone is.
     """
 
     ids: torch.Tensor
@@ -78,6 +81,7 @@ class Pack:
     seconds: float
     waiting: list[int]
     last: int
+    phones: torch.Tensor | None = None
 
 
 class Rows(Sequence[dict[str, Any]]):
@@ -185,22 +189,32 @@ class Reader:
     Args:
         lexicon: turns texts into phones; None leaves them in letters.
         spell: the share of words that stay in letters even so.
+        recognition: the share of samples that are heard instead of said.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, lexicon: dict[str, str] | None, frames_per_second: float, spell: float = 0.0
+        self,
+        vocabulary: Vocabulary,
+        lexicon: dict[str, str] | None,
+        frames_per_second: float,
+        spell: float = 0.0,
+        recognition: float = 0.0,
     ) -> None:
         self.vocabulary, self.lexicon, self.rate, self.spell = vocabulary, lexicon, frames_per_second, spell
+        self.recognition = recognition
         self.opening = vocabulary.tokenizer.convert_tokens_to_ids("<|TEXT_UNDERSTANDING_START|>")
+        self.opened = vocabulary.tokenizer.convert_tokens_to_ids("<|SPEECH_UNDERSTANDING_START|>")
 
     def sample(self, rows: list[dict[str, Any]], rng: random.Random) -> Sample:
-        """One sequence that says the rows one after another."""
+        """One sequence that says the rows one after another, or hears them."""
         if "tokens" in rows[0]:
             ids, first = official.sequence(rows[0]["tokens"], self.vocabulary)
             return Sample(ids, first, np.full(len(ids), UNKNOWN))
         if "chat" in rows[0]:
             ids, targets = conversation(rows[0]["chat"], self.vocabulary.tokenizer)
             return Sample(ids, len(ids), np.full(len(ids), UNKNOWN), chat=targets)
+        if self.recognition and rng.random() < self.recognition:
+            return self.heard(rows)
         texts = [self.text(row["text"], lambda word: rng.random() < self.spell) for row in rows]
         prompt = self.vocabulary.prompt(" ".join(texts))
         codes = np.concatenate([row["codes"] for row in rows])
@@ -218,42 +232,35 @@ class Reader:
             frame += count
         return Sample(sequence, len(prompt) - 1, pointers)
 
+    def heard(self, rows: list[dict[str, Any]]) -> Sample:
+        """One sequence that hears the rows one after another, and writes down what was said.
+
+        The prompt, and that the loss is on the text alone, are upstream's. What is written down is our choice: the text
+        as it is, or for a model that reads phones, the words in plain lower-case letters (`text.wording.plain`). Where
+        the phones' times are known, `alignment.listen` adds where each letter is heard, and which phone where.
+        """
+        texts = [row["text"] if self.lexicon is None else plain(row["text"]) for row in rows]
+        codes, whole = np.concatenate([row["codes"] for row in rows]), " ".join(texts)
+        encode = functools.partial(self.vocabulary.tokenizer.encode, add_special_tokens=False)
+        prompt, written = self.vocabulary.heard(codes), encode(whole)
+        ids = np.array([*prompt, *written, *self.vocabulary.marks("<|TEXT_GENERATION_END|>")])
+        pointers, phones = np.full((2, len(ids)), UNKNOWN)
+        letter, frame = len(prompt) - 1, prompt.index(self.opened) + 1
+        for text, row in zip(texts, rows, strict=True):
+            count = len(row["codes"])
+            if self.lexicon is not None and len(written) == len(whole) and len(row["phones"]):
+                found = listen(self.text(row["text"]), text, row["phones"], row["ends"], count, self.rate)
+                if found:
+                    pointers[letter : letter + len(text) + 1] = frame + found.places
+                    phones[frame : frame + count] = encode(found.phones)
+            letter += len(text) + 1
+            frame += count
+        targets = np.arange(len(ids)) >= len(prompt)
+        return Sample(ids, len(ids), pointers, chat=targets, phones=phones if (phones >= 0).any() else None)
+
     def text(self, text: str, spell: Callable[[str], bool] = lambda word: False) -> str:
         """The tokenizer's input for a normalised text."""
         return text if self.lexicon is None else pronounce(text, self.lexicon, spell)
-
-
-def align(text: str, phones: list[str], ends: np.ndarray, frames: int, rate: float) -> np.ndarray:
-    """For each frame, the index of the character of `text` that it speaks, (frames,) ints.
-
-    Characters that equal the teacher's phones are matched first. Between matches (words in letters, other
-    pronunciations), frames are spread evenly over the characters. A pause belongs to the character after the last
-    sound: a space, a punctuation mark, or the token after the text.
-
-    Args:
-        phones: the teacher's symbols. Symbols that are not phones, such as `pau`, a space or a mark, are pauses. A
-            phone that `llasa.text.lexicon` writes as one symbol may be two here (`t`, `ʃ`).
-        ends: (phones,) the second at which each ends.
-    """
-    sounds = [i for i, c in enumerate(text) if c not in PUNCTUATION]
-    folded, last = fold(phones)
-    if not sounds or not folded:
-        return np.full(frames, 0)
-    wanted = "".join(text[i] for i in sounds)
-    matches = difflib.SequenceMatcher(None, folded, wanted, autojunk=False).get_matching_blocks()
-    anchors = [(m.a + k, m.b + k) for m in matches for k in range(m.size)]
-    # The ends of both strings match, too.
-    at = [-1, *(a for a, _ in anchors), len(folded)]
-    to = [-1, *(b for _, b in anchors), len(wanted)]
-    index = np.clip(np.rint(np.interp(np.arange(len(folded)), at, to)).astype(int), 0, len(wanted) - 1)
-    spoken = np.asarray(sounds)[index]
-    symbols = np.arange(len(phones))
-    order = np.searchsorted(last, symbols)  # the phone that a symbol is part of or precedes
-    part = np.array([phone in PHONES or phone in ARPABET or phone == LONG for phone in phones])
-    before = np.concatenate([[0], spoken + 1])
-    character = np.where(part, spoken[np.minimum(order, len(folded) - 1)], before[order])
-    segment = np.searchsorted(ends, (np.arange(frames) + 0.5) / rate)
-    return np.append(character, len(text))[np.minimum(segment, len(phones))]
 
 
 def sample_indices(saved: list[tuple[list[int], int]], row: int, rows: int) -> Iterator[int]:
@@ -366,6 +373,12 @@ def pack(chosen: list[Sample], tokens: int, rate: float, pad: int) -> Pack:
     if bounds[-1] < tokens:
         positions[bounds[-1] :] = torch.arange(tokens - bounds[-1])
         bounds.append(tokens)
+    phones = None
+    if any(sample.phones is not None for sample in chosen):
+        phones = torch.full((tokens,), UNKNOWN)
+        for start, sample in zip(bounds, chosen, strict=False):
+            if sample.phones is not None:
+                phones[start : start + len(sample.ids)] = torch.from_numpy(sample.phones)
     starts = torch.tensor(bounds, dtype=torch.int32)
     taught = [i for i, sample in enumerate(chosen) if (sample.pointers >= 0).any()]
-    return Pack(ids, labels, positions, pointers, chat, bounds, starts, taught, speech / rate, [], 0)
+    return Pack(ids, labels, positions, pointers, chat, bounds, starts, taught, speech / rate, [], 0, phones)

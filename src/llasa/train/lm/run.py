@@ -24,7 +24,7 @@ from llasa.train.processes import gather, is_main, make_accelerator, together
 from llasa.train.schedule import Average, scheduled_optimisers
 from llasa.vocabulary import Vocabulary
 
-TERMS = ("speech", "text", "pointing")
+TERMS = ("speech", "text", "pointing", "phones")
 After = Callable[[int, Trainer, Vocabulary, Average], None]
 
 
@@ -76,7 +76,7 @@ class LMStage(loop.Stage):
     # These decide the order of the samples and the sizes of the model.
     fixed = (
         "data.corpus", "data.chat", "schedule.seed", "data.tokens", "data.longest", "data.joined", "data.spell",
-        "model", "embeddings.factored", "embeddings.output_groups", "losses.pointing_heads",
+        "data.recognition", "model", "embeddings.factored", "embeddings.output_groups", "losses.pointing_heads",
     )  # fmt: skip
     learner: Trainer
 
@@ -108,6 +108,13 @@ class LMStage(loop.Stage):
         )
         speech = packs(unseen, data.tokens, self.rate, self.pad)
         found = [move(next(speech), device) for _ in range(4)]
+        if data.recognition:
+            hearing = Reader(self.vocabulary, self.lexicon, self.rate, recognition=1.0)
+            unheard = samples(
+                Corpus({Path(data.validation): 1}, 150, "val"), hearing, 0, data.longest, 0.0, itertools.count()
+            )
+            heard = packs(unheard, data.tokens, self.rate, self.pad)
+            found += [move(next(heard), device) for _ in range(2)]
         talks = (reader.sample([row], random.Random(0)) for row in Corpus({}, 150, "val", data.chat).rows)
         if short := [talk for talk in talks if len(talk.ids) <= data.longest]:
             written = packs(itertools.cycle(short), data.tokens, self.rate, self.pad)
@@ -121,7 +128,7 @@ class LMStage(loop.Stage):
         rows = data.rows or len(saved) or processes
         if is_main() and rows < processes:
             print(f"{processes - rows} of {processes} processes are idle: a step has only {rows} rows", flush=True)
-        reader = Reader(self.vocabulary, self.lexicon, self.rate, data.spell)
+        reader = Reader(self.vocabulary, self.lexicon, self.rate, data.spell, data.recognition)
         corpus = Corpus({Path(folder): weight for folder, weight in data.corpus.items()}, chat=data.chat)
         self.mine = range(number, rows, processes)
         streams = []
@@ -150,7 +157,11 @@ class LMStage(loop.Stage):
                     for row in batch
                 ]
         losses = dict(zip(TERMS, backward(settings, self.accelerator, self.wrapped, batch), strict=True))
-        absent = {"text": not settings.data.chat, "pointing": not settings.losses.pointing_heads}
+        absent = {
+            "text": not settings.data.chat and not settings.data.recognition,
+            "pointing": not settings.losses.pointing_heads,
+            "phones": not settings.data.recognition,
+        }
         return {name: loss for name, loss in losses.items() if not absent.get(name)}
 
     def validate(self, step: int) -> dict[str, float]:
@@ -186,13 +197,18 @@ def backward(settings: LMSettings, accelerator: Any, wrapped: Any, batch: list[P
         This process' part of each of TERMS; their mean over the processes is the mean over all tokens of the step.
     """
     spoken = [(pack.labels >= 0) & ~pack.chat for pack in batch]
-    kinds = zip(spoken, [p.chat for p in batch], [p.pointers >= 0 for p in batch], strict=True)
+    heard = [p.chat[:0] if p.phones is None else p.phones >= 0 for p in batch]
+    kinds = zip(spoken, [p.chat for p in batch], [p.pointers >= 0 for p in batch], heard, strict=True)
     counts = torch.stack([torch.stack([kind.sum() for kind in pack]) for pack in kinds])
     totals = accelerator.reduce(counts.sum(0), "sum")
+    weighed = settings.losses
     # A pack with more tokens than another weighs more, so that all tokens count the same, in text and in speech.
     weights = counts * accelerator.num_processes / totals.clamp(min=1)
     shares = torch.cat(
-        [totals[:2] / totals[:2].sum().clamp(min=1), weights.new_tensor([settings.losses.pointing_weight])]
+        [
+            totals[:2] / totals[:2].sum().clamp(min=1),
+            weights.new_tensor([weighed.pointing_weight, weighed.phone_weight]),
+        ]
     )
     added = torch.zeros_like(shares)
     for i, row in enumerate(batch):
@@ -209,8 +225,8 @@ def backward(settings: LMSettings, accelerator: Any, wrapped: Any, batch: list[P
 
 def move(pack: Pack, device: torch.device) -> Pack:
     """The pack with its tensors on a device."""
-    names = ("ids", "labels", "positions", "pointers", "chat", "starts")
-    tensors = {name: getattr(pack, name) for name in names}
+    names = ("ids", "labels", "positions", "pointers", "chat", "starts", "phones")
+    tensors = {name: getattr(pack, name) for name in names if getattr(pack, name) is not None}
     if device.type == "cuda":  # from pinned memory, the GPU copies while it computes
         tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
     return replace(pack, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})

@@ -35,6 +35,13 @@ class Data:
     joined: float = key(
         0.5, "how often an utterance follows another of its speaker, which teaches cloning", least=0, most=1
     )
+    recognition: float = key(
+        0.0,
+        "the share of samples that are heard instead of said, speech in and text out, so that the model can "
+        "transcribe; such as 0.5",
+        least=0,
+        most=1,
+    )
     longest: int = key(1024, "the most tokens of a sample; longer ones are left out", least=1)
     tokens: int = key(6144, "tokens of a row", least=1)
     rows: int | None = key(
@@ -67,6 +74,9 @@ class Losses:
         [], "`[layer, head]` pairs taught to attend to the phone being spoken, if the corpus has phones", least=0
     )
     pointing_weight: float = key(0.2, "the weight of that loss", least=0)
+    phone_weight: float = key(
+        0.3, "the weight of naming the phone heard at each code, in recognition, if the corpus has phones", least=0
+    )
     sampled: float = key(
         0.0,
         "in every other step, up to this share of the codes that the model reads are its own predictions, so that it "
@@ -127,11 +137,15 @@ class LMSettings:
         if memory.shard and self.has_aids:
             raise LlasaError(
                 "`memory.shard: true` trains a plain Llama with AdamW: set `embeddings.factored: false`, "
-                "`embeddings.output_groups: []`, `schedule.muon_lr: 0`, `losses.pointing_heads: []`"
+                "`embeddings.output_groups: []`, `schedule.muon_lr: 0`, `losses.pointing_heads: []`, "
+                "`losses.phone_weight: 0`"
             )
 
     @property
     def has_aids(self) -> bool:
         """Whether a setting reads weights outside their own layer, which a model in parts (FSDP2) does not allow."""
-        made = self.embeddings
-        return bool(made.factored or made.output_groups or self.schedule.muon_lr or self.losses.pointing_heads)
+        made, losses = self.embeddings, self.losses
+        names_phones = self.data.recognition and self.data.lexicon and losses.phone_weight
+        return bool(
+            made.factored or made.output_groups or self.schedule.muon_lr or losses.pointing_heads or names_phones
+        )

@@ -48,7 +48,7 @@ class Trainer(nn.Module):
     """The language model with its training losses.
 
     `forward` takes a Pack and returns the loss terms, each a mean: `speech`, and if the pack has such targets, `text`
-    of conversations and `pointing`.
+    of conversations and of what was heard, `pointing`, and `phones` heard.
     """
 
     def __init__(self, model: LlamaForCausalLM, settings: LMSettings) -> None:
@@ -78,6 +78,10 @@ class Trainer(nn.Module):
             terms["text"] = losses[chat].mean()
         if self.settings.losses.pointing_heads and pack.taught:
             terms["pointing"] = self.pointing(pack)
+        if self.settings.losses.phone_weight and pack.phones is not None:
+            heard = pack.phones >= 0
+            table = self.model.lm_head.weight[: int(pack.phones.max()) + 1]  # text comes before speech
+            terms["phones"] = F.cross_entropy(F.linear(hidden[heard], table).float(), pack.phones[heard])
         self.seen.clear()
         return terms
 
@@ -281,6 +285,8 @@ def save_model(
         plain = LlamaForCausalLM(model.config)
     plain.load_state_dict(state, assign=True)
     plain.tie_weights()
+    if settings.data.recognition:
+        plain.config.recognition = True  # it can transcribe
     if settings.losses.pointing_heads:
         plain.config.pointing_heads = settings.losses.pointing_heads  # which tell when each word is spoken
     plain.config.codec = str(absolute(settings.codec)) if exists(settings.codec) else settings.codec
