@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from listening import make_listening_folder
 from small_models import make_codec_folder, make_lm_folder
 from warm import warm
 
@@ -40,6 +41,12 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The beginning of a command that runs Python code without waiting for imports; see `warm`."""
     with warm(tmp_path_factory.mktemp("bin"), dict(os.environ)) as command:
         yield command
+
+
+@pytest.fixture(scope="session")
+def listening_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that recognises three phrases; see `listening.PHRASES`."""
+    return make_listening_folder(tmp_path_factory.mktemp("listening") / "lm")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import yaml
 from encoders import make_listener_folder, make_semantic_folder
 from hub import of_folder, serve
 from official import make_official_folder, make_official_lora
+from small_models import make_lm_folder
 from studies.grids import make_corpus, small_study
 from train.codec_recipes import small_recipe
 from warm import warm
@@ -57,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> Path
         samples, _, _ = speak(text, Speaker("awb", "awb"))
         soundfile.write(path / "my-recordings" / f"{i}.wav", samples, RATE)
         (path / "my-recordings" / f"{i}.txt").write_text(text)
+    make_lm_folder(path / "my-listener", codec_folder, recognition=True)
     make_official_lora(path / "my-lora", "HKUSTAudio/Llasa-1B")
     return path
 

@@ -58,6 +58,7 @@ DOES = {
     "measure": "metrics, listeners, statistics, tables",
     "tts": "Llasa, the object that a user holds",
     "search": "many candidates, the best one kept",
+    "listen": "recordings to text, by the model that speaks",
     "speak": "from a text to codes to sound",
     "verifiers": "score candidates; one file each",
     "voice": "a reference that a model continues",

@@ -1,5 +1,5 @@
-"""The command line: `llasa say`, `voices`, `serve`, `encode`, `decode`, `convert`, `info`, `finetune`, `merge`,
-`export`, `data`, `train`, `study`, `eval`.
+"""The command line: `llasa say`, `transcribe`, `voices`, `serve`, `encode`, `decode`, `convert`, `info`, `finetune`,
+`merge`, `export`, `data`, `train`, `study`, `eval`.
 
 This module registers the verbs and turns errors into one line and an exit status. Each verb imports heavy packages only
 when it runs.
@@ -31,6 +31,7 @@ from llasa.commands import (
     study,
     synth,
     train,
+    transcribe,
     voices,
 )
 from llasa.errors import LlasaError, printable, reason, shown
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=say.SayCommand)(say.say)
+app.command()(transcribe.transcribe)
 app.add_typer(voices.app, name="voices")
 app.command()(serve.serve)
 app.command()(codes.encode)

@@ -56,7 +56,7 @@ def condition(samples: np.ndarray, rate: int) -> np.ndarray:
         raise LlasaError(f"the reference lasts {seconds:.2f} s, too short to hear a voice in: {ADVICE}")
     if seconds > READ:
         raise LlasaError(f"the reference is too long: {seconds:.0f} s, and {READ:.0f} are read: cut it; {ADVICE}")
-    samples = without_hum(_without_rumble(samples, rate), rate)
+    samples = without_hum(without_rumble(samples, rate), rate)
     loudest = float(np.abs(samples).max())
     if 20 * np.log10(max(loudest, 1e-12)) < SILENCE:
         raise LlasaError(f"the reference is silent: {ADVICE}")
@@ -128,7 +128,7 @@ def _measure(samples: np.ndarray, rate: int, size: int, step: int) -> tuple[np.n
     return power, periodic
 
 
-def _without_rumble(samples: np.ndarray, rate: int) -> np.ndarray:
+def without_rumble(samples: np.ndarray, rate: int) -> np.ndarray:
     """The samples (N,) without what lies below RUMBLE, as float64."""
     samples = np.asarray(samples, dtype=np.float64)
     padded = np.pad(samples, rate // 4, mode="reflect" if len(samples) > rate // 4 else "edge")

@@ -1,14 +1,14 @@
-"""Text to speech: `Llasa`, the main object for users.
+"""Text to speech and back: `Llasa`, the main object for users.
 
-It connects a language model, a codec and voices; `speak`, `search`, `voice`, `engine` and `codec` do the work.
+It connects a language model, a codec and voices; `speak`, `search`, `listen`, `engine` and `codec` do the work.
 """
 
 import time
 import warnings
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from inspect import getdoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from llasa.codec import Codec, load_codec
 from llasa.engine import Backend, Sampling, check_backend, open_backend
 from llasa.errors import LlasaError, LlasaWarning, NoSound, first_line
 from llasa.files import is_folder
+from llasa.listen.listener import Listener, make_listener
+from llasa.listen.transcript import Transcript
 from llasa.models.defaults import check_device, dtype_of, sampling_of
 from llasa.models.folder import (
     find_base,
@@ -39,11 +41,6 @@ from llasa.text.lexicon import load_lexicon
 from llasa.verifiers import load_verifier
 from llasa.vocabulary import Vocabulary, read_vocabulary
 from llasa.voice import Voice, Voices
-
-if TYPE_CHECKING:
-    from llasa.search.strategy import Strategy
-    from llasa.search.task import Tools
-    from llasa.verifiers.combine import Verify
 
 VoiceLike = Voice | str | Path | None
 
@@ -79,7 +76,14 @@ class Llasa:
         self._planner = Planner(vocabulary, load_lexicon(self.folder), codec.rate / codec.hop, backend.context)
         recogniser = self.folder.parent / "recogniser"  # the recogniser that was trained with this model
         self._recogniser = recogniser if is_folder(recogniser) else None
-        self._load_verifier = cache(partial(load_verifier, device=str(backend.device), recogniser=self._recogniser))
+        self._load_verifier = cache(
+            partial(
+                load_verifier,
+                device=str(backend.device),
+                recogniser=self._recogniser,
+                likelihood=lambda: self.listener.likelihood,
+            )
+        )
         self._head = pointing_head(self.folder) if backend.attends else None
         self._listen = partial(self._load_verifier, "content") if self._recogniser else None
 
@@ -146,9 +150,10 @@ class Llasa:
         if strategy is None:
             utterances = plain.utterances(self.backend, self.codec, request, self._listen)
         else:
-            from llasa.search import chunks
+            from llasa.search import chunks, task
 
-            tools = self._tools(strategy, verify)
+            verify = ("content" if self._recogniser else "whisper") if verify is None else verify
+            tools = task.make_tools(self.backend, self.vocabulary, self.codec, strategy, verify, self._load_verifier)
             account = tools.account
             utterances = chunks.utterances(tools, request, strategy, budget)
         done: list[Utterance] = []
@@ -176,6 +181,23 @@ class Llasa:
         up to four words. The levels of chunks are not equalised.
         """
         return Stream(self.backend, self.codec, self.request(text, voice, seed, options), self.timer, self._listen)
+
+    def transcribe(self, source: str | Path | np.ndarray, rate: int | None = None) -> Transcript:
+        """Writes down what is said in a recording of any length; nothing is said in silence, noise and music.
+
+        Args:
+            source: an audio file, or samples (N,).
+            rate: the rate of `source` in Hz, if it is an array; by default this model's.
+
+        Raises:
+            LlasaError: the source is not audio, or this model was not trained to recognise speech.
+        """
+        return self.listener.transcribe(source, rate)
+
+    @cached_property
+    def listener(self) -> Listener:
+        """Recognises speech. Raises LlasaError if this model was not trained to."""
+        return make_listener(self.folder, self.vocabulary, self.codec, self.backend, self._planner.lexicon is not None)
 
     def clone(
         self, source: str | Path | np.ndarray, transcript: str | None, name: str = "clone", rate: int | None = None
@@ -220,16 +242,6 @@ class Llasa:
         """What `stream` speaks."""
         chosen = None if voice is None and options.get("speaker") else self.voice(voice)
         return make_request(self._planner, self.defaults, text, chosen, seed, options)
-
-    def _tools(self, strategy: "Strategy", verify: "Verify | None") -> "Tools":
-        """The models, the verifiers and the account for a search."""
-        from llasa.search.task import Tools
-        from llasa.speak.account import Account
-        from llasa.verifiers.combine import make_scorer
-
-        verify = ("content" if self._recogniser else "whisper") if verify is None else verify
-        scorer = make_scorer(verify, self._load_verifier, beam=strategy.keep > 0)
-        return Tools(self.backend, self.vocabulary, self.codec, scorer, Account(str(strategy), scorer.written))
 
 
 # `help(Llasa.say)` shows the options, too, whose documentation is written only once.

@@ -44,7 +44,7 @@ def encode(
 
       llasa encode recordings/ -o codes/ --model HKUSTAudio/Llasa-1B
     """
-    _convert(_pairs(inputs, output, SUFFIXES, (".npy",)), model, force, device, "encoding", _encode)
+    _convert(pairs(inputs, output, SUFFIXES, (".npy",)), model, force, device, "encoding", _encode)
 
 
 def decode(
@@ -67,7 +67,7 @@ def decode(
 
       llasa decode codes/ -o audio/
     """
-    _convert(_pairs(inputs, output, (".npy",), (".wav", ".flac", ".ogg")), model, force, device, "decoding", _decode)
+    _convert(pairs(inputs, output, (".npy",), (".wav", ".flac", ".ogg")), model, force, device, "decoding", _decode)
 
 
 def _encode(codec: "Codec", source: Path, target: Path, done: Callable[[float], None]) -> float:
@@ -91,7 +91,7 @@ def _decode(codec: "Codec", source: Path, target: Path, done: Callable[[float], 
     return len(samples) / codec.rate
 
 
-def _pairs(
+def pairs(
     inputs: list[Path], output: Path | None, wanted: tuple[str, ...], made: tuple[str, ...]
 ) -> list[tuple[Path, Path]]:
     """Pairs of an input file and its output file.

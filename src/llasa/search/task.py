@@ -9,10 +9,12 @@ import numpy as np
 
 from llasa.codec import Codec
 from llasa.engine import Backend, Sampling
+from llasa.search.strategy import Strategy
 from llasa.speak.account import Account
 from llasa.speak.plan import Piece
 from llasa.speak.request import take_seed
-from llasa.verifiers.combine import Scorer
+from llasa.verifiers import Verifier
+from llasa.verifiers.combine import Scorer, Verify, make_scorer
 from llasa.vocabulary import Vocabulary
 
 
@@ -57,6 +59,23 @@ class Task:
     def seeds(self, numbers: Sequence[int]) -> list[int]:
         """The seeds of the candidates of these numbers."""
         return [take_seed(self.seed, self.number, number) for number in numbers]
+
+
+def make_tools(
+    backend: Backend, vocabulary: Vocabulary, codec: Codec, strategy: Strategy, verify: Verify,
+    load: Callable[[str], Verifier],
+) -> Tools:  # fmt: skip
+    """The models, the verifiers and the account for a search.
+
+    Args:
+        verify: describes the verifiers.
+        load: loads a verifier by its name.
+
+    Raises:
+        LlasaError: as `make_scorer`.
+    """
+    scorer = make_scorer(verify, load, beam=strategy.keep > 0)
+    return Tools(backend, vocabulary, codec, scorer, Account(str(strategy), scorer.written))
 
 
 @contextmanager

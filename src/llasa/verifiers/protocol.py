@@ -1,12 +1,13 @@
 """Defines what a verifier is: it scores speech, given the text and the reference that it should sound like."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 RATE = 16000  # Hz, the rate of all audio that verifiers score
+Likelihood = Callable[[str, np.ndarray], float]  # of a text, given the samples (T,) at RATE: 0 to 1
 
 
 @dataclass(frozen=True, eq=False)
