@@ -19,6 +19,7 @@ from llasa.serve.answers import Answers
 from llasa.serve.counters import Counters
 from llasa.serve.decoding import BYTES
 from llasa.serve.eleven_routes import eleven_router
+from llasa.serve.listen_routes import listen_router
 from llasa.serve.openai_routes import openai_router
 from llasa.serve.problems import install
 from llasa.serve.scheduler import Scheduler
@@ -81,7 +82,8 @@ def create_app(model: Llasa, settings: Settings) -> FastAPI:
     )
     install(app)
     for router in (
-        openai_router(answers, settings.name), voice_router(service), eleven_router(answers), socket_router(answers)
+        openai_router(answers, settings.name), listen_router(service, settings.name), voice_router(service),
+        eleven_router(answers), socket_router(answers),
     ):  # fmt: skip
         app.include_router(router)
     page = read_page()

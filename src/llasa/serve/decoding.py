@@ -1,4 +1,7 @@
-"""Decodes a recording in a process of its own, `python -m llasa.serve.decoding`: standard input to standard output."""
+"""Decodes a recording in a process of its own: standard input to standard output.
+
+`python -m llasa.serve.decoding SECONDS` reads recordings of up to so many seconds.
+"""
 
 import io
 import resource
@@ -19,7 +22,7 @@ def main() -> None:
 
     data = sys.stdin.buffer.read(BYTES + 1)
     try:
-        answer = b"+" + audio.load(io.BytesIO(data), RATE, max_seconds=300.0).tobytes()
+        answer = b"+" + audio.load(io.BytesIO(data), RATE, max_seconds=float(sys.argv[1])).tobytes()
     except LlasaError as error:
         answer = b"-" + str(error).replace("the audio", "the recording").encode()
     sys.stdout.buffer.write(answer)

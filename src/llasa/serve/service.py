@@ -10,12 +10,14 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, TypeVar
 
 import numpy as np
 
+from llasa.errors import LlasaError
+from llasa.listen.transcript import Transcript
 from llasa.serve.beside import Beside
 from llasa.serve.decoding import RATE
 from llasa.serve.problems import Problem
@@ -49,6 +51,7 @@ class Limits:
         seconds: of speech, as expected from the text.
         candidates: of a search.
         budget: seconds of a search.
+        heard: seconds of a recording to write down.
         jobs: searches and clones that run at once.
         waiting: searches and clones that may wait.
     """
@@ -57,6 +60,7 @@ class Limits:
     seconds: float = 900.0
     candidates: int = 16
     budget: float = 60.0
+    heard: float = 3600.0
     jobs: int = 2
     waiting: int = 16
 
@@ -210,6 +214,24 @@ class Service:
             return self._kept[key]
         samples = await samples_of(data)
         return self._keep(key, await self.beside(client, lambda _: self.llasa.clone(samples, text, name, RATE)))
+
+    async def transcribe(self, data: bytes, client: str) -> Transcript:
+        """Writes down what is said in a recording. Cancelling it ends it at its next step.
+
+        Raises:
+            LlasaError: the model does not recognise speech, or the recording cannot be decoded.
+        """
+        try:
+            listener = await self._in_text_thread(lambda: self.llasa.listener)
+        except LlasaError as error:  # which names a folder of the server
+            raise Problem("this model was not trained to recognise speech", 400, "model", "no_recognition") from error
+        samples = await samples_of(check_size(data, "file"), self.limits.heard, "file")
+
+        def work(beside: Beside) -> Transcript:
+            own = replace(listener, backend=replace(beside, backend=listener.backend))
+            return own.transcribe(samples, RATE)
+
+        return await self.beside(client, work)
 
     def find(self, name: str | None) -> Voice | None:
         """A voice by its name and never by a path; OpenAI's names stand for presets. None finds the default."""

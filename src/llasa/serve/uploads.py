@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
+from llasa.reference import READ
 from llasa.serve.decoding import BYTES, PATIENCE
 from llasa.serve.problems import Problem
 
@@ -35,28 +36,32 @@ def data_of(url: str) -> bytes:
     return check_size(data)
 
 
-def check_size(data: bytes) -> bytes:
+def check_size(data: bytes, param: str = "ref_audio") -> bytes:
     """Refuses what is too large to be a recording, or empty."""
     if len(data) > BYTES:
-        raise _large()
+        raise _large(param)
     if not data:
-        raise Problem("the recording is empty (0 bytes)", param="ref_audio")
+        raise Problem("the recording is empty (0 bytes)", param=param)
     return data
 
 
-def _large() -> Problem:
-    return Problem(f"the recording has more than {BYTES >> 20} MB: send a shorter one", 413, "ref_audio", "too_large")
+def _large(param: str = "ref_audio") -> Problem:
+    return Problem(f"the recording has more than {BYTES >> 20} MB: send a shorter one", 413, param, "too_large")
 
 
-async def samples_of(data: bytes) -> np.ndarray:
+async def samples_of(data: bytes, seconds: float = READ, param: str = "ref_audio") -> np.ndarray:
     """The samples (N,) float32 at `decoding.RATE` Hz of a recording in any format.
+
+    Args:
+        seconds: the longest that it may last.
+        param: the field that it came in.
 
     Raises:
         Problem: it is not audio, is too long, or takes too much memory or time to decode.
     """
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "llasa.serve.decoding", env=environment,
+        sys.executable, "-m", "llasa.serve.decoding", str(seconds), env=environment,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -71,5 +76,5 @@ async def samples_of(data: bytes) -> np.ndarray:
     if kind == b"+":
         return np.frombuffer(body, np.float32)
     if kind == b"-":
-        raise Problem(body.decode(), param="ref_audio")
-    raise Problem("the recording takes too much memory or time to decode: send it as WAV", param="ref_audio")
+        raise Problem(body.decode(), param=param)
+    raise Problem("the recording takes too much memory or time to decode: send it as WAV", param=param)
