@@ -10,6 +10,8 @@ from listening import make_listening_folder
 from small_models import make_codec_folder, make_lm_folder
 from warm import warm
 
+os.environ["RAY_worker_niceness"] = "0"  # else Ray's processes wait for all others, such as the tests beside them
+
 # The files that take longest. A process runs whole files, so these start first and the short ones fill up the end.
 LONGEST = (
     "test_docs.py", "train/test_pipeline.py", "studies/test_training.py", "benchmarks/test_bars.py",
