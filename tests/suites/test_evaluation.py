@@ -176,7 +176,9 @@ def test_a_second_speaker_encoder_always_judges(spoken_list: Path) -> None:
 
     def chosen(written: str, *verify: str) -> tuple[str, ...]:
         searches = ["best-of:2" for _ in verify]
-        return choose_judges("seed-tts", written, None, make_rows(searches, verify, "content", False, "speaker"), items)
+        return choose_judges(
+            "seed-tts", "tiny", written, None, make_rows(searches, verify, "content", False, "speaker"), items
+        )
 
     assert chosen("offline") == ("whisper-tiny", "campplus", "resemblyzer", "distillmos")
     assert chosen("resemblyzer") == ("resemblyzer", "campplus")

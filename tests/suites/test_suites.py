@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from listening import PHRASES, recording
 
 from llasa.errors import LlasaError
 from llasa.measure import metrics
 from llasa.suites import judges
-from llasa.suites.evaluation import EvalSettings, Job, make_jobs, run
+from llasa.suites.evaluation import EvalSettings, Job, choose_judges, make_jobs, run
 from llasa.suites.lists import continued, recordings, texts
 from llasa.suites.showing import write_report
 from llasa.suites.table_rows import COPIES, ONE_SAMPLE, RECORDINGS, Row
@@ -147,3 +148,20 @@ def test_a_chunked_row_says_its_text_in_parts(lm_folder: Path, tmp_path: Path, o
     assert facts[0]["tokens"] > 0
     assert facts[1]["tokens"] > 0
     assert facts[0]["seconds_of_audio"] != facts[1]["seconds_of_audio"]
+
+
+def test_a_model_that_recognises_is_judged_by_its_words(listening_folder: Path, tmp_path: Path) -> None:
+    """On phrases that it knows by heart, one of them under a wrong text."""
+    chapter = tmp_path / "data/test-clean/1/2"
+    chapter.mkdir(parents=True)
+    said = {"alma": PHRASES["alma"][1], "edith": "this was not because they were late"}
+    for name in said:
+        soundfile.write(chapter / f"{name}.flac", recording([name]), RATE)
+    (chapter / "1-2.trans.txt").write_text("".join(f"{name} {text.upper()}\n" for name, text in said.items()))
+    items = recordings(tmp_path / "data")
+    names = choose_judges("asr", str(listening_folder), "paper", tmp_path / "data", [], items)
+    jobs = make_jobs("asr", [], items)
+    finished("asr", jobs, names, tmp_path / "out", listening_folder)
+    found = summary(tmp_path / "out")
+    assert float(found["test-clean", RECORDINGS, "WER, the model itself"]) == pytest.approx(100 / 10)
+    assert found["test-clean", "Llasa 1B", "WER"] == "2.3"

@@ -16,6 +16,7 @@ class SuiteName(StrEnum):
     seed_tts = "seed-tts"
     librispeech = "librispeech-continuation"
     codec = "codec"
+    asr = "asr"
     esd = "esd"
     text = "text"
 
@@ -60,7 +61,7 @@ def evaluate(
     from llasa.suites.table_rows import make_rows
 
     kind = SUITES[suite]
-    if (search or table) and not kind.searches:
+    if (search or table) and kind.rows != "said":
         raise LlasaError(f"{suite} has no searches: leave out --search and --table")
     rows = make_rows(search or [], verify or [], default_verifier(model), table, "speaker")
     if data is None and not kind.own_list:
@@ -68,7 +69,7 @@ def evaluate(
     items = kind.read(data)
     if count is not None:
         items = first(items, count)
-    names = choose_judges(suite, judges, data, rows, items)
+    names = choose_judges(suite, model, judges, data, rows, items)
     settings = EvalSettings(suite, model, seed, voice)
     jobs = make_jobs(suite, rows, items)
     done = 0

@@ -58,7 +58,7 @@ class Suite:
         judges: the judges that papers had.
         offline: those whose weights come inside packages.
         words: an utterance's error rate and its weight.
-        searches: whether rows may be searches.
+        rows: what its rows are: "said" by a model, perhaps with searches; "copied" by a codec; or recordings, "heard".
         own_list: whether it has one, so that --data may be left out.
         blind: whether people score it too, and its parts are small and stand in one table.
     """
@@ -68,7 +68,7 @@ class Suite:
     judges: tuple[str, ...]
     offline: tuple[str, ...] = OFFLINE
     words: Callable[[str, str, str], tuple[float, float]] = _corpus
-    searches: bool = True
+    rows: str = "said"
     own_list: bool = False
     blind: bool = False
 
@@ -84,8 +84,9 @@ SUITES = {
     ),
     "codec": Suite(
         "Copies of a codec", lists.recordings, (*_SIGNAL, "wavlm-large", _WHISPER, "utmos"), (*_SIGNAL, *OFFLINE),
-        searches=False,
+        rows="copied",
     ),
+    "asr": Suite("Recognition", lists.recordings, ("model",), ("model", "whisper-tiny"), rows="heard"),
     "esd": Suite("Emotion, on ESD", lists.esd, ("emotion", _WHISPER, "paraformer", "wavlm-large")),
     "text": Suite(
         "Complex texts", lists.texts, (_WHISPER, "utmos"), ("whisper-tiny", "distillmos"), own_list=True, blind=True
@@ -116,7 +117,7 @@ class Job:
 
 
 def choose_judges(
-    suite: str, written: str, data: Path | None, rows: Sequence[Row], items: Sequence[Item]
+    suite: str, model: str, written: str, data: Path | None, rows: Sequence[Row], items: Sequence[Item]
 ) -> tuple[str, ...]:
     """The names of judges: `paper`, `offline`, or names by commas; and a second speaker encoder, if one is needed.
 
@@ -137,8 +138,9 @@ def choose_judges(
         spoken = {item.language for item in items}
         names = tuple(name for name in names if spoken & set(RECOGNISED.get(name.partition(":")[0], spoken)))
     weights = Path(WAVLM) if data is None else (data if is_folder(data) else data.parent) / WAVLM
-    names = tuple(f"wavlm-large:{weights}" if name == "wavlm-large" else name for name in names)
-    return with_second_speaker(names, choosers(rows)) if kind.searches else names
+    whole = {"wavlm-large": f"wavlm-large:{weights}", "model": f"model:{model}"}
+    names = tuple(whole.get(name, name) for name in names)
+    return with_second_speaker(names, choosers(rows)) if kind.rows == "said" else names
 
 
 def default_verifier(model: str) -> str:
@@ -148,9 +150,8 @@ def default_verifier(model: str) -> str:
 
 def make_jobs(suite: str, rows: Sequence[Row], items: Sequence[Item]) -> list[Job]:
     """All that there is to do, the recordings' row first where items have recordings, item by item."""
-    kind = SUITES[suite]
     own = [Row(RECORDINGS)] if any(item.recording for item in items) else []
-    rows = [*own, *rows] if kind.searches else [*own, Row(COPIES)]
+    rows = [*own, *{"said": rows, "copied": [Row(COPIES)], "heard": []}[SUITES[suite].rows]]
     return [
         Job(row, item, place)
         for place, item in enumerate(items)

@@ -16,7 +16,8 @@ from llasa.errors import LlasaError, need_extra
 from llasa.measure import listeners, metrics
 from llasa.measure.independent import LISTENERS
 from llasa.models.defaults import check_device
-from llasa.verifiers import Batch, campplus, load_verifier
+from llasa.tts import Llasa
+from llasa.verifiers import RATE, Batch, campplus, load_verifier
 from llasa.verifiers.paraformer import Paraformer
 from llasa.verifiers.whisper import Whisper
 
@@ -163,6 +164,14 @@ def _tiny(written: str) -> Judge:
     )  # fmt: skip
 
 
+def _own(written: str) -> Judge:
+    def load() -> Callable[[Heard], str]:
+        listener = Llasa.load(written.partition(":")[2] or "tiny").listener
+        return lambda heard: listener.transcribe(heard.sound, RATE).text
+
+    return Judge(written, "WER, the model itself", load, as_published="words", **_WORDS)
+
+
 def _paraformer(written: str) -> Judge:
     model = written.partition(":")[2]
     need_extra("emotion", "funasr")
@@ -231,6 +240,7 @@ _MAKERS: dict[str, Callable[[str], Judge]] = {
     "whisper": _whisper,
     "whisper-tiny": _tiny,
     "paraformer": _paraformer,
+    "model": _own,
     "wavlm-large": _wavlm_large,
     "wavlm": partial(_verifier, label="SIM, WavLM", **_SPEAKER),
     "ecapa": partial(_verifier, label="SIM, ECAPA-TDNN", **_SPEAKER),
@@ -244,7 +254,7 @@ _MAKERS: dict[str, Callable[[str], Judge]] = {
     "pesq-wb": _formula(metrics.pesq_wb, "PESQ-WB", "pesq-wb", 2),
     "pesq-nb": _formula(metrics.pesq_nb, "PESQ-NB", "pesq-nb", 2),
 }  # fmt: skip
-_TAKE_MODEL = ("whisper", "paraformer", "wavlm-large", "wavlm", "ecapa", "utmos", "emotion")
+_TAKE_MODEL = ("whisper", "model", "paraformer", "wavlm-large", "wavlm", "ecapa", "utmos", "emotion")
 
 
 @cache
