@@ -10,7 +10,8 @@ from listening import make_listening_folder
 from small_models import make_codec_folder, make_lm_folder
 from warm import warm
 
-os.environ["RAY_worker_niceness"] = "0"  # else Ray's processes wait for all others, such as the tests beside them
+# Else Ray's processes wait for all others, such as the tests beside them.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 # The files that take longest. A process runs whole files, so these start first and the short ones fill up the end.
 LONGEST = (
