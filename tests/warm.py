@@ -92,6 +92,7 @@ def serve(server: socket.socket) -> None:
         connection.close()
     caller = connection
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored, for all that follow
     server.close()
     size, files, *_ = socket.recv_fds(caller, 4, 3)
     for target, file in enumerate(files):

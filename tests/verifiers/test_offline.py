@@ -10,6 +10,7 @@ from measure.from_librosa import FILE, sounds
 from llasa.errors import LlasaError
 from llasa.verifiers import NAMES, PROCESS, Batch, known, load_verifier, speaker
 from llasa.verifiers.emotion import Emotion
+from llasa.verifiers.itself import Itself
 from llasa.verifiers.likeness import Likeness
 from llasa.verifiers.naturalness import dnsmos
 from llasa.verifiers.utmos import Utmos
@@ -45,7 +46,7 @@ def test_what_is_known_of_verifiers_before_they_are_loaded_is_so() -> None:
     for name in OFFLINE:
         assert load_verifier(name).process == (name in PROCESS)
     kinds = dict[str, Any](whisper=Whisper, wavlm=Likeness, ecapa=Likeness, emotion=Emotion, utmos=Utmos)
-    kinds["wavlm-large"] = Likeness
+    kinds |= {"wavlm-large": Likeness, "self": Itself}
     assert set(kinds) | set(OFFLINE) == set(NAMES)
     for name, kind in kinds.items():
         assert kind.process == (name in PROCESS)

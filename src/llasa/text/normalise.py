@@ -114,7 +114,8 @@ _SAINTS = {
     "Lucia", "Luke", "Mark", "Martin", "Mary", "Matthew", "Michael", "Moritz", "Nicholas", "Pancras", "Patrick", "Paul",
     "Peter", "Petersburg", "Stephen", "Thomas", "Tropez", "Vincent",
 }  # fmt: skip
-_UNDOTTED = re.compile(r"\b(?:(Mr|Mrs|Ms|Dr|Prof)(?= [A-Z])|(PhD|vs|etc)(?![\w'.-]))")
+_LOWER_TITLES = {"mr", "mrs", "ms", "messrs", "dr", "prof", "sgt", "capt", "cmdr"}  # no words of their own
+_UNDOTTED = re.compile(r"\b(?:(Mr|Mrs|Ms|Dr|Prof)(?= [A-Z])|(mr|mrs|dr)(?= [a-z])|(PhD|vs|etc)(?![\w'.-]))")
 
 _NUMBERED = ("Chapter|Part|Book|Volume|Act|Scene|Section|Article|Phase|Appendix|Figure|Table|Title|Canto|Stage|Level|"
              "Type|World War|Super Bowl")  # fmt: skip
@@ -259,7 +260,7 @@ def _kept_stop(match: re.Match[str]) -> str:
 
 
 def expand(word: str) -> str | None:
-    for spelling in (word, word.lower(), word.capitalize() if word.isupper() else word):
+    for spelling in (word, word.lower(), word.capitalize() if word.isupper() or word in _LOWER_TITLES else word):
         if found := TITLES.get(spelling) or _ABBREVIATIONS.get(spelling):
             return found
     return None
