@@ -52,6 +52,7 @@ def test_the_folder_as_it_is_published_has_three_parts(folder: Path) -> None:
     [
         (GOOD.replace("|", "\t"), "line 1, is parted by tabs: write id|prompt text|prompt audio|text"),
         (GOOD.replace("|", ";"), "line 1, is parted by semicolons"),
+        (GOOD.replace("|", " "), "line 1, has 1 field:"),
         (f"{GOOD}\nb|Said before.|p.wav", "line 2, has 3 fields"),
         (f"{GOOD}\nb|Said before.||Say that.", "line 2, has an empty field"),
         (f"{GOOD}\nb|Said before.|p.wav|...", "line 2, has an empty field"),
@@ -93,6 +94,14 @@ def test_emotions_are_pairs_of_one_speaker(tmp_path: Path) -> None:
     assert [item.language for item in items] == ["zh", "zh", "en", "en"]
     assert (items[2].prompt_text, items[2].text) == ("The nine.", "Go on.")
     assert Path(str(items[2].recording)).stem == "0011_1"
+    for speaker, encoding in (("0001", "utf-16"), ("0001", "gb18030"), ("0011", "utf-16")):
+        table = tmp_path / speaker / f"{speaker}.txt"
+        table.write_text("\n".join(f"{speaker}_{n} {text} Angry" for n, text in enumerate(said[speaker])), encoding)
+        assert esd(tmp_path) == items
+    (tmp_path / "0001/0001.txt").write_bytes(b"0001_0\xff\xff")
+    with pytest.raises(LlasaError, match=r"0001\.txt is neither UTF-8, UTF-16 nor GB 18030"):
+        esd(tmp_path)
+    (tmp_path / "0001/0001.txt").write_text("0001_0\tOne.\tAngry\n")
     (tmp_path / "0011/0011.txt").unlink()
     with pytest.raises(LlasaError, match=r"has no 0011/0011\.txt"):
         esd(tmp_path)

@@ -3,6 +3,8 @@
 Whatever is wrong with a list is said before anything is spoken.
 """
 
+import codecs
+import contextlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,7 +15,7 @@ from pathlib import Path
 from llasa.data.sources import find_source
 from llasa.errors import LlasaError, shown
 from llasa.ffmpeg import SUFFIXES
-from llasa.files import absolute, is_file, is_folder, listed, read_text
+from llasa.files import absolute, is_file, is_folder, listed, read_bytes, read_text
 from llasa.verifiers.whisper import is_ideographic
 
 SEED = ("en/meta.lst", "zh/meta.lst", "zh/hardcase.lst")  # within Seed-TTS-Eval's folder
@@ -140,9 +142,22 @@ def esd(data: Path) -> list[Item]:
 
 
 def _esd_texts(path: Path) -> dict[str, str]:
-    """The text of each utterance. Columns are parted by tabs, or by spaces in some speakers' files."""
-    rows = (re.split(r"\t+| {2,}", line.strip("\ufeff \r\n")) for line in read_text(path).splitlines())
-    return {row[0].strip(): row[1].strip() for row in rows if len(row) >= 2 and row[1].strip()}
+    """The text of each utterance, from lines of name, text and emotion.
+
+    As it is published, ESD parts them by tabs in some speakers' files and by spaces in others, and some files are
+    UTF-16 or GB 18030 (github.com/HLTSingapore/Emotional-Speech-Data/issues/1).
+
+    Raises:
+        LlasaError: the file is in none of these encodings.
+    """
+    content = read_bytes(path)
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if wide else ("utf-8-sig", "gb18030"):
+        with contextlib.suppress(UnicodeDecodeError):
+            lines = content.decode(encoding).splitlines()
+            found = (re.fullmatch(r"(\S+)\s+(.*\S)\s+\S+", line.strip()) for line in lines)
+            return {row[1]: row[2] for row in found if row}
+    raise LlasaError(f"{path} is neither UTF-8, UTF-16 nor GB 18030: copy ESD again")
 
 
 def recordings(data: Path) -> list[Item]:
@@ -218,7 +233,7 @@ def _fields(path: Path, counts: Sequence[int], form: str) -> Iterable[tuple[int,
         if len(row) not in counts:
             other = {"\t": "tabs", ";": "semicolons", ",": "commas"}
             used = next((name for mark, name in other.items() if line.count(mark) + 1 in counts), "")
-            why = f"is parted by {used}" if len(row) == 1 and used else f"has {len(row)} fields"
+            why = f"is parted by {used}" if len(row) == 1 and used else f"has {len(row)} field{'s' * (len(row) != 1)}"
             raise LlasaError(f"{path}, line {number}, {why}: write {form}")
         if not all(row) or not any(character.isalnum() for character in row[counts[0] - 1]):
             raise LlasaError(f"{path}, line {number}, has an empty field: write {form}")
