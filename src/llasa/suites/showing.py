@@ -39,7 +39,7 @@ tr.part td { font-weight: 600; padding-top: .9rem; text-align: left; }
 .note { border-left: 3px solid #d9a514; padding: .4rem .9rem; margin: 1rem 0; }
 .said { margin: 1.6rem 0 .3rem; font-weight: 600; } .said span { font-weight: 400; color: var(--dim); }
 td.heard { text-align: left; white-space: normal; min-width: 14rem; max-width: 26rem; color: var(--dim); }
-td.sound { padding: .2rem .4rem; } .sounds td { vertical-align: middle; }
+td.sound { padding: .2rem .4rem; text-align: left; } .sounds td { vertical-align: middle; }
 """
 
 
@@ -68,9 +68,12 @@ def write_report(settings: EvalSettings, jobs: Sequence[Job], judges: tuple[str,
     write_text(folder / "report.html", page(settings, results, parts, rows, lines))
     if suite.blind:
         lines.append(f"{blind.write_page(results, folder, settings.seed)}: to score by hand, blind")
-    failed = sum(bool(one["problems"]) for one in results)
-    if failed:
-        lines.append(f"{failed} of {len(results)} results lack a figure; the same command tries them again")
+    if failed := [one for one in results if one["problems"]]:
+        row, name, what = problems(failed)[0]
+        lines.append(
+            f"{len(failed)} of {len(results)} results lack a figure, first {name} of {row} ({what}); the same command "
+            "tries them again"
+        )
     return lines
 
 
@@ -130,7 +133,7 @@ def _table(parts: Sequence[Part], rows: Sequence[Row]) -> str:
     heads = []
     for judge in judges:
         mark = " †" if judge.verifier and judge.verifier in chose else ""
-        heads.append(f"{parts[0].label(judge)}{' (%)' if judge.factor == 100 else ''}{mark}")
+        heads.append(_head(parts[0], judge) + mark)
     heads += [f"{COLUMNS[key][0]}{' (%)' if key in ('wer', 'cer', 'words') else ''}" for key in extra]
     spoken = any(one.tokens for part in parts for one in part.series)  # by a language model
     heads = ["", *(["tokens"] if spoken else []), *heads]
@@ -157,6 +160,10 @@ def _table(parts: Sequence[Part], rows: Sequence[Row]) -> str:
             lines.append(f"<tr><td>{label}</td>{'<td></td>' if spoken else ''}{figures}</tr>")
         lines.append("</tbody>")
     return tables.wide(lines)
+
+
+def _head(part: Part, judge: Judge) -> str:
+    return f"{part.label(judge)}{' (%)' if judge.factor == 100 else ''}"
 
 
 def _cell(part: Part, one: Series, judge: Judge) -> str:
@@ -196,17 +203,18 @@ def _sounds(part: Part, results: Results, count: int) -> str:
     places = sorted({round(share * (len(heard) - 1)) for share in shares}) if heard else []
     ids = list(dict.fromkeys(one["item"]["id"] for one in results))
     blocks = [_said(part, [one for one in results if one["item"]["id"] == ids[heard[place]]]) for place in places]
-    which = "best, middling and worst" if count > 1 else "middling"
+    names = {1: "middling", 2: "best and worst"}
+    which = names.get(min(count, len(places)), "best, middling and worst")
     told = f"{part.name}: {which} in {part.base.strategy} by {part.label(judge)}"
     return f'<p class="dim">{escape(told)}</p>\n' + "\n".join(blocks)
 
 
 def _said(part: Part, results: Results) -> str:
     item = results[0]["item"]
-    heads = "".join(f"<th>{escape(part.label(judge))}</th>" for judge in part.judges)
+    heads = "".join(f"<th>{escape(_head(part, judge))}</th>" for judge in part.judges)
     rows = [f"<tr><th></th><th></th>{heads}<th></th></tr>"]
     if item["prompt"] and item["prompt"] != item["recording"]:
-        rows.append(f'<tr><td>prompt</td><td class="sound">{_prompt(item)}</td></tr>')
+        rows.append(f'<tr><td>prompt</td><td class="sound" colspan="{len(part.judges) + 2}">{_prompt(item)}</td></tr>')
     for one in results:
         figures = "".join(f"<td>{_figure(one, judge)}</td>" for judge in part.judges)
         sound = tables.player(one["wav"]) if one["wav"] else "silence"
