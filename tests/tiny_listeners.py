@@ -1,11 +1,13 @@
-"""Tiny random models of speech understanding, in the layouts of the real ones: Whisper, WavLM for speakers."""
+"""Tiny random models of speech understanding in the layouts of the real ones: Whisper, WavLM, emotion2vec."""
 
+import json
 import string
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     GenerationConfig,
@@ -21,6 +23,25 @@ from transformers import (
 MARKS = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|ja|>", "<|zh|>", "<|translate|>", "<|transcribe|>",
          "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]  # fmt: skip
 HIDDEN, INNER, CONVS, CHANNELS, LAST, SIZE = 32, 48, 16, 16, 24, 8
+EMOTIONS = ["生气/angry", "厌恶/disgusted", "恐惧/fearful", "开心/happy", "中立/neutral", "其他/other", "难过/sad",
+          "吃惊/surprised", "<unk>"]  # fmt: skip
+_DROPS = {"start_drop_path_rate": 0.0, "end_drop_path_rate": 0.0}
+_AUDIO = _DROPS | {
+    "type": "AUDIO", "prenet_depth": 1, "prenet_layerdrop": 0.0, "prenet_dropout": 0.0, "num_extra_tokens": 2,
+    "init_extra_token_zero": True, "use_alibi_encoder": True, "alibi_scale": 1.0, "learned_alibi": False,
+    "alibi_max_pos": None, "learned_alibi_scale": True, "learned_alibi_scale_per_head": True,
+    "learned_alibi_scale_per_layer": False, "num_alibi_heads": 2, "model_depth": 1, "extractor_mode": "layer_norm",
+    "feature_encoder_spec": "[(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16, 2, 2)] * 2", "conv_pos_width": 15,
+    "conv_pos_groups": 4, "conv_pos_depth": 2, "conv_pos_pre_ln": False, "decoder": None, "local_grad_mult": 1.0,
+    "ema_local_encoder": False, "mask_prob": 0.5, "mask_length": 5,
+}  # fmt: skip
+EMOTION_MODEL = _DROPS | {
+    "loss_beta": 0.0, "loss_scale": None, "depth": 1, "num_heads": 2, "norm_eps": 1e-5, "norm_affine": True,
+    "encoder_dropout": 0.1, "post_mlp_drop": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.0,
+    "dropout_input": 0.0, "layerdrop": 0.0, "embed_dim": 32, "mlp_ratio": 2.0, "layer_norm_first": False,
+    "average_top_k_layers": 1, "end_of_block_targets": False, "clone_batch": 1, "normalize": True,
+    "modalities": {"audio": _AUDIO},
+}  # fmt: skip
 
 
 def make_whisper(path: Path, multilingual: bool = True, positions: int = 40) -> Path:
@@ -124,3 +145,25 @@ def wavlm_large_weights() -> dict[str, torch.Tensor]:
             values *= np.prod(shape[1:]) ** -0.5
         made[name] = torch.from_numpy(values.astype(np.float32))
     return made
+
+
+def make_emotion(path: Path) -> Path:
+    """A random emotion2vec of one layer in the layout of emotion2vec/emotion2vec_plus_large. It needs funasr."""
+    from funasr.models.emotion2vec.model import Emotion2vec
+
+    torch.manual_seed(0)
+    model = Emotion2vec(model_conf=EMOTION_MODEL, vocab_size=len(EMOTIONS))
+    with torch.no_grad():  # by default random weights make all embeddings the same
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, (weight.numel() / weight.shape[0]) ** -0.5)
+    torch.save(model.state_dict(), path / "model.pt")
+    (path / "tokens.txt").write_text("\n".join(EMOTIONS) + "\n")
+    config = {"model": "Emotion2vec", "model_conf": EMOTION_MODEL, "tokenizer": "CharTokenizer",
+              "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True}}  # fmt: skip
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    files = {"init_param": "model.pt", "tokenizer_conf": {"token_list": "tokens.txt"}, "config": "config.yaml"}
+    layout = {"framework": "pytorch", "task": "emotion-recognition", "model": {"type": "funasr"},
+              "file_path_metas": files}  # fmt: skip
+    (path / "configuration.json").write_text(json.dumps(layout))
+    return path

@@ -59,5 +59,16 @@ def test_a_judge_that_is_not_installed_is_told_before_any_work(monkeypatch: pyte
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LlasaError, match=r"funasr is not installed.*llasa\[emotion\]"):
         make_judge("paraformer")
+    with pytest.raises(LlasaError, match=r"funasr is not installed.*llasa\[emotion\]"):
+        make_judge("emotion")
     with pytest.raises(LlasaError, match=r"jiwer is not installed.*llasa\[verify\]"):
         make_judge("whisper-tiny")
+
+
+def test_a_judge_of_emotion_compares_and_is_the_papers_only_by_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llasa.suites.judges.need_extra", lambda *names: None)
+    assert [make_judge(name).as_published for name in ("emotion", "emotion:mine", "utmos", "utmos:mine")] == [
+        "emotion", "", "utmos", "",
+    ]  # fmt: skip
+    with pytest.raises(LlasaError, match="emotion:happy does not compare with a recording: write emotion, or"):
+        make_judge("emotion:happy")

@@ -3,19 +3,22 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from listening import PHRASES, recording
+from tiny_listeners import make_emotion
 
 from llasa.errors import LlasaError
 from llasa.measure import metrics
 from llasa.suites import judges
 from llasa.suites.evaluation import EvalSettings, Job, choose_judges, make_jobs, run
-from llasa.suites.lists import continued, recordings, texts
+from llasa.suites.lists import continued, esd, recordings, texts
 from llasa.suites.showing import write_report
 from llasa.suites.table_rows import COPIES, ONE_SAMPLE, RECORDINGS, Row
 
@@ -165,3 +168,62 @@ def test_a_model_that_recognises_is_judged_by_its_words(listening_folder: Path, 
     found = summary(tmp_path / "out")
     assert float(found["test-clean", RECORDINGS, "WER, the model itself"]) == pytest.approx(100 / 10)
     assert found["test-clean", "Llasa 1B", "WER"] == "2.3"
+
+
+@pytest.fixture
+def emotional(spoken_list: Path, tmp_path: Path) -> Path:
+    """A folder of ESD's layout, of two of flite's speakers and two utterances of each."""
+    for speaker, voice, kind in (("0011", "rms", "Angry"), ("0012", "slt", "Happy")):
+        clips = tmp_path / "esd" / speaker / kind / "evaluation"
+        clips.mkdir(parents=True)
+        for number in range(2):
+            shutil.copy(spoken_list / f"sounds/{voice}-{number}.wav", clips / f"{speaker}_{number:06d}.wav")
+        lines = (f"{speaker}_{number:06d}\tSay this {number}.\t{kind}\n" for number in range(2))
+        (tmp_path / "esd" / speaker / f"{speaker}.txt").write_text("".join(lines))
+    return tmp_path / "esd"
+
+
+def test_a_sentence_is_said_after_another_of_the_same_emotion(
+    emotional: Path, lm_folder: Path, tmp_path: Path, one_judge: dict[str, int]
+) -> None:
+    jobs = make_jobs("esd", [Row(ONE_SAMPLE)], esd(emotional))
+    finished("esd", jobs, ("dnsmos",), tmp_path / "out", lm_folder)
+    found = summary(tmp_path / "out")
+    assert found["en", "Llasa 1B, PRM by emotion", "emotion SIM, emotion2vec"] == "0.937"
+    assert float(found["en", ONE_SAMPLE, "level"]) > 0
+    assert one_judge == {"Say this 1.": 4}  # two speakers, recorded and said
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Nobody measured emotion SIM, emotion2vec here" in page
+    assert page.count("<tr><td>prompt</td>") == 2
+
+
+def test_the_emotion_is_compared_with_the_prompt_s(emotional: Path, lm_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("funasr")
+    from funasr import AutoModel
+
+    items = esd(emotional)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    judge = f"emotion:{make_emotion(folder)}"
+    same = replace(items[0], id="same", recording=items[0].prompt)
+    jobs = make_jobs("esd", [Row(ONE_SAMPLE)], [*items, same])
+    finished("esd", jobs, (judge,), tmp_path / "out", lm_folder)
+    rows = list(csv.DictReader((tmp_path / "out/results.csv").open(newline="")))
+    model = AutoModel(model=str(folder), disable_update=True, disable_pbar=True, log_level="ERROR")
+
+    def felt(path: Path | str) -> torch.Tensor:
+        sound = soundfile.read(path, dtype="float32")[0]
+        (result,) = model.generate([sound], granularity="utterance", extract_embedding=True)
+        return torch.from_numpy(result["feats"])
+
+    for row, job in zip(rows, jobs, strict=True):
+        if job.row.name == RECORDINGS:
+            wanted = torch.cosine_similarity(felt(str(job.item.recording)), felt(str(job.item.prompt)), 0).item()
+            assert float(row[judge]) == pytest.approx(wanted, abs=1e-3)
+    assert float(rows[-2][judge]) == pytest.approx(1, abs=1e-4)
+    assert all(0 <= float(row[judge]) <= 1 for row in rows)
+    assert len({row[judge] for row in rows}) == len(rows)
+    found = summary(tmp_path / "out")
+    assert float(found["en", RECORDINGS, "emotion SIM, mine"]) > 0
+    assert found["en", "Llasa 1B", "emotion SIM, emotion2vec"] == "0.768"
+    assert "Nobody measured emotion SIM, emotion2vec here" in (tmp_path / "out/report.html").read_text()

@@ -4,62 +4,25 @@ funasr is an extra of its own: without it these tests are skipped, but for the m
 """
 
 import importlib.util
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from tiny_listeners import EMOTION_MODEL, EMOTIONS, make_emotion
 
 from llasa.errors import LlasaError
 from llasa.verifiers import Batch
 from llasa.verifiers.emotion import LABELS, load
 
 RATE = 16000
-TOKENS = ["生气/angry", "厌恶/disgusted", "恐惧/fearful", "开心/happy", "中立/neutral", "其他/other", "难过/sad",
-          "吃惊/surprised", "<unk>"]  # fmt: skip
-DROPS = {"start_drop_path_rate": 0.0, "end_drop_path_rate": 0.0}
-AUDIO = DROPS | {
-    "type": "AUDIO", "prenet_depth": 1, "prenet_layerdrop": 0.0, "prenet_dropout": 0.0, "num_extra_tokens": 2,
-    "init_extra_token_zero": True, "use_alibi_encoder": True, "alibi_scale": 1.0, "learned_alibi": False,
-    "alibi_max_pos": None, "learned_alibi_scale": True, "learned_alibi_scale_per_head": True,
-    "learned_alibi_scale_per_layer": False, "num_alibi_heads": 2, "model_depth": 1, "extractor_mode": "layer_norm",
-    "feature_encoder_spec": "[(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16, 2, 2)] * 2", "conv_pos_width": 15,
-    "conv_pos_groups": 4, "conv_pos_depth": 2, "conv_pos_pre_ln": False, "decoder": None, "local_grad_mult": 1.0,
-    "ema_local_encoder": False, "mask_prob": 0.5, "mask_length": 5,
-}  # fmt: skip
-MODEL = DROPS | {
-    "loss_beta": 0.0, "loss_scale": None, "depth": 1, "num_heads": 2, "norm_eps": 1e-5, "norm_affine": True,
-    "encoder_dropout": 0.1, "post_mlp_drop": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.0,
-    "dropout_input": 0.0, "layerdrop": 0.0, "embed_dim": 32, "mlp_ratio": 2.0, "layer_norm_first": False,
-    "average_top_k_layers": 1, "end_of_block_targets": False, "clone_batch": 1, "normalize": True,
-    "modalities": {"audio": AUDIO},
-}  # fmt: skip
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     pytest.importorskip("funasr")
-    from funasr.models.emotion2vec.model import Emotion2vec
-
-    torch.manual_seed(0)
-    model = Emotion2vec(model_conf=MODEL, vocab_size=len(TOKENS))
-    with torch.no_grad():  # by default random weights make all embeddings the same
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.normal_(0, (weight.numel() / weight.shape[0]) ** -0.5)
-    torch.save(model.state_dict(), tmp_path / "model.pt")
-    (tmp_path / "tokens.txt").write_text("\n".join(TOKENS) + "\n")
-    config = {"model": "Emotion2vec", "model_conf": MODEL, "tokenizer": "CharTokenizer",
-              "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True}}  # fmt: skip
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    files = {"init_param": "model.pt", "tokenizer_conf": {"token_list": "tokens.txt"}, "config": "config.yaml"}
-    layout = {"framework": "pytorch", "task": "emotion-recognition", "model": {"type": "funasr"},
-              "file_path_metas": files}  # fmt: skip
-    (tmp_path / "configuration.json").write_text(json.dumps(layout))
-    return tmp_path
+    return make_emotion(tmp_path)
 
 
 @pytest.fixture
@@ -71,14 +34,14 @@ def sounds(voiced: np.ndarray) -> list[np.ndarray]:
 def test_it_is_what_the_model_says(folder: Path, sounds: list[np.ndarray]):
     from funasr.models.emotion2vec.model import Emotion2vec
 
-    model = Emotion2vec(model_conf=MODEL, vocab_size=len(TOKENS)).eval()
+    model = Emotion2vec(model_conf=EMOTION_MODEL, vocab_size=len(EMOTIONS)).eval()
     model.load_state_dict(torch.load(folder / "model.pt"))
     with torch.no_grad():
         means = [
             model.extract_features(torch.nn.functional.layer_norm(torch.from_numpy(s), s.shape)[None])["x"].mean(1)[0]
             for s in sounds
         ]
-        happy = [model.proj(mean).softmax(0)[TOKENS.index("开心/happy")].item() for mean in means]
+        happy = [model.proj(mean).softmax(0)[EMOTIONS.index("开心/happy")].item() for mean in means]
     alike = [torch.cosine_similarity(mean, means[0], 0).clip(0, 1).item() for mean in means]
 
     reference = load(str(folder))

@@ -18,6 +18,7 @@ from llasa.measure.independent import LISTENERS
 from llasa.models.defaults import check_device
 from llasa.tts import Llasa
 from llasa.verifiers import RATE, Batch, campplus, load_verifier
+from llasa.verifiers.emotion import LABELS
 from llasa.verifiers.paraformer import Paraformer
 from llasa.verifiers.whisper import Whisper
 
@@ -216,7 +217,17 @@ def _utmos(written: str) -> Judge:
         rater = load_verifier(written, check_device(None))
         return lambda heard: 1 + 4 * float(rater.score(Batch([heard.text], [heard.sound], [None]))[0])
 
-    return Judge(written, "UTMOS", load, digits=2, verifier="utmos", as_published="utmos")
+    published = "" if ":" in written else "utmos"
+    return Judge(written, "UTMOS", load, digits=2, verifier="utmos", as_published=published)
+
+
+def _emotion(written: str) -> Judge:
+    need_extra("emotion", "funasr")
+    model = written.partition(":")[2]
+    if model.partition(":")[0] in LABELS:
+        raise LlasaError(f"{written} does not compare with a recording: write emotion, or emotion:MODEL")
+    name = model.rstrip("/").rpartition("/")[2] or "emotion2vec"
+    return _verifier(written, f"emotion SIM, {name}", reference=True, as_published="" if model else "emotion")
 
 
 def _formula(measure: Callable[[np.ndarray, np.ndarray], float], label: str, key: str, digits: int) -> Any:
@@ -249,7 +260,7 @@ _MAKERS: dict[str, Callable[[str], Judge]] = {
     "distillmos": _distillmos,
     "dnsmos": partial(_listener, label="DNSMOS", key="dnsmos", verifier="naturalness", digits=2),
     "utmos": _utmos,
-    "emotion": partial(_verifier, label="emotion SIM, emotion2vec", reference=True, as_published="emotion"),
+    "emotion": _emotion,
     "stoi": _formula(metrics.stoi, "STOI", "stoi", 3),
     "pesq-wb": _formula(metrics.pesq_wb, "PESQ-WB", "pesq-wb", 2),
     "pesq-nb": _formula(metrics.pesq_nb, "PESQ-NB", "pesq-nb", 2),
