@@ -27,6 +27,7 @@ from llasa.measure.listeners import whisper  # noqa: E402
 from llasa.measure.tables import percent, write_text  # noqa: E402
 from llasa.text.wording import runs, words  # noqa: E402
 from llasa.verifiers.protocol import RATE  # noqa: E402
+from llasa.verifiers.sphinx import listen  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "repeats.md"
 VOICES = ("alma", "hugo", "clara")
@@ -68,12 +69,7 @@ def count(text: str, samples: np.ndarray) -> str:
     engine = decoder()
     engine.add_jsgf_string("text", f"#JSGF V1.0;\ngrammar g;\npublic <s> = {rule} ;\n")
     engine.activate_search("text")
-    engine.reinit_feat()
-    engine.start_utt()
-    engine.process_raw((np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
-    engine.end_utt()
-    found = engine.hyp()
-    return found.hypstr if found else ""
+    return listen(engine, samples)
 
 
 def say(model: Llasa, text: str, voice: str, seed: int) -> Take:

@@ -29,13 +29,13 @@ def test_one_recording_is_written_to_standard_output(run: Run, talk: Path, liste
 def test_a_folder_becomes_files_and_goes_on_where_it_stopped(run: Run, talk: Path, listening_folder: Path) -> None:
     soundfile.write(talk.parent / "two.flac", recording(["edith"]), RATE)
     asked = ("transcribe", talk.parent, "--model", listening_folder, "--format", "srt")
-    assert "2 recordings written down" in run(*asked).err
+    assert "2 files made" in run(*asked).err
     assert PHRASES["alma"][1] in (talk.parent / "one.srt").read_text()
     assert (talk.parent / "two.srt").read_text().startswith("1\n00:00:00,")
     (talk.parent / "one.srt").unlink()
     (talk.parent / "two.srt").write_text("mine")
-    assert "1 recordings written down" in (again := run(*asked)).err
-    assert "1 were already" in again.err
+    assert "1 files made" in (again := run(*asked)).err
+    assert "1 existed already" in again.err
     assert (talk.parent / "two.srt").read_text() == "mine"
 
 
@@ -44,7 +44,7 @@ def test_a_bad_file_does_not_stop_the_others(run: Run, talk: Path, listening_fol
     done = run("transcribe", talk.parent, "-o", talk.parent / "out", "--model", listening_folder)
     assert done.code == 1
     assert "bad.wav cannot be read as audio" in done.err
-    assert "1 of 2 recordings failed" in done.err
+    assert "1 of 2 files failed" in done.err
     assert (talk.parent / "out" / "one.txt").read_text() == f"{TEXT}\n"
 
 

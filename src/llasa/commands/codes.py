@@ -5,7 +5,7 @@ This module pairs inputs with outputs; `llasa.codec` does the work.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Files, or folders with such files in them.")]
 Force = Annotated[bool, typer.Option("--force", help="Write files again that exist already.")]
-# Codec, input, output, callback for the fraction done -> seconds of audio
-Convert = Callable[["Codec", Path, Path, Callable[[float], None]], float]
+Loaded = TypeVar("Loaded")
+# Model, input, output, callback for the fraction done -> seconds of audio
+Make = Callable[[Loaded, Path, Path, Callable[[float], None]], float]
 
 
 def encode(
@@ -44,7 +45,8 @@ def encode(
 
       llasa encode recordings/ -o codes/ --model HKUSTAudio/Llasa-1B
     """
-    _convert(pairs(inputs, output, SUFFIXES, (".npy",)), model, force, device, "encoding", _encode)
+    todo = pairs(inputs, output, SUFFIXES, (".npy",))
+    make_each(todo, force, "encoding", lambda: _load(model, device), _encode)
 
 
 def decode(
@@ -67,7 +69,8 @@ def decode(
 
       llasa decode codes/ -o audio/
     """
-    _convert(pairs(inputs, output, (".npy",), (".wav", ".flac", ".ogg")), model, force, device, "decoding", _decode)
+    todo = pairs(inputs, output, (".npy",), (".wav", ".flac", ".ogg"))
+    make_each(todo, force, "decoding", lambda: _load(model, device), _decode)
 
 
 def _encode(codec: "Codec", source: Path, target: Path, done: Callable[[float], None]) -> float:
@@ -127,25 +130,30 @@ def pairs(
     return pairs
 
 
-def _convert(
-    pairs: list[tuple[Path, Path]], model: str, force: bool, device: str | None, label: str, convert: Convert
+def make_each(
+    pairs: list[tuple[Path, Path]], force: bool, label: str, load: Callable[[], Loaded], make: Make[Loaded]
 ) -> None:
-    """Makes every missing output. A bad file does not stop the others; it is reported and counted."""
+    """Makes every missing output. A bad file does not stop the others; it is reported and counted.
+
+    Args:
+        pairs: as `pairs` gives them.
+        force: whether outputs that exist are made again.
+        label: stands beside the progress bar.
+        load: loads what `make` needs; called only if there is something to do.
+
+    Raises:
+        LlasaError: a folder cannot be made, or a file has failed.
+    """
     todo = [pair for pair in pairs if force or not exists(pair[1])]
     for folder in {target.parent for _, target in todo}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LlasaError(f"cannot make the folder {folder}: {reason(error)}") from error
-    for _, target in todo[:1]:
-        check_writable(target)
     seconds, failed = 0.0, 0
     if todo:
-        with waiting("loading the codec"):
-            from llasa.codec import load_codec
-            from llasa.models.defaults import check_device
-
-            codec = load_codec(model, device=check_device(device))
+        check_writable(todo[0][1])
+        model = load()
     with bar(label) as advance:
         for index, (source, target) in enumerate(todo):
 
@@ -153,7 +161,7 @@ def _convert(
                 advance(index + fraction, len(todo), seconds)
 
             try:
-                seconds += convert(codec, source, target, done)
+                seconds += make(model, source, target, done)
             except LlasaError as error:
                 if len(pairs) == 1:
                     raise
@@ -167,3 +175,11 @@ def _convert(
     )
     if failed:
         raise LlasaError(f"{failed} of {len(todo)} files failed: see the errors above")
+
+
+def _load(model: str, device: str | None) -> "Codec":
+    with waiting("loading the codec"):
+        from llasa.codec import load_codec
+        from llasa.models.defaults import check_device
+
+        return load_codec(model, device=check_device(device))

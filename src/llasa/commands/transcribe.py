@@ -1,27 +1,18 @@
 """`llasa transcribe`: recordings to text, JSON or subtitles, single files or whole folders."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llasa.commands.codes import Force, pairs
-from llasa.commands.common import (
-    Backend,
-    Device,
-    DeviceMap,
-    Dtype,
-    Model,
-    bar,
-    check_stdout,
-    check_writable,
-    tell,
-    waiting,
-)
-from llasa.errors import LlasaError, reason
+from llasa.commands.codes import Force, make_each, pairs
+from llasa.commands.common import Backend, Device, DeviceMap, Dtype, Model, bar, check_stdout, waiting
+from llasa.errors import LlasaError
 from llasa.ffmpeg import SUFFIXES as RECORDINGS
-from llasa.files import exists, is_folder, whole
+from llasa.files import is_folder, whole
 
 if TYPE_CHECKING:
     from llasa.listen.listener import Listener
@@ -62,46 +53,22 @@ def transcribe(
     if format not in FORMATS:
         raise LlasaError(f"unknown format {format}: use {', '.join(FORMATS)}")
     todo = pairs(inputs, output, RECORDINGS, (SUFFIXES[format],))
+    load = partial(_load, model, device, dtype, device_map, backend)
     if len(inputs) == 1 and output is None and not is_folder(inputs[0]):
         check_stdout()
-        listener = _load(model, device, dtype, device_map, backend)
+        listener = load()
         with bar("listening") as advance:
             heard = listener.transcribe(inputs[0], on_progress=lambda done, total: advance(done, total, done))
         sys.stdout.write(heard.written(format))
         return
-    missing = [pair for pair in todo if force or not exists(pair[1])]
-    for folder in {target.parent for _, target in missing}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LlasaError(f"cannot make the folder {folder}: {reason(error)}") from error
-    failed, seconds = 0, 0.0
-    if missing:
-        check_writable(missing[0][1])
-        listener = _load(model, device, dtype, device_map, backend)
-    with bar("listening") as advance:
-        for index, (source, target) in enumerate(missing):
 
-            def shown(done: float, total: float, index: int = index, before: float = seconds) -> None:
-                advance(index + done / total, len(missing), before + done)
+    def write(listener: "Listener", source: Path, target: Path, done: Callable[[float], None]) -> float:
+        heard = listener.transcribe(source, on_progress=lambda seconds, total: done(seconds / total))
+        with whole(target) as temporary:
+            temporary.write_text(heard.written(format), encoding="utf-8", newline="")
+        return heard.seconds
 
-            try:
-                heard = listener.transcribe(source, on_progress=shown)
-                with whole(target) as temporary:
-                    temporary.write_text(heard.written(format), encoding="utf-8", newline="")
-                seconds += heard.seconds
-            except LlasaError as error:
-                if len(todo) == 1:
-                    raise
-                failed += 1
-                tell(f"error: {error}")
-    skipped = len(todo) - len(missing)
-    tell(
-        f"{len(missing) - failed} recordings written down ({seconds:.1f} s)"
-        + (f", {skipped} were already (--force does it again)" if skipped else "")
-    )
-    if failed:
-        raise LlasaError(f"{failed} of {len(missing)} recordings failed: see the errors above")
+    make_each(todo, force, "listening", load, write)
 
 
 def _load(model: str, device: str | None, dtype: str | None, device_map: str | None, backend: str) -> "Listener":

@@ -53,7 +53,11 @@ def transcribe(samples: np.ndarray) -> str:
     """PocketSphinx's transcript in lower case; empty if it hears no word. It runs at about 7 times real time."""
     if not samples.any():
         return ""
-    decoder = _recogniser()
+    return listen(_recogniser(), samples)
+
+
+def listen(decoder: Any, samples: np.ndarray) -> str:
+    """What a decoder of PocketSphinx hears in samples at 16 kHz; empty if it hears no word."""
     # Otherwise its noise removal would remember the last clip, and transcripts would depend on the order of clips.
     decoder.reinit_feat()
     decoder.start_utt()
