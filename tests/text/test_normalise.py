@@ -133,7 +133,7 @@ you & me | you and me
 AT&T and R&D | A T and T and R and D
 @user #python #1 | at user hashtag python number one
 C++ | C plus plus
-and/or TCP/IP | and or T C P slash I P
+and/or TCP/IP | and or T C P I P
 item(s) | items
 50% | fifty percent
 “Hello,” she said | Hello, she said

@@ -114,7 +114,7 @@ _rules: _Rules = [
      lambda m: ", ".join(spaced(part) for part in re.findall(".{1,4}", m[0].replace(" ", "")))),
     (r"(?<![\w.,])\d{4}(?:[ -]\d{4}){3}(?![\w-])", lambda m: ", ".join(map(spaced, re.split("[ -]", m[0])))),
     (r"(?<![\w.,+])0\d(?: \d\d){4}(?![\w-])", lambda m: ", ".join(map(spaced, m[0].split()))),
-    (r"(?<![\w.,])(0\d{1,4})/(\d{4,8})(?![\w/])", lambda m: f"{spaced(m[1])}, {spaced(m[2])}"),
+    (r"(?<![\w.,/])(0\d{1,4})/(\d{4,8})(?![\w/])", lambda m: f"{spaced(m[1])}, {spaced(m[2])}"),
     (r"(?<![\w.,-])1-(8\d\d)-([A-Z][A-Z-]{2,9})\b", lambda m: f"one {pairs(m[1])} {m[2].replace('-', ' ')}"),
     (r"\b(CO)\b(?!\.)", "C O"),
     (r"(?i)\b((?:call|dial|phone|ring|text)(?:s|ed|led|ing|ling)?) (\d{3,6})"

@@ -93,7 +93,8 @@ OPENING = re.compile(
 TITLES = {"Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Messrs": "Messieurs", "Dr": "Doctor", "Prof": "Professor",
            "Rev": "Reverend", "Gen": "General", "Col": "Colonel", "Capt": "Captain", "Lt": "Lieutenant",
            "Sgt": "Sergeant", "Cmdr": "Commander", "Gov": "Governor", "Sen": "Senator", "Rep": "Representative",
-           "Hon": "Honorable", "Mt": "Mount", "Ft": "Fort", "vs": "versus", "cf": "compare"}  # fmt: skip
+           "Hon": "Honorable", "Mt": "Mount", "Ft": "Fort", "vs": "versus", "cf": "compare", "Mx": "Mix",
+           "Drs": "Doctors"}  # fmt: skip
 # Matched as written here or in capitals; those written in small letters match in any case.
 _ABBREVIATIONS = {
     "jr": "Junior", "sr": "Senior", "ave": "Avenue", "blvd": "Boulevard", "rd": "Road", "hwy": "Highway",
@@ -103,7 +104,7 @@ _ABBREVIATIONS = {
     "st": "Street", "misc": "miscellaneous", "Vol": "Volume", "Ch": "Chapter", "Fig": "Figure", "appt": "appointment",
     "Pl": "Place", "Ct": "Court", "Ln": "Lane", "tel": "telephone", "ext": "extension", "Jan": "January",
     "Feb": "February", "Apr": "April", "Aug": "August", "Sept": "September", "Oct": "October", "Nov": "November",
-    "Dec": "December",
+    "Dec": "December", "Esq": "Esquire",
 }  # fmt: skip
 _ABBREVIATED = re.compile(r"\b([A-Za-z]+)\.(?= |$)")
 # "Elm St. Nearby" is a street, "Old St. Paul's" and "In St. Tropez" are saints.

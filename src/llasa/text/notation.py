@@ -30,7 +30,8 @@ _NAMES = {
     "N/A": "not applicable", "b/c": "because", "A/C": "A C", "A/B": "A B", "24x7": "twenty four seven",
     "24/7/365": "twenty four seven three sixty five", "WWI": "World War one",
     "WWII": "World War two", "WW1": "World War one", "WW2": "World War two",
-    "MI5": "M I five", "MI6": "M I six", "NaCl": "N A C L", "HCl": "H C L", "NaOH": "N A O H",
+    "MI5": "M I five", "MI6": "M I six", "NaCl": "N A C L", "HCl": "H C L", "IPv4": "I P V four",
+    "IPv6": "I P V six", "Xmas": "Christmas", "AC/DC": "A C D C", "NaOH": "N A O H",
 }  # fmt: skip
 _NAME = re.compile(
     rf"(?<![\w.+#/])({'|'.join(re.escape(name) for name in sorted(_NAMES, key=len, reverse=True))})"
@@ -194,6 +195,7 @@ _signs: _Rules = [
      lambda m: m[0] if m[0] in "πΩμ" else f" {_GREEK.get(m[0].lower(), 'mu')} "),
     (r"μ(?![A-Za-z])", " mu "),
     (r"(?<=\d)·(?=\d)", " times "),
+    (r"¶ ?(?=\d)", "paragraph "),
     (r"\b([A-G])#(?!\w)", r"\1 sharp "),
     (r"(?i)\bn[º°]\.? ?(?=\d)", "number "),
     (f"[{''.join(_SYMBOLS)}]", lambda m: f" {_SYMBOLS[m[0]]} "),
@@ -279,9 +281,11 @@ _later: _Rules = [
     (r"(?<=[a-z]) v\. (?=[A-Z][a-z])", " versus "),
     (r"\b(Eq|Fig|Ref|Sec)\. ?(?=\()", lambda m: f"{_LABELS.get(m[1].lower(), 'reference')} "),
     (r"\bRm\.? ?(?=\d)", "room "),
-    (r"\b(Art|Bldg|Op|Para)\. ?(?=\d)", lambda m: f"{_LABELS[m[1].lower()]} "),
+    (r"\b(Art|art|Bldg|Op|Para|para)\. ?(?=\d)", lambda m: f"{_LABELS[m[1].lower()]} "),
     (r"\b(Apt|Bldg|Eq|Ext|ext|Fig|Rte|Ste|Vol) (?=\d)", lambda m: f"{_LABELS[m[1].lower()]} "),
     (r"§§ ?", "sections "),
+    (r"&Ms\b", " and M's"),
+    (r"\bn-th\b", "nth"),
     (r"(?<=[A-Za-z]-)(\d{1,3}(?:\.\d{1,3})?)-(?=\d)", r"\1 "),
     (r"\b([A-Z])(\d{1,3}) ?- ?(?=\1\d{1,3}\b)", r"\1\2 to "),
     (r"\b(UTC|GMT)-(?=\d)", r"\1 minus "),

@@ -29,7 +29,11 @@ MONTHS = ("January", "February", "March", "April", "May", "June", "July", "Augus
 MONTH_NUMBERS = {name[:length].lower(): i for i, name in enumerate(MONTHS, 1) for length in (3, 4, len(name))}
 # Capitalised only: "may 3 of us" and "march 4 miles" are not dates.
 _written = sorted({m[:n] for m in MONTHS for n in (3, len(m))} | {"Sept"}, key=len, reverse=True)
-MONTH = rf"\b({'|'.join([*_written, *(m.upper() for m in _written)])})\b\.?"
+# The stop of a short form belongs to it, that of a whole name ends the sentence.
+MONTH = (
+    rf"\b({'|'.join([*_written, *(m.upper() for m in _written)])})\b"
+    r"(?:(?:(?<=\b[A-Za-z]{3})(?<!May)(?<!MAY)|(?<=\bSept)|(?<=\bSEPT))\.)?"
+)
 WEEKDAYS = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday",
             "Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}  # fmt: skip
 # Read like this only before a number.

@@ -1,4 +1,5 @@
-"""Reads shorthand: words of chats ("gr8", "thx"), moves of chess ("Nxf7+"), chords ("F#m7"), units without numbers.
+"""Reads shorthand: words of chats ("gr8", "thx"), moves of chess ("Nxf7+"), chords ("F#m7"), units without numbers, and
+what labels and forms abbreviate ("5th fl.", "E. coli", "90210-1234").
 
 The rules run with those of `llasa.text.notation`.
 """
@@ -7,6 +8,7 @@ import re
 from collections.abc import Callable
 
 from llasa.text.lexicon import is_sound
+from llasa.text.numbers import spaced
 from llasa.text.units import UNITS
 
 _CHAT = {
@@ -20,6 +22,10 @@ _SPELLED = "idk|omg|imo|imho|iirc|afaik|irl|lmao|rofl|ily|fyi|diy|faq|faqs|aka|a
 _PIECES = {"K": "king", "Q": "queen", "R": "rook", "B": "bishop", "N": "knight"}
 _CHORDS = {"m": "minor", "min": "minor", "maj": "major", "M": "major", "dim": "diminished", "aug": "augmented",
            "sus": "suspended", "add": "add"}  # fmt: skip
+# After an initial: "E. coli".
+_SPECIES = ("afarensis|aureus|botulinum|cerevisiae|coli|difficile|elegans|erectus|falciparum|melanogaster|musculus|"
+            "pylori|rex|sapiens|subtilis|thaliana|tuberculosis")  # fmt: skip
+_SIDES = {"N": "North", "S": "South", "E": "East", "W": "West"}
 # Units that are no words, said by their names wherever they stand: "a few km".
 _UNITS = "|".join(unit for unit in UNITS if re.fullmatch("[b-df-hj-np-tv-z]{2,4}", unit) and not is_sound(unit))
 _END = r"(?![\w'/^-]|\.(?! [A-Z]|$))"
@@ -67,6 +73,27 @@ _rules: _Rules = [
     # Units
     (rf"(?<![\w.,/'&^$£€-])(?<!\d )(?<!\bsq )(?<!\bcu )(?<!\bsq\. )(?<!\bcu\. )(?:{_UNITS}){_END}(?! Hg)", _unit),
     (rf"(?<=\bin )mm{_END}", "millimetres"),
+    (r"(?<=\d)( ?(?:tsp|tbsp|oz|lbs?|qts?|pts?|gal|mins?|hrs?|secs?|mi|ft|yds?))\.(?= [a-z])", r"\1"),
+    (r"(?<![\w.])(\d)' (?=(?:\d|1[01])\")", r"\1'"),
+    (r"(?<=\d) ?[xX] ?(?=\d{1,9} ?=)", " times "),
+    # Labels and forms
+    (r"(?<!\d )\bFr\. (?=[A-Z][a-z])", "Father "),
+    (r"(?<=\d(?:st|nd|rd|th)) [Ff]l\b\.?", " floor"),
+    (r"(?i)\btemps?\. (?=(?:is|was|of|in|at|fell|rose|drops?|dropped|rises|range|sensor)\b)", "temperature "),
+    (r"\bK\. ?(?=\d{1,3}\b)", "K "),
+    (r"\b([BM])\.? ?Sc\b\.?(?=[ ,;)]|$)", r"\1 S C"),
+    (r"(?<!\S)\*(?=\d\d\b)", "star "),
+    (r"(?<![\d-])(\d{5})-(\d{4})(?![\d-])", lambda m: f"{spaced(m[1])}, {spaced(m[2])}"),
+    (r"(?<=\d(?:st|nd|rd|th) )c\.(?= |$)", "century"),
+    (r"\b(elev|Elev)\. (?=\d)", r"\1ation "),
+    (r"\b(\d{1,5}) ([NSEW])\.? (?=\d{0,3}[A-Z\d][\w']{1,20} (?:St|Ave|Blvd|Rd|Dr|Ln|Street|Avenue|Road|Lane)\b)",
+     lambda m: f"{m[1]} {_SIDES[m[2]]} "),
+    (r"(?<![\d/.])(\d\.\d|10)/10(?![\d/])", r"\1 out of 10"),
+    (r"(?<=[A-Z]{2})/(?=[A-Z]{2}\b)", " "),
+    (r"\b802\.11([a-z]{1,2})\b", lambda m: f"8 oh 2 point 11 {spaced(m[1].upper())}"),
+    (r"\b(Android|CUDA|Debian|Java|Julia|Linux|PHP|PyTorch|Python|Ruby|Rust|Ubuntu) (\d{1,2})\.(\d\d)\b(?!\.\d)",
+     r"\1 \2 point \3"),
+    (rf"\b([A-Z])\. (?=(?:{_SPECIES})\b)", r"\1 "),
 ]  # fmt: skip
 RULES = [(re.compile(pattern), function) for pattern, function in _rules]
 

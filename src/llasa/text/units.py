@@ -91,7 +91,8 @@ UNITS = {  # one, many; case matters (mW is not MW)
     "wk": ("week", "weeks"), "wks": ("week", "weeks"), "ns": ("nanosecond", "nanoseconds"),
     "Nm": ("newton metre", "newton metres"), "psi": ("pound per square inch", "pounds per square inch"),
     "MPa": ("megapascal", "megapascals"), "hp": ("horsepower", "horsepower"), "tbsp": ("tablespoon", "tablespoons"),
-    "tsp": ("teaspoon", "teaspoons"), "qt": ("quart", "quarts"), "bpm": ("beat per minute", "beats per minute"),
+    "tsp": ("teaspoon", "teaspoons"), "qt": ("quart", "quarts"), "qts": ("quart", "quarts"),
+    "bpm": ("beat per minute", "beats per minute"),
     "mcg": ("microgram", "micrograms"), "fl oz": ("fluid ounce", "fluid ounces"), "°": ("degree", "degrees"),
     "¢": ("cent", "cents"),
 }  # fmt: skip
