@@ -135,11 +135,11 @@ _ACRONYM = re.compile(r"(?<![A-Za-z'-])([A-Z]{2,6})('?s)?(?![A-Za-z'])")
 # Spoken letter by letter although they have a vowel; acronyms without a vowel need no list.
 _SPELLED = {
     "AA", "AC", "ACLU", "AD", "ADHD", "AI", "AK", "AKA", "ALS", "AM", "AMA", "AP", "API", "ATM", "ATV", "AWS", "BA",
-    "BCE", "CE", "CEO", "CI", "CIA", "CIO", "CPU", "DIY", "DNA", "ECG", "EEG", "EKG", "EOD", "EPA", "ESPN", "ETA", "EU",
-    "EUR", "EV", "FAQ", "FBI", "FY", "FYI", "GPU", "HIV", "IBM", "ICU", "ID", "IDE", "IEEE", "IMF", "IMHO", "IMO", "IO",
-    "IOU", "IP", "IPO", "IQ", "IRA", "IRS", "ISP", "IVF", "LED", "MBA", "MIT", "MRI", "NBA", "NSA", "NYC", "NYPD",
-    "NYSE", "OCD", "OCR", "OECD", "OMG", "OS", "PA", "PO", "RNA", "ROI", "SEO", "SOS", "TBA", "UAE", "UCLA", "UFO",
-    "UHF", "UI", "UK", "UN", "UPS", "URL", "US", "USA", "USB", "USD", "USSR", "UTC", "UV", "UX", "VIP",
+    "BCE", "BYOB", "CE", "CEO", "CI", "CIA", "CIO", "CPU", "DIY", "DNA", "ECG", "EEG", "EKG", "EOD", "EPA", "ESPN",
+    "ETA", "EU", "EUR", "EV", "FAQ", "FBI", "FY", "FYI", "GPU", "HIV", "IBM", "ICU", "ID", "IDE", "IEEE", "IMF",
+    "IMHO", "IMO", "IO", "IOU", "IP", "IPO", "IQ", "IRA", "IRS", "ISP", "IVF", "LED", "MBA", "MIT", "MRI", "NBA", "NSA",
+    "NYC", "NYPD", "NYSE", "OCD", "OCR", "OECD", "OMG", "OS", "PA", "PO", "RNA", "ROI", "SEO", "SOS", "TBA", "UAE",
+    "UCLA", "UFO", "UHF", "UI", "UK", "UN", "UPS", "URL", "US", "USA", "USB", "USD", "USSR", "UTC", "UV", "UX", "VIP",
 }  # fmt: skip
 # "brb" and "html" are spelled too, whatever their case.
 _VOWELLESS = re.compile(r"(?<![A-Za-z'-])[bcdfghjklmnpqrstvwxz]{2,5}(?![A-Za-z'-])")

@@ -31,7 +31,7 @@ _NAMES = {
     "24/7/365": "twenty four seven three sixty five", "WWI": "World War one",
     "WWII": "World War two", "WW1": "World War one", "WW2": "World War two",
     "MI5": "M I five", "MI6": "M I six", "NaCl": "N A C L", "HCl": "H C L", "IPv4": "I P V four",
-    "IPv6": "I P V six", "Xmas": "Christmas", "AC/DC": "A C D C", "NaOH": "N A O H",
+    "IPv6": "I P V six", "Xmas": "Christmas", "YoY": "year on year", "AC/DC": "A C D C", "NaOH": "N A O H",
 }  # fmt: skip
 _NAME = re.compile(
     rf"(?<![\w.+#/])({'|'.join(re.escape(name) for name in sorted(_NAMES, key=len, reverse=True))})"
@@ -43,7 +43,7 @@ _COUNTED = (
     "people|persons|men|women|children|students|pupils|soldiers|visitors|copies|pages|items|votes|voters|dollars|pounds|"
     "euros|miles|books|words|houses|homes|cars|ships|employees|workers|members|users|points|jobs|trees|cases|deaths|seats|"
     "tons|tonnes|times|calories|steps|species|islands|bottles|tickets|acres|animals|files|lines|rows|units|guests|patients|followers|"
-    "subscribers|views|downloads|customers|streams|tokens|parameters|records|requests|sales|inhabitants"
+    "subscribers|likes|views|downloads|customers|streams|tokens|parameters|records|requests|sales|inhabitants"
 )
 _BEFORE_YEAR = {"in", "since", "until", "till", "by", "from", "of", "during", "before", "after", "around", "circa"}
 _ELEMENTS = "He|Li|Na|Mg|Al|Si|Cl|Ca|Ti|Cr|Mn|Fe|Ni|Cu|Zn|As|Se|Br|Sr|Ag|Cd|Sn|Ba|Pt|Au|Hg|Pb|H|B|C|N|O|F|P|S|K|I|U"

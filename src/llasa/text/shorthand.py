@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 
 from llasa.text.lexicon import is_sound
-from llasa.text.numbers import spaced
+from llasa.text.numbers import MONTHS, spaced
 from llasa.text.units import UNITS
 
 _CHAT = {
@@ -77,6 +77,13 @@ _rules: _Rules = [
     (r"(?<![\w.])(\d)' (?=(?:\d|1[01])\")", r"\1'"),
     (r"(?<=\d) ?[xX] ?(?=\d{1,9} ?=)", " times "),
     # Labels and forms
+    (r"\b([Cc]hap)\. ?(?=\d)", r"\1ter "),
+    (r"(?<=\d[,:] )vv?\. ?(?=\d)", "verse "),
+    (r"\b(My|my|The|the) no\.(?= (?:is|was)\b)", r"\1 number"),
+    (r"\bFwd(?=: )", "forward"),
+    (r"\bCOP(?=\d)", "cop "),
+    (r"\bXbox 360\b", "Xbox three sixty"),
+    (r"(?<=\b[Bb]y )(1[0-2]|[1-9])/(3[01]|[12]?\d)(?=[.,;!?]|$)", lambda m: f"{MONTHS[int(m[1]) - 1]} {m[2]}"),
     (r"(?<!\d )\bFr\. (?=[A-Z][a-z])", "Father "),
     (r"(?<=\d(?:st|nd|rd|th)) [Ff]l\b\.?", " floor"),
     (r"(?i)\btemps?\. (?=(?:is|was|of|in|at|fell|rose|drops?|dropped|rises|range|sensor)\b)", "temperature "),
