@@ -1,6 +1,6 @@
 """Measures what a precision costs: agreement in the next token with float32, and words wrong by Whisper tiny.
 
-    python benchmarks/precision.py --sentences held-out.txt [--dtypes float32 bfloat16 int8] [--count 100]
+    python benchmarks/precision.py --sentences held-out.txt [--dtypes float32 bfloat16 int8 int4] [--count 100]
 
 The likeliest next token is compared after prefixes of what float32 said, some of each sentence. Words are those of one
 sample a sentence, with the same seeds in every precision. Writes benchmarks/results/precision.md.
@@ -30,7 +30,7 @@ PREFIXES = 10  # of a sentence
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
-    parser.add_argument("--dtypes", nargs="+", default=[EXACT, "bfloat16", "int8"])
+    parser.add_argument("--dtypes", nargs="+", default=[EXACT, "bfloat16", "int8", "int4"])
     parser.add_argument("--voice", default="alma")
     parser.add_argument("--count", type=int, default=100, help="sentences, from the first (default 100)")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)

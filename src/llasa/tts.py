@@ -102,7 +102,7 @@ class Llasa:
             name: `tiny`, the model inside this package; a folder, of a model or of a LoRA, which is merged into its
                 base; or a hub id such as HKUSTAudio/Llasa-1B.
             device: a torch device; by default a GPU if there is one.
-            dtype: precision of the language model's weights: "float32", "bfloat16" or "float16"; in llama.cpp
+            dtype: precision of the language model's weights: "float32", "bfloat16" or "float16"; on a CPU
                 also "int8" and "int4". By default the fastest that the device computes well.
             device_map: "auto" spreads the language model over all GPUs, and the CPU if they have no room.
             backend: what computes the language model: "torch", or "llamacpp" on the CPU.

@@ -42,7 +42,7 @@ def test_info_compares_the_backends(run: Run, lm_folder: Path, monkeypatch: pyte
     monkeypatch.setattr(info, "SECONDS", 0.1)
     monkeypatch.setenv("LLASA_HOME", str(tmp_path / "home"))
     text = run("info", "--model", lm_folder, "--speed").out.decode()
-    assert re.search(r"^torch, b?float\d+ +[\d,]+, [\d,]+$", text, re.M)
+    assert len(re.findall(r"^torch, (?:b?float\d+|int8|int4) +[\d,]+, [\d,]+$", text, re.M)) == 3
     if find_spec("llama_cpp"):
         assert len(re.findall(r"^llamacpp, (?:float16|int8|int4) +[\d,]+, [\d,]+$", text, re.M)) == 3
     else:

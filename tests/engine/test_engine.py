@@ -16,6 +16,7 @@ from llasa.engine import Sampling, llama, torch_engine
 from llasa.engine.state import State
 from llasa.engine.torch_engine import Engine
 from llasa.errors import LlasaError
+from llasa.models.defaults import INT4
 
 VOCABULARY, FIRST, SIZE, END = 150, 50, 90, 40
 WARM = Sampling(temperature=1.0)
@@ -68,10 +69,10 @@ def test_sampled_tokens_follow_the_softmax_of_the_legal_logits() -> None:
     assert statistic < 124.1  # chi-square's 99 % quantile for 90 degrees of freedom
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, INT4])
 def test_a_row_is_the_same_whatever_else_is_in_the_batch(dtype: torch.dtype) -> None:
     """Bit for bit, down to the KV cache, where the weights are packed."""
-    model = make_lm(VOCABULARY, hidden_size=128, head_dim=32).to(torch.float32 if dtype == torch.int8 else dtype)
+    model = make_lm(VOCABULARY, hidden_size=128, head_dim=32).to(dtype if dtype.is_floating_point else torch.float32)
     tiny = Engine(replace(llama.weights_of(model), dtype=dtype), FIRST, SIZE, END)
     # The second batch adds rows, the third also other settings.
     many = PROMPTS * 4
@@ -91,7 +92,7 @@ def test_a_row_is_the_same_whatever_else_is_in_the_batch(dtype: torch.dtype) -> 
             assert state.tokens[row] == alone.tokens[0]
             length = state.rows[row].cached
             found, wanted = state.cache[0][:, :, row, :, :length], alone.cache[0][:, :, 0, :, :length]
-            if dtype == torch.int8 or llama._packs(model.lm_head.weight):
+            if dtype in (torch.int8, INT4) or llama._packs(model.lm_head.weight):
                 assert torch.equal(found, wanted)
             else:
                 assert torch.allclose(found, wanted, atol=1e-3)

@@ -13,6 +13,7 @@ from llasa.engine import Sampling, llama
 from llasa.engine.sampling import PENALISED, Sampler
 from llasa.engine.torch_engine import Engine
 from llasa.errors import LlasaError
+from llasa.models.defaults import INT4
 
 VOCABULARY, FIRST, SIZE, END = 150, 50, 90, 40
 LEGAL = [*range(FIRST, FIRST + SIZE), END]
@@ -111,7 +112,7 @@ def test_int8_sums_are_those_of_whole_numbers(able: dict, most: float, monkeypat
     weight, bias = torch.randn(200, 300, generator=generator), torch.randn(200, generator=generator)
     x = torch.randn(9, 300, generator=generator) * torch.logspace(-6, 6, 9)[:, None]
     x[4] = 0
-    found, wanted = llama._quantised(weight, bias)(x) - bias, x @ weight.T
+    found, wanted = llama._int8(weight, bias)(x) - bias, x @ weight.T
     top, sizes = 127 if able else 63, x.abs().amax(1, keepdim=True).double() / 127
     scales = weight.abs().amax(1) / top
     whole = (weight / scales[:, None]).round().double()
@@ -125,7 +126,7 @@ def test_int8_sums_are_those_of_whole_numbers(able: dict, most: float, monkeypat
 @pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx2"), reason="oneDNN has fast loops for AVX2 and later")
 @pytest.mark.parametrize("rows", [1, 9])
 def test_int8_is_not_multiplied_in_plain_loops(rows: int, capfd: pytest.CaptureFixture[str]) -> None:
-    linear = llama._quantised(torch.randn(96, 64), None)
+    linear = llama._int8(torch.randn(96, 64), None)
     with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
         linear(torch.randn(rows, 64))
     used = re.findall("exec,cpu,matmul,([^,]*)", capfd.readouterr().out)
@@ -133,9 +134,30 @@ def test_int8_is_not_multiplied_in_plain_loops(rows: int, capfd: pytest.CaptureF
     assert not any("ref" in name for name in used)
 
 
-def test_int8_is_refused_elsewhere_than_on_a_cpu() -> None:
-    weights = replace(llama.weights_of(make()), dtype=torch.int8, devices=(torch.device("meta"),) * 2)
-    with pytest.raises(LlasaError, match="int8 is computed by oneDNN on a CPU"):
+def test_int4_sums_are_those_of_sixteen_steps_a_group() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(64, 96, generator=generator), torch.randn(64, generator=generator)
+    weight[3] = 0.25  # a group without a span
+    x = torch.randn(9, 96, generator=generator)
+    found = llama._int4(weight, bias)(x) - bias
+    groups = weight.unflatten(1, (-1, llama.GROUP))
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    step = ((high - low) / 15).clamp_min(1e-30)
+    exact = x.bfloat16().float() @ (((groups - low) / step).round() * step + low).flatten(1).T
+    assert (found - exact).abs().max() < 0.02 * exact.abs().max()
+    assert (found - x @ weight.T).norm() < 0.1 * (x @ weight.T).norm()
+
+
+def test_int4_refuses_matrices_that_its_kernel_cannot_take() -> None:
+    for size in ((40, 96), (64, 100)):
+        with pytest.raises(LlasaError, match=f"int4 does not take a matrix of {size[0]} x {size[1]}: use --dtype int8"):
+            llama._int4(torch.randn(size), None)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, INT4])
+def test_whole_numbers_are_refused_elsewhere_than_on_a_cpu(dtype: torch.dtype) -> None:
+    weights = replace(llama.weights_of(make()), dtype=dtype, devices=(torch.device("meta"),) * 2)
+    with pytest.raises(LlasaError, match="int8 and int4 are computed on a CPU with oneDNN"):
         Engine(weights, FIRST, SIZE, END)
 
 

@@ -117,7 +117,8 @@ def _show_speed(model: str, device: str) -> None:
         except LlasaError as error:
             _line(name, str(error))
             continue
-        place, dtypes = (device, (None,)) if name == "torch" else ("cpu", ("float16", "int8", "int4"))
+        place = device if name == "torch" else "cpu"
+        dtypes = (None, "int8", "int4") if place == "cpu" else (None,)
         for dtype in dtypes:
             precision = dtype_of(dtype, place, name)
             with waiting(f"measuring {name}"):

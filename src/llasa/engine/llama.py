@@ -21,12 +21,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llasa.errors import LlasaError
+from llasa.models.defaults import INT4
 from llasa.models.weights import Weights
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 TINY = torch.finfo(torch.float32).tiny
+GROUP = 32  # neighbouring weights that share a scale in int4
 Linear = Callable[[Tensor], Tensor]
 # (index of the layer, rotated and scaled queries and keys, and values, (n, heads + 2 kv_heads, head_size))
 # -> (n, heads * head_size)
@@ -64,7 +66,7 @@ class Llama:
         rotations: (context, 1, head_size / 2) complex64; row p turns a query or key at position p, and scales each by
             the fourth root of 1 / head_size: their product comes out scaled by the square root, as attention wants it.
         heads, kv_heads, head_size, eps: as in the configuration.
-        weights: precision of the matrices; float32 if they are int8.
+        weights: precision of the matrices; float32 if they are int8 or int4.
         dtype: precision of the activations between the matrices, and of the KV cache.
     """
 
@@ -95,17 +97,18 @@ def read_llama(source: Weights, legal: Tensor, context: int) -> Llama:
         context: number of positions.
 
     Raises:
-        LlasaError: the Llama has an activation or a rope type that this implementation lacks, or int8 is asked for
-            where it cannot be computed.
+        LlasaError: the Llama has an activation or a rope type that this implementation lacks, or int8 or int4 is asked
+            for where it cannot be computed.
     """
     config, tensor = source.config, source.tensor
-    quantised = source.dtype == torch.int8
+    quantised = source.dtype in (torch.int8, INT4)
     weights = torch.float32 if quantised else source.dtype
     if quantised and not all(
         device.type == "cpu" and torch.backends.mkldnn.is_available() for device in source.devices
     ):
-        raise LlasaError("int8 is computed by oneDNN on a CPU: use --device cpu, or another --dtype")
-    lay = _quantised if quantised else _linear
+        raise LlasaError("int8 and int4 are computed on a CPU with oneDNN: use --device cpu, or another --dtype")
+    # In int4 the output matrix is int8: nothing evens out its errors before a token is chosen.
+    lay, lay_head = {torch.int8: (_int8, _int8), INT4: (_int4, _int8)}.get(source.dtype, (_linear, _linear))
     if config.hidden_act != "silu":
         raise LlasaError(f"the model's activation is {config.hidden_act}: use a Llama with silu")
     first, last = source.devices[0], source.devices[-1]
@@ -144,7 +147,7 @@ def read_llama(source: Weights, legal: Tensor, context: int) -> Llama:
     table = tensor("lm_head.weight")
 
     def output(chosen: Tensor) -> Linear:
-        return lay(table[chosen].to(last, weights), None)
+        return lay_head(table[chosen].to(last, weights), None)
 
     head = output(legal)
     return Llama(
@@ -239,7 +242,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
     return lambda x: apply(x.to(dtype), packed, bias, "none", [], "")
 
 
-def _quantised(weight: Tensor, bias: Tensor | None) -> Linear:
+def _int8(weight: Tensor, bias: Tensor | None) -> Linear:
     """A function x -> x W^T + b in int8: W and x are whole numbers, with a scale a row each. x is scaled as it comes.
 
     x has no sign, but a zero of 128: with a sign, oneDNN multiplies in plain loops where a CPU has no matrix units. The
@@ -257,6 +260,33 @@ def _quantised(weight: Tensor, bias: Tensor | None) -> Linear:
         size = x.abs().amax(-1, keepdim=True).clamp_min_(TINY).mul_(1 / 127)
         whole = (x / size).round_().add_(128).to(torch.uint8)
         out = apply(whole, 1.0, 128, packed, scales, offsets, None, 1.0, 0, torch.float32, "none", [], "").mul_(size)
+        return out if bias is None else out.add_(bias)
+
+    return linear
+
+
+def _int4(weight: Tensor, bias: Tensor | None) -> Linear:
+    """A function x -> x W^T + b, where W has 4 bits: whole numbers to 15, with a scale and a zero for each `GROUP`.
+
+    x is rounded to bfloat16. Each row is summed alone, so its result does not depend on its batch.
+
+    Raises:
+        LlasaError: PyTorch's kernel does not take this shape.
+    """
+    rows, columns = weight.shape
+    if rows % 16 or columns % GROUP:
+        raise LlasaError(f"int4 does not take a matrix of {rows} x {columns}: use --dtype int8")
+    groups = weight.view(rows, -1, GROUP)
+    least = groups.amin(-1, keepdim=True)
+    scales = ((groups.amax(-1, keepdim=True) - least) / 15).clamp_min_(TINY)
+    whole = ((groups - least) / scales).round_().to(torch.int32).view(rows, columns)
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1)
+    # The kernel counts from 8: W is (whole - 8) * scale + zero.
+    tables = torch.cat([scales, least + 8 * scales], -1).transpose(0, 1).to(torch.bfloat16).contiguous()
+    apply = torch.ops.aten._weight_int4pack_mm_for_cpu.default
+
+    def linear(x: Tensor) -> Tensor:
+        out = apply(x.to(torch.bfloat16), packed, GROUP, tables).float()
         return out if bias is None else out.add_(bias)
 
     return linear

@@ -14,26 +14,27 @@ SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 # snippet samples with UPSTREAM instead; its top_k is the default of transformers' `generate`.
 CHAT = {"temperature": 0.6, "top_p": 0.9}
 UPSTREAM = {"temperature": 0.8, "top_p": 1.0, "top_k": 50}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 INT4: torch.dtype = torch.int4  # type: ignore[attr-defined]
+DTYPES = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8, "int4": INT4,
+}  # fmt: skip
 
 
 def dtype_of(name: str | None, device: str, backend: str = "torch") -> torch.dtype:
     """The precision of that name; without a name, the fastest that the device computes well, or llama.cpp's usual.
 
     Raises:
-        LlasaError: the backend has no such precision.
+        LlasaError: there is no such precision.
     """
-    dtypes = DTYPES | ({"int4": INT4} if backend == "llamacpp" else {})
     if name is None and backend == "llamacpp":
         return torch.float16
     if name is None:
         # bfloat16 halves the bytes to read for a token, but a CPU without its instructions emulates them slowly.
         fast = torch.cpu.get_capabilities().get("avx512_bf16", False) if device == "cpu" else True
         return torch.bfloat16 if fast else torch.float32
-    if name not in dtypes:
-        raise LlasaError(f"unknown dtype {name}: use {', '.join(dtypes)}")
-    return dtypes[name]
+    if name not in DTYPES:
+        raise LlasaError(f"unknown dtype {name}: use {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def is_half(device: str) -> bool:
