@@ -166,7 +166,7 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if replaces:
-            _set_modes(temporary, target)
+            set_modes(temporary, target)
             os.replace(temporary, target)
         else:
             with temporary.open("rb") as source, path.open("wb") as sink:
@@ -217,7 +217,7 @@ def _target(path: Path) -> Path:
     return absolute(path) if os.path.islink(path) else path
 
 
-def _set_modes(made: Path, target: Path) -> None:
+def set_modes(made: Path, target: Path) -> None:
     """Gives new files the mode that the umask gives, since some libraries write for the owner alone.
 
     A file that replaces another gets the other's mode, and its owner as far as the system allows.

@@ -111,6 +111,9 @@ def test_killed_at_any_step_and_continued_it_is_the_run_that_was_not(
     train(tmp_path / "parts")
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert whole
+    (tmp_path / "file").touch()  # some libraries write for the owner alone, and not as the umask says
+    modes = {path.stat().st_mode for path in (tmp_path / "whole").rglob("*.safetensors")}
+    assert modes == {(tmp_path / "file").stat().st_mode}
     assert whole.keys() == parts.keys()
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
     logs = [(tmp_path / name / within / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]

@@ -13,7 +13,7 @@ from llasa import audio
 from llasa.codec import load_codec
 from llasa.data.shards import read_rows, row_audio, shard_files
 from llasa.errors import LlasaError
-from llasa.files import exists
+from llasa.files import exists, set_modes
 from llasa.models.folder import fingerprint
 from llasa.speak.speech import LEVEL
 from llasa.text.lexicon import load_lexicon, save_lexicon
@@ -70,6 +70,7 @@ def assemble(settings: VoiceSettings, out: Path) -> None:
         save_lexicon(lexicon, fresh / "lm")
     make_voices(fresh, Path(settings.corpus), settings.presets)
     for part in ("recogniser", "codec", "lm"):
+        set_modes(fresh / part, out / part)
         shutil.rmtree(out / part, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
         (fresh / part).rename(out / part)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from llasa.errors import LlasaError, first_line
-from llasa.files import exists, is_folder
+from llasa.files import exists, is_folder, set_modes
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -37,6 +37,22 @@ def saving(folder: Path, half: Path | None = None) -> Iterator[None]:
             shutil.rmtree(half, ignore_errors=True)
         elif half is not None:
             half.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A context that gives a fresh folder to write a model into. At its end that replaces `out`, as a whole.
+
+    Raises:
+        LlasaError: writing failed, for example because the disk is full.
+    """
+    fresh = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with saving(out.parent, fresh):
+        yield fresh
+        set_modes(fresh, out)
+        shutil.rmtree(out, ignore_errors=True)
+        fresh.rename(out)
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Trains the codec as a stage of the shared loop, on one process or several."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from llasa.errors import LlasaError
 from llasa.files import claimed, exists
 from llasa.models.hub import OFFICIAL, is_non_commercial
 from llasa.train import loop
-from llasa.train.checkpoint import CHECKPOINT, saving
+from llasa.train.checkpoint import CHECKPOINT, replacing
 from llasa.train.codec.data import Batch, Crops
 from llasa.train.codec.encoders import Listener
 from llasa.train.codec.memory import require_memory
@@ -165,11 +164,7 @@ def save_model(model: Xcodec2Model, out: Path, card: str = "") -> None:
     Raises:
         LlasaError: the disk is full.
     """
-    fresh = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    with saving(out.parent, fresh):
+    with replacing(out) as fresh:
         model.save_pretrained(fresh)
         if card:
             (fresh / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(out, ignore_errors=True)
-        fresh.rename(out)

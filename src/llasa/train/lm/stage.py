@@ -14,7 +14,6 @@ up training, and the saved model is still a plain Llama:
 """
 
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from llasa.models.folder import codec_sizes
 from llasa.models.hub import find_model
 from llasa.models.sizes import llama_config
 from llasa.text.lexicon import ALPHABET, load_lexicon, save_lexicon
-from llasa.train.checkpoint import saving
+from llasa.train.checkpoint import replacing
 from llasa.train.lm.data import UNKNOWN, Pack
 from llasa.train.lm.embeddings import parametrise
 from llasa.train.lm.packed import ATTENTION
@@ -293,12 +292,8 @@ def save_model(
     if settings.init and not exists(settings.init):
         plain.config.base_model = settings.init  # `llasa export` derives the licence from it
     plain.generation_config = model.generation_config
-    fresh = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    with saving(out.parent, fresh):
+    with replacing(out) as fresh:
         plain.save_pretrained(fresh)
         vocabulary.tokenizer.save_pretrained(fresh)
         if settings.data.lexicon and (lexicon := load_lexicon(Path(settings.data.lexicon))):
             save_lexicon(lexicon, fresh)
-        shutil.rmtree(out, ignore_errors=True)
-        fresh.rename(out)

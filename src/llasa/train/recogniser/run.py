@@ -1,6 +1,5 @@
 """Trains the recogniser as a stage of the shared loop."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from llasa.data.shards import read_rows, shard_files
 from llasa.errors import LlasaError
 from llasa.files import claimed, whole
 from llasa.train import loop
-from llasa.train.checkpoint import saving
+from llasa.train.checkpoint import replacing
 from llasa.train.recogniser.data import Batch, batches
 from llasa.train.recogniser.settings import RecogniserSettings
 from llasa.train.recogniser.stage import Probes, collate, losses, make_model, validate
@@ -82,12 +81,8 @@ class RecogniserStage(loop.Stage):
 
     def save(self) -> None:
         out = Path(self.settings.out)
-        fresh = out / ".model.tmp"
-        shutil.rmtree(fresh, ignore_errors=True)
-        with saving(out, fresh):
+        with replacing(out / "model") as fresh:
             self.model.save_pretrained(fresh)
-            shutil.rmtree(out / "model", ignore_errors=True)
-            fresh.rename(out / "model")
         with whole(out / "probes.pt") as path:
             torch.save(self.probes.state_dict(), path)
 

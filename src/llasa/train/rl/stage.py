@@ -6,7 +6,6 @@ arXiv 2503.14476, section 3.3). Each of several processes has its share of the p
 """
 
 import copy
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from llasa.models.defaults import half_precision, is_half, sampling_of
 from llasa.models.folder import hush_transformers
 from llasa.models.weights import open_weights
 from llasa.train import loop
-from llasa.train.checkpoint import saving
+from llasa.train.checkpoint import replacing
 from llasa.train.processes import average_gradients, gather, is_main, rank, together
 from llasa.train.rl.data import Prompt, open_prompts
 from llasa.train.rl.policy import Sample, backend_for, log_probabilities, sample
@@ -285,13 +284,8 @@ class RLStage(loop.Stage):
         """Writes the model, if no earlier one was better."""
         if not self.better:
             return
-        out = Path(self.settings.out)
-        fresh = out / ".model.tmp"
-        shutil.rmtree(fresh, ignore_errors=True)
-        with saving(out, fresh):
+        with replacing(Path(self.settings.out) / "model") as fresh:
             self.write(fresh)
-            shutil.rmtree(out / "model", ignore_errors=True)
-            fresh.rename(out / "model")
 
     def write(self, folder: Path) -> None:
         """Writes the present model into a new folder."""
