@@ -46,8 +46,12 @@ def address(home: Path) -> Iterator[str]:
 
 def replicas() -> list[psutil.Process]:
     """The replicas that live, as processes of this one."""
-    below = psutil.Process().children(recursive=True)
-    return [one for one in below if one.name().startswith("ray::ServeReplic") or "ServeReplica" in str(one.cmdline())]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended, or nobody has waited for it yet
+            if one.name().startswith("ray::ServeReplic") or "ServeReplica" in str(one.cmdline()):
+                found.append(one)
+    return found
 
 
 class Client(threading.Thread):
@@ -70,16 +74,23 @@ class Client(threading.Thread):
             self.data = answer.content
 
 
-def test_no_request_is_lost_that_was_not_being_streamed(address: str, tiny: Llasa, home: Path) -> None:
-    assert requests.post(f"{address}/v1/audio/speech", json={"input": "Hi."}, timeout=60).status_code == 401
+@pytest.fixture
+def shared(address: str, tiny: Llasa) -> Iterator[str]:
+    """An uploaded voice, which no later test finds."""
     wav = audio.wav_bytes(tiny.say(SAID, voice="bruno", seed=1).samples, 16000)
     fields = {"name": "shared", "ref_text": SAID, "consent": "true"}
     answer = requests.post(
         f"{address}/v1/audio/voices", files={"audio_sample": wav}, data=fields, headers=KEY, timeout=60
     )
     assert answer.status_code == 201, answer.text
-    # One replica has stored it, and either speaks in it.
-    clients = [Client(address, seed, "shared") for seed in range(6)]
+    yield "shared"
+    assert requests.delete(f"{address}/v1/audio/voices/shared", headers=KEY, timeout=60).ok
+
+
+def test_no_request_is_lost_that_was_not_being_streamed(address: str, tiny: Llasa, shared: str) -> None:
+    assert requests.post(f"{address}/v1/audio/speech", json={"input": "Hi."}, timeout=60).status_code == 401
+    # One replica has stored the voice, and either speaks in it.
+    clients = [Client(address, seed, shared) for seed in range(6)]
     assert clients[0].begun.wait(60)
     os.kill(replicas()[0].pid, signal.SIGKILL)
     streamed = [client for client in clients if client.begun.is_set()]
@@ -89,10 +100,9 @@ def test_no_request_is_lost_that_was_not_being_streamed(address: str, tiny: Llas
         if client.data is None:
             assert client in streamed
         else:
-            wanted = np.concatenate(list(tiny.stream(TEXT, voice="shared", seed=client.seed)))
+            wanted = np.concatenate(list(tiny.stream(TEXT, voice=shared, seed=client.seed)))
             assert client.data[44:] == audio.pcm16(wanted)
     assert sum(client.data is None for client in clients) <= 1
-    assert requests.delete(f"{address}/v1/audio/voices/shared", headers=KEY, timeout=60).ok
 
 
 def test_a_websocket_and_a_hang_up_pass_through(address: str) -> None:
