@@ -53,7 +53,8 @@ def load(source: str | Path | BinaryIO, rate: int = 16000, max_seconds: float = 
     unreadable = (soundfile.SoundFileError, TypeError)
     with _quiet(opened):
         try:
-            sound = soundfile.SoundFile(opened)
+            # libsndfile takes names that are not UTF-8 only as bytes.
+            sound = soundfile.SoundFile(os.fsencode(opened) if isinstance(opened, str) else opened)
         except unreadable as error:
             if not ffmpeg.installed():
                 raise LlasaError(f"{message}, or of a format that needs ffmpeg: install ffmpeg") from error

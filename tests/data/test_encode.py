@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -225,9 +225,9 @@ def test_a_full_disk_is_told_and_costs_one_shard(job: EncodeJob, tmp_path: Path,
     corpus = folder(tmp_path / "corpus")
     write: Callable[..., None] = pq.write_table
 
-    def full(table: Any, where: Path) -> None:
-        if "00001" in Path(where).name:
-            Path(where).write_bytes(b"PAR1")
+    def full(table: Any, where: BinaryIO) -> None:
+        if "00001" in Path(where.name).name:
+            where.write(b"PAR1")
             raise OSError(errno.ENOSPC, "No space left on device")
         write(table, where)
 
@@ -260,3 +260,16 @@ def test_kill_and_run_again_gives_what_one_run_gives(job: EncodeJob, tmp_path: P
     once = EncodeJob(tmp_path / "once", job.model, "cpu", Limits(), workers=1)
     run(corpus, once, shard=3)
     assert contents(job.out) == contents(once.out)
+
+
+def test_a_folder_may_have_any_name(codec_folder: Path, tmp_path: Path):
+    """On Linux names are bytes: one that is not UTF-8 is made, gone on with, and read."""
+    name = os.fsdecode(b"\xff corpus")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a.flac").write_bytes(sound_file(tone(3, 0)))
+    job = EncodeJob(tmp_path / f"{name} codes", str(codec_folder), "cpu", Limits(), workers=1)
+    for _ in range(2):
+        report = encode(find_source(str(tmp_path / name)), job, lambda *_: None, print)
+        assert report.kept.utterances == 1
+    (shard,) = shard_files(job.out)
+    assert len(list(read_rows(shard))) == 1

@@ -102,7 +102,8 @@ def read_account(shard: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     try:
-        return json.loads((pq.read_schema(shard).metadata or {})[_KEY])
+        with shard.open("rb") as file:
+            return json.loads((pq.read_schema(file).metadata or {})[_KEY])
     except OSError as error:
         if error.errno:  # without one it is pyarrow's error about the content
             raise LlasaError(f"cannot read {shard}: {reason(error)}: run the same command again") from error

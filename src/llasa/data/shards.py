@@ -28,8 +28,9 @@ def write_shard(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> No
         LlasaError: it cannot be written, for instance because the disk is full.
     """
     try:
-        with whole(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+        # Here and below pyarrow gets open files: it takes no names that are not UTF-8.
+        with whole(path) as temporary, temporary.open("wb") as file:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
     except LlasaError as error:
         raise LlasaError(f"{error}; what is finished is kept, so run the same again") from error
 
@@ -56,7 +57,7 @@ def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str
         LlasaError: the file is not a whole Parquet shard.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
             table = file.read([name for name in names if columns is None or name in columns])
     except (pa.ArrowInvalid, OSError) as error:

@@ -201,7 +201,7 @@ def read_parquet(path: Path) -> Iterator[Item]:
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             if "audio" not in file.schema_arrow.names:
                 raise LlasaError(f"{path} has no column audio: pass shards of audio (`llasa data encode` makes codes)")
             for batch in file.iter_batches(batch_size=64):

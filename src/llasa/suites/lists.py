@@ -5,6 +5,7 @@ Whatever is wrong with a list is said before anything is spoken.
 
 import codecs
 import contextlib
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -195,7 +196,7 @@ def continued(data: Path) -> list[Item]:
     items = []
     for one in recordings(data):
         assert one.recording is not None
-        seconds = soundfile.info(one.recording).duration
+        seconds = soundfile.info(os.fsencode(one.recording)).duration
         words = one.text.split()
         if CONTINUED[0] <= seconds <= CONTINUED[1] and len(words) >= 2:
             count = min(len(words) - 1, max(1, round(len(words) * PROMPT / seconds)))
