@@ -2,15 +2,16 @@
 
     python benchmarks/search.py --sentences held-out.txt --teacher readings [--only overhead,runaways]
     python benchmarks/search.py --sentences held-out.txt --teacher readings --only bars --words STUDY \
-        --likeness STUDY --both STUDY
+        --clones STUDY --likeness STUDY --both STUDY
 
 - overhead  time of a search with a verifier that does nothing, beside sampling as many tokens in one batch of 16 rows
 - runaways  how often the best of 4 runs away, stops early or never ends, over the presets that have a teacher
-- bars      words, likeness, or both, from finished studies of the same sentences whose verifiers chose for these
+- bars      words, likeness, or both, from finished studies of the same sentences whose verifiers chose for these;
+            --clones is one for words in the voices of people whom no model has heard
 
 Writes search.md and search.json into benchmarks/results; parts that are not run keep their earlier results. The part
-"bars" also copies the studies' summaries, search-*.csv, and the curves for words and likeness, search.png and
-search-likeness.png. Results for an earlier voice stay as the part "before".
+"bars" also copies the studies' summaries, search-*.csv, and their curves, search-*.png. Results for an earlier voice
+stay as the part "before".
 """
 
 import argparse
@@ -27,13 +28,15 @@ from machine import describe, on_two_cores
 
 RESULTS = Path(__file__).parent / "results"
 WORDS, LIKENESS, ENCODER = "pocketsphinx", "distance", "campplus"  # the studies' listeners
+LISTENERS = {WORDS: "PocketSphinx", "whisper-tiny": "Whisper tiny, whose encoder taught the codec"}
 DISTANCE = "distance from the reference's voice"
 ROWS, TIMED, ROUNDS = 16, 6, 6
+BEST = "best-of"
 HEADINGS = {
     "overhead": "What it costs beside sampling",
     "runaways": "What the best of 4 still gets wrong",
     "bars": "What it buys",
-    "before": "What it bought an earlier voice",  # the weights before commit 6725259, which left more to gain
+    "before": "What it bought an earlier voice",  # the weights of commit 1eaf3bf, in flite's voices
 }
 
 
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
     parser.add_argument("--only", type=lambda value: value.split(","), default=["overhead", "runaways"])
     parser.add_argument("--words", type=Path, help="a study with --verify content in presets")
+    parser.add_argument("--clones", type=Path, help="the same in the voices of people whom no model has heard")
     parser.add_argument("--likeness", type=Path, help="a study with --verify speaker and beam:4x4 in several voices")
     parser.add_argument("--both", type=Path, help="with --verify content=1,speaker=5 and mixed:4x4@2s+16 in the same")
     parser.add_argument("--teacher", type=Path, help="folder of the teacher's readings, with a folder for each preset")
@@ -158,22 +162,24 @@ def runaways(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[
     return rows, f"Beyond {LONG} or below {SHORT} of the teacher's length, or without an end; {voices} in turn."
 
 
-def bars(arguments: argparse.Namespace, sentences: list[str]) -> tuple[list[Any], str]:
+def bars(arguments: argparse.Namespace, _: list[str]) -> tuple[list[Any], str]:
     """The bars for words, likeness and both, from the studies' results and the codec's copy of the teacher."""
     rows: list[Any] = []
     made = []
-    for name in ("words", "likeness", "both"):
+    for name in ("words", "clones", "likeness", "both"):
         if study := getattr(arguments, name):
             if not (study / "summary.csv").exists():
                 sys.exit(f"error: {study} holds no finished study: run `llasa study inference` on it to its end")
             shutil.copyfile(study / "summary.csv", RESULTS / f"search-{name}.csv")
+            shutil.copyfile(study / "plot.png", RESULTS / f"search-{name}.png")
             made.append(f"[{name}](search-{name}.csv): `{command(study)}`")
     if arguments.words:
-        shutil.copyfile(arguments.words / "plot.png", RESULTS / "search.png")
-        rows += word_rows(read(arguments.words), sentences, arguments.teacher) + trend_rows(arguments.words)
+        rows += copy_rows(arguments.words, arguments.teacher)
+        rows += word_rows(read(arguments.words), "presets") + trend_rows(arguments.words, "presets")
+    if arguments.clones:
+        rows += word_rows(read(arguments.clones), "clones") + trend_rows(arguments.clones, "clones")
     if arguments.likeness:
-        shutil.copyfile(arguments.likeness / "plot.png", RESULTS / "search-likeness.png")
-        rows += likeness_rows(read(arguments.likeness)) + trend_rows(arguments.likeness)
+        rows += likeness_rows(read(arguments.likeness)) + trend_rows(arguments.likeness, "likeness")
     if arguments.both and arguments.words and arguments.likeness:
         rows += both_rows(read(arguments.both), read(arguments.words), read(arguments.likeness))
     return rows, "The studies: " + "; ".join(made) + "."
@@ -186,7 +192,7 @@ def likeness_rows(table: list[dict[str, str]]) -> list[Any]:
 
     rows = []
     for key, label, sign in ((ENCODER, "similarity to the reference's voice, CAM++", 1), (LIKENESS, DISTANCE, -1)):
-        one, _ = paired(table, key, ("best-of", 1), ("best-of", 16))
+        one, _ = paired(table, key, (BEST, 1), (BEST, 16))
         beam, best = paired(table, key, ("beam:4x4", None), ("best-of at the tokens of beam:4x4", None))
         gain, p = difference(beam[:, 0] - best[:, 0])
         rows.append(Row(f"{label}, one sample, {len(one)} sentences", show(statistics.mean(one[:, 0]), 3)))
@@ -207,22 +213,47 @@ def command(study: Path) -> str:
     return " ".join([*parts, f"--listeners {','.join(begun['listeners'])} --seed {begun['seed']}"])
 
 
-def word_rows(table: list[dict[str, str]], sentences: list[str], teacher: Path) -> list[Any]:
+def word_rows(table: list[dict[str, str]], who: str) -> list[Any]:
+    """Words wrong in one sample and in the best of 4 and of 16, by every listener that has heard them."""
+    from llasa.measure import statistics
+    from llasa.measure.tables import Row, percent, points
+
+    rows = []
+    for key, label in LISTENERS.items():
+        if key not in table[0]:
+            continue
+        one, many = paired(table, key, (BEST, 1), (BEST, 16))
+        _, some = paired(table, key, (BEST, 1), (BEST, 4))
+        weights = one[:, 1]
+        gain = statistics.error_rate_difference(many[:, 0] * weights, one[:, 0] * weights, weights)
+        p = statistics.paired_p(many[:, 0] - one[:, 0], weights)
+        for what, found in (("one sample", one), ("the best of 4 by `content`", some), ("the best of 16", many)):
+            rate = statistics.error_rate(found[:, 0] * weights, weights)
+            rows.append(Row(f"{who}, {len(one)} sentences, {what}: word error rate by {label}", percent(rate)))
+        bar = ("p < 0.01", p < 0.01) if key == WORDS else ()
+        rows.append(Row(f"the best of 16 less one sample, paired (p = {p:.4f})", points(gain), *bar))
+    return rows
+
+
+def copy_rows(study: Path, teacher: Path) -> list[Any]:
     """The share of the word errors above those of the codec's copies that the best of 16 removes."""
     from bars.folders import readings
 
     from llasa.codec import load_codec
     from llasa.measure import listeners, metrics, statistics
     from llasa.measure.tables import Row, percent, points
+    from llasa.studies import storage
+    from llasa.studies.inference.sweep import STORED
 
-    one, many = paired(table, WORDS, ("best-of", 1), ("best-of", 16))
-    voices = {int(row["sentence"]): row["voice"] for row in table}
-    numbers = sorted(voices)
+    one, many = paired(read(study), WORDS, (BEST, 1), (BEST, 16))
+    # A study numbers the sentences that it took, which may be fewer than the list has.
+    said = [item for path in sorted((study / STORED).glob("*.json")) if "takes" in (item := storage.read(path))]
     codec = load_codec("tiny")
-    spoken = [readings(teacher, voices[i], [sentences[i]])[0] for i in numbers]
+    spoken = [readings(teacher, item["voice"], [item["text"]])[0] for item in said]
     copies = [codec.decode(codec.encode(reading))[: len(reading)] for reading in spoken]
     heard = listeners.spread(listeners.pocketsphinx, copies)
-    copy = np.array([metrics.word_errors(sentences[i], words)[0] for i, words in zip(numbers, heard, strict=True)])
+    found = [metrics.word_errors(item["text"], words)[0] for item, words in zip(said, heard, strict=True)]
+    copy = np.array(found)
     weights = one[:, 1]
     errors, fewer = one[:, 0] * weights, many[:, 0] * weights
     rates = [statistics.error_rate(column, weights) for column in (copy, errors, fewer)]
@@ -231,19 +262,15 @@ def word_rows(table: list[dict[str, str]], sentences: list[str], teacher: Path) 
     if excess.value > 0:
         left = (rates[2].value - rates[0].value) / excess.value
         share, halved = f"{100 * left:.0f} %" if left > 0 else "none", left <= 0.5
-    gain = statistics.error_rate_difference(fewer, errors, weights)
-    p = statistics.paired_p(many[:, 0] - one[:, 0], weights)
+    what = f"word error rate by {LISTENERS[WORDS]}, the codec's copies of the teachers, {len(said)} sentences"
     return [
-        Row(f"word error rate, the codec's copies of the teachers, {len(numbers)} sentences", percent(rates[0])),
-        Row("word error rate, one sample", percent(rates[1])),
-        Row("word error rate, the best of 16 by `content`", percent(rates[2])),
+        Row(what, percent(rates[0])),
         Row("one sample less the copies, paired", points(excess)),
-        Row(f"the best of 16 less one sample, paired (p = {p:.4f})", points(gain), "p < 0.01", p < 0.01),
-        Row("share of the excess over the copies that is left", share, "at most 50 %", halved),
+        Row("share of the excess over the copies that the best of 16 leaves", share, "at most 50 %", halved),
     ]
 
 
-def trend_rows(study: Path) -> list[Any]:
+def trend_rows(study: Path, who: str) -> list[Any]:
     """How each doubling of n changes every figure, up to 16 and after, and where one is worse than at its best."""
     from llasa.measure.tables import Row, show
     from llasa.studies import storage
@@ -259,7 +286,7 @@ def trend_rows(study: Path) -> list[Any]:
     series = [one for one in collect(settings, kept) if one.strategy == BEST_OF]
     early, late = [one for one in series if one.n <= 16], [one for one in series if one.n >= 16]
     rows: list[Any] = []
-    chosen = f"chosen by {settings.verify.removesuffix('=1')}"
+    chosen = f"{who}, chosen by {settings.verify.removesuffix('=1')}"
     for key, figure in list(settings.figures.items())[1:]:
         unit = f", {figure.unit}" if figure.unit else ""
         for part, bar in ((early, "better"), (late, "not worse")):
@@ -309,7 +336,7 @@ def read(study: Path) -> list[dict[str, str]]:
 def column(table: list[dict[str, str]], key: str, strategy: str, n: int | None) -> dict[int, tuple[float, float]]:
     """A figure and its weight (for word errors the number of words) by sentence, without sentences that have none."""
     rows = [row for row in table if row["strategy"] == strategy and (n is None or int(row["n"]) == n)]
-    weight = "words" if key == WORDS else None
+    weight = "words" if key in LISTENERS else None
     found = {int(row["sentence"]): (float(row[key]), float(row[weight]) if weight else 1.0) for row in rows}
     return {number: pair for number, pair in found.items() if np.isfinite(pair).all()}
 

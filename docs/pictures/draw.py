@@ -2,7 +2,7 @@
 
     python docs/pictures/draw.py
 
-`layers.svg` is drawn from the import contract in pyproject.toml, `search.svg` from the table of a measurement, so both
+`layers.svg` is drawn from the import contract in pyproject.toml, `search.svg` from the tables of measurements, so both
 change when their sources do. tests/test_docs.py compares the files with what this script draws.
 """
 
@@ -14,7 +14,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SEARCH = ROOT / "benchmarks/results/search-words.csv"
+# Who speaks, and the table of its search.
+SEARCHES = {
+    "people whom it has never heard, cloned": ROOT / "benchmarks/results/search-clones.csv",
+    "the default preset": ROOT / "benchmarks/results/search-words.csv",
+}
 
 # Colours for a light and for a dark page; the card is opaque, so that it can be read on either.
 STYLE = """
@@ -124,31 +128,40 @@ def layers() -> str:
 
 
 def search() -> str:
-    """Word error rate of the best of n, over n, with its interval."""
-    with SEARCH.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["figure"] == "pocketsphinx" and row["strategy"] == "best-of"]
-    points = sorted((int(r["n"]), *(100 * float(r[key]) for key in ("value", "low", "high"))) for r in rows)
-    left, right, top, bottom, low, high = 70, 800, 50, 270, 15.0, 35.0
+    """Word error rates of the best of n, over n, with their intervals."""
+    left, right, top, bottom, high = 70, 800, 50, 290, 50.0
+    curves = {who: curve(table) for who, table in SEARCHES.items()}
+    most = max(n for points in curves.values() for n, *_ in points)
 
     def x(n: float) -> float:
-        return left + 30 + (right - left - 60) * math.log2(n) / math.log2(points[-1][0])
+        return left + 30 + (right - left - 60) * math.log2(n) / math.log2(most)
 
     def y(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
+        return bottom - (bottom - top) * value / high
 
     parts = [label(20, 28, "Words wrong by PocketSphinx, of the best of n candidates chosen by their words", "bold")]
-    for value in range(int(low), int(high) + 1, 5):
+    for value in range(0, int(high) + 1, 10):
         parts.append(f'<line class="grid" x1="{left}" y1="{y(value):.1f}" x2="{right}" y2="{y(value):.1f}"/>')
         parts.append(label(left - 8, y(value) + 4, f"{value} %", "small right"))
-    edge = [(x(n), y(top_)) for n, _, _, top_ in points] + [(x(n), y(base)) for n, _, base, _ in reversed(points)]
-    parts.append(f'<polygon class="band" points="{coordinates(edge)}"/>')
-    parts.append(f'<polyline class="curve" points="{coordinates([(x(n), y(v)) for n, v, _, _ in points])}"/>')
-    for n, value, _, _ in points:
-        parts.append(f'<circle class="dot" cx="{x(n):.1f}" cy="{y(value):.1f}" r="3.5"/>')
-        parts.append(label(x(n), y(value) - 10, f"{value:.1f}", "middle"))
+    for who, points in curves.items():
+        edge = [(x(n), y(top_)) for n, _, _, top_ in points] + [(x(n), y(base)) for n, _, base, _ in reversed(points)]
+        parts.append(f'<polygon class="band" points="{coordinates(edge)}"/>')
+        parts.append(f'<polyline class="curve" points="{coordinates([(x(n), y(v)) for n, v, _, _ in points])}"/>')
+        for n, value, _, _ in points:
+            parts.append(f'<circle class="dot" cx="{x(n):.1f}" cy="{y(value):.1f}" r="3.5"/>')
+            parts.append(label(x(n), y(value) - 10, f"{value:.1f}", "middle"))
+        parts.append(label(right - 30, y(points[-1][1]) + 26, who, "small right"))
+    for n in sorted({n for points in curves.values() for n, *_ in points}):
         parts.append(label(x(n), bottom + 20, str(n), "small middle"))
     parts.append(label((left + right) / 2, bottom + 42, "candidates a sentence; band: 95 % interval", "small middle"))
-    return document(840, bottom + 60, "The word error rate falls from one candidate to sixteen, and no further", parts)
+    return document(840, bottom + 60, "Word error rates of the best of one to sixteen candidates", parts)
+
+
+def curve(table: Path) -> list[tuple[int, float, float, float]]:
+    """For each number of candidates the word error rate and its interval, in per cent."""
+    with table.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["figure"] == "pocketsphinx" and row["strategy"] == "best-of"]
+    return sorted((int(r["n"]), *(100 * float(r[key]) for key in ("value", "low", "high"))) for r in rows)  # type: ignore[misc]
 
 
 def document(width: int, height: int, title: str, parts: list[str]) -> str:
