@@ -143,14 +143,15 @@ def search() -> str:
     for value in range(0, int(high) + 1, 10):
         parts.append(f'<line class="grid" x1="{left}" y1="{y(value):.1f}" x2="{right}" y2="{y(value):.1f}"/>')
         parts.append(label(left - 8, y(value) + 4, f"{value} %", "small right"))
-    for who, points in curves.items():
+    for place, (who, points) in enumerate(curves.items()):
+        n, _, base, top_ = points[2]  # names stand above the upper band and below the lower one
+        parts.append(label(x(n), y(base) + 18 if place else y(top_) - 8, who, "middle"))
         edge = [(x(n), y(top_)) for n, _, _, top_ in points] + [(x(n), y(base)) for n, _, base, _ in reversed(points)]
         parts.append(f'<polygon class="band" points="{coordinates(edge)}"/>')
         parts.append(f'<polyline class="curve" points="{coordinates([(x(n), y(v)) for n, v, _, _ in points])}"/>')
         for n, value, _, _ in points:
             parts.append(f'<circle class="dot" cx="{x(n):.1f}" cy="{y(value):.1f}" r="3.5"/>')
             parts.append(label(x(n), y(value) - 10, f"{value:.1f}", "middle"))
-        parts.append(label(right - 30, y(points[-1][1]) + 26, who, "small right"))
     for n in sorted({n for points in curves.values() for n, *_ in points}):
         parts.append(label(x(n), bottom + 20, str(n), "small middle"))
     parts.append(label((left + right) / 2, bottom + 42, "candidates a sentence; band: 95 % interval", "small middle"))
