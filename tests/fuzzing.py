@@ -39,6 +39,7 @@ class Verdict:
 def run(case: Case, scratch: Path) -> Verdict:
     """Runs one command in a forked child, where the heavy imports are done already."""
     printed = scratch / "printed"
+    printed.touch()
     sys.stdout.flush()
     sys.stderr.flush()
     began = time.monotonic()
@@ -54,11 +55,11 @@ def run(case: Case, scratch: Path) -> Verdict:
             usage = found
         elif time.monotonic() - began > SECONDS * PATIENCE:
             fault = "hang"
-            os.killpg(child, signal.SIGKILL)
+            _kill(child)
             usage = os.wait4(child, 0)[2]
         elif _memory(child)[1] - held > MEMORY:
             fault = "memory"
-            os.killpg(child, signal.SIGKILL)
+            _kill(child)
             usage = os.wait4(child, 0)[2]
         else:
             time.sleep(0.01)
@@ -67,6 +68,14 @@ def run(case: Case, scratch: Path) -> Verdict:
     if not fault:
         fault = "memory" if memory > MEMORY else _judge(status, told)
     return Verdict(case, fault, told, time.monotonic() - began, memory)
+
+
+def _kill(child: int) -> None:
+    """Kills a child and what it started, or the child alone while it has no group of its own yet."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        os.kill(child, signal.SIGKILL)
 
 
 def _become(case: Case, scratch: Path, printed: Path, room: int) -> None:

@@ -46,14 +46,15 @@ def test_what_the_fuzzer_holds_itself_is_not_counted(tmp_path: Path, monkeypatch
     assert 50 << 20 < found.memory < 200 << 20
 
 
-def test_a_hang_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("patience", [0.0, 0.01])  # before the child has done anything, and later
+def test_a_hang_is_noticed(patience: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import time
 
     import fuzzing
 
     import llasa.cli
 
-    monkeypatch.setattr(fuzzing, "PATIENCE", 0.01)
+    monkeypatch.setattr(fuzzing, "PATIENCE", patience)
     monkeypatch.setattr(llasa.cli, "main", lambda arguments: time.sleep(100))
     assert run(Case("made", ()), tmp_path).fault == "hang"
 
