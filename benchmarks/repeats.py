@@ -3,10 +3,10 @@
     python benchmarks/repeats.py [--seeds 1 2]
 
 Twelve texts in three presets and two seeds, 72 takes, and as many of twelve texts with words that
-`recipes/tiny/repetition.py`, from which the language model learns to count, leaves out. PocketSphinx counts with a
-grammar of the text's words in which the phrase that repeats may come any number of times; it is tried on flite's
-readings too, whose count is right. Whisper tiny hears the pieces one by one, and how many words it writes counts, not
-which: it spells "ha" as "high". Neither has chosen a take. Writes benchmarks/results/repeats.md.
+`recipes/tiny/repetition.py`, whose texts can teach a model to count, leaves out. PocketSphinx counts with a grammar of
+the text's words in which the phrase that repeats may come any number of times; it is tried on flite's readings too,
+whose count is right. Whisper tiny hears the pieces one by one, and how many words it writes counts, not which: it
+spells "ha" as "high". Neither has chosen a take. Writes benchmarks/results/repeats.md.
 """
 
 import argparse
