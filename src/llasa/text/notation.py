@@ -31,7 +31,7 @@ _NAMES = {
     "24/7/365": "twenty four seven three sixty five", "WWI": "World War one",
     "WWII": "World War two", "WW1": "World War one", "WW2": "World War two",
     "MI5": "M I five", "MI6": "M I six", "NaCl": "N A C L", "HCl": "H C L", "IPv4": "I P V four",
-    "IPv6": "I P V six", "Xmas": "Christmas", "YoY": "year on year", "AC/DC": "A C D C", "NaOH": "N A O H",
+    "IPv6": "I P V six", "Xmas": "Christmas", "YoY": "year on year", "NaOH": "N A O H",
 }  # fmt: skip
 _NAME = re.compile(
     rf"(?<![\w.+#/])({'|'.join(re.escape(name) for name in sorted(_NAMES, key=len, reverse=True))})"
@@ -74,7 +74,6 @@ _NO_TITLE = {
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _DAYS = "|".join(sorted({*WEEKDAYS, *WEEKDAYS.values()}, key=len, reverse=True))
 _MONTHS = "|".join(sorted({*MONTHS, *(month[:3] for month in MONTHS), "Sept"}, key=len, reverse=True))
-_SIDES = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _TENS = {"10": "tens", "100": "hundreds", "1000": "thousands", "10000": "tens of thousands",
          "100000": "hundreds of thousands", "1000000": "millions"}  # fmt: skip
 # Units that are read so without a number before them: "in km/h".
@@ -153,7 +152,7 @@ def _bearing(match: re.Match[str]) -> str:
     found = (
         f"{degrees} degrees" + (f" {minutes} minutes" if minutes else "") + (f" {seconds} seconds" if seconds else "")
     )
-    return f"{found} {_SIDES[side]}"
+    return f"{found} {shorthand.SIDES[side]}"
 
 
 def _title(match: re.Match[str]) -> str:

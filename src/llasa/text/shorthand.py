@@ -25,7 +25,7 @@ _CHORDS = {"m": "minor", "min": "minor", "maj": "major", "M": "major", "dim": "d
 # After an initial: "E. coli".
 _SPECIES = ("afarensis|aureus|botulinum|cerevisiae|coli|difficile|elegans|erectus|falciparum|melanogaster|musculus|"
             "pylori|rex|sapiens|subtilis|thaliana|tuberculosis")  # fmt: skip
-_SIDES = {"N": "North", "S": "South", "E": "East", "W": "West"}
+SIDES = {"N": "north", "S": "south", "E": "east", "W": "west"}
 # Units that are no words, said by their names wherever they stand: "a few km".
 _UNITS = "|".join(unit for unit in UNITS if re.fullmatch("[b-df-hj-np-tv-z]{2,4}", unit) and not is_sound(unit))
 _END = r"(?![\w'/^-]|\.(?! [A-Z]|$))"
@@ -94,7 +94,7 @@ _rules: _Rules = [
     (r"(?<=\d(?:st|nd|rd|th) )c\.(?= |$)", "century"),
     (r"\b(elev|Elev)\. (?=\d)", r"\1ation "),
     (r"\b(\d{1,5}) ([NSEW])\.? (?=\d{0,3}[A-Z\d][\w']{1,20} (?:St|Ave|Blvd|Rd|Dr|Ln|Street|Avenue|Road|Lane)\b)",
-     lambda m: f"{m[1]} {_SIDES[m[2]]} "),
+     lambda m: f"{m[1]} {SIDES[m[2]].title()} "),
     (r"(?<![\d/.])(\d\.\d|10)/10(?![\d/])", r"\1 out of 10"),
     (r"(?<=[A-Z]{2})/(?=[A-Z]{2}\b)", " "),
     (r"\b802\.11([a-z]{1,2})\b", lambda m: f"8 oh 2 point 11 {spaced(m[1].upper())}"),
