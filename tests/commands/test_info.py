@@ -47,6 +47,8 @@ def test_info_compares_the_backends(run: Run, lm_folder: Path, monkeypatch: pyte
         assert len(re.findall(r"^llamacpp, (?:float16|int8|int4) +[\d,]+, [\d,]+$", text, re.M)) == 3
     else:
         assert re.search(r"^llamacpp +llama_cpp is not installed, .*llasa\[llamacpp\]", text, re.M)
+    if not find_spec("vllm"):
+        assert re.search(r"^vllm +vllm is not installed, .*llasa\[vllm\]", text, re.M)
 
 
 def refused(result: Result, message: str) -> None:

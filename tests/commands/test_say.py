@@ -150,7 +150,7 @@ def test_another_backend(run: Run, lm_folder: Path, tmp_path: Path, monkeypatch:
 
 def test_backends_that_do_not_go_together_with_other_options(run: Run, lm_folder: Path):
     options = ("say", "Hello.", "--model", lm_folder)
-    fails(run(*options, "--backend", "abacus"), "unknown backend abacus: use torch or llamacpp")
+    fails(run(*options, "--backend", "abacus"), "unknown backend abacus: use torch, llamacpp or vllm")
     fails(run(*options, "--backend", "llamacpp", "--device", "cuda"), "leave --device cuda out, or use --backend torch")
     fails(run(*options, "--backend", "llamacpp", "--device-map", "auto"), "leave --device-map auto out, or use")
 

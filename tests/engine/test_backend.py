@@ -176,14 +176,17 @@ def test_the_backend_of_a_folder(lm_folder: Path) -> None:
     prompt = whole.vocabulary.prompt("Hello.")
     found, wanted = (b.extend(b.start([prompt], sampling=GREEDY), 20).tokens for b in (backend, whole.backend))
     assert found == wanted
-    with pytest.raises(LlasaError, match=r"unknown backend abacus: use torch or llamacpp"):
+    with pytest.raises(LlasaError, match=r"unknown backend abacus: use torch, llamacpp or vllm"):
         open_backend(lm_folder, "abacus")
 
 
-def test_a_backend_that_is_not_installed(lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    with pytest.raises(LlasaError, match=r"llama_cpp is not installed, .*: pip install 'llasa\[llamacpp\]'"):
-        Llasa.load(lm_folder, backend="llamacpp")
+@pytest.mark.parametrize(("backend", "module"), [("llamacpp", "llama_cpp"), ("vllm", "vllm")])
+def test_a_backend_that_is_not_installed(
+    backend: str, module: str, lm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(LlasaError, match=rf"{module} is not installed, .*: pip install 'llasa\[{backend}\]'"):
+        Llasa.load(lm_folder, backend=backend)
 
 
 def test_where_a_backend_does_not_compute(lm_folder: Path) -> None:

@@ -44,7 +44,8 @@ DeviceMap = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="What computes the language model: [bold]torch[/], or [bold]llamacpp[/] on the CPU."
+        metavar="NAME",
+        help="What computes the language model: [bold]torch[/], [bold]llamacpp[/] on the CPU, or [bold]vllm[/].",
     ),
 ]
 

@@ -117,12 +117,16 @@ def _show_speed(model: str, device: str) -> None:
         except LlasaError as error:
             _line(name, str(error))
             continue
-        place = device if name == "torch" else "cpu"
-        dtypes = (None, "int8", "int4") if place == "cpu" else (None,)
+        place = "cpu" if name == "llamacpp" else device
+        dtypes = (None, "int8", "int4") if place == "cpu" and name != "vllm" else (None,)
         for dtype in dtypes:
             precision = dtype_of(dtype, place, name)
             with waiting(f"measuring {name}"):
-                backend = open_backend(folder, name, place, precision, vocabulary=vocabulary)
+                try:
+                    backend = open_backend(folder, name, place, precision, vocabulary=vocabulary)
+                except LlasaError as error:  # not every backend takes every model
+                    _line(name, str(error))
+                    break
                 rates = [_tokens_a_second(backend, prompt, rows) for rows in (1, ROWS)]
             _line(f"{name}, {str(precision).removeprefix('torch.')}", ", ".join(f"{rate:,.0f}" for rate in rates))
             del backend

@@ -19,7 +19,7 @@ from llasa.models.tokenizer import read_tokenizer
 from llasa.models.weights import Weights
 from llasa.vocabulary import Vocabulary, read_vocabulary
 
-BACKENDS = ("torch", "llamacpp")
+BACKENDS = ("torch", "llamacpp", "vllm")
 
 
 class State(Protocol):
@@ -148,7 +148,7 @@ def check_backend(name: str, device: str | None = None, device_map: str | None =
         LlasaError: it is not so.
     """
     if name not in BACKENDS:
-        raise LlasaError(f"unknown backend {name}: use {' or '.join(BACKENDS)}")
+        raise LlasaError(f"unknown backend {name}: use {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
     if device_map not in (None, "auto"):
         raise LlasaError(f"unknown device map {device_map}: use auto")
     if name == "llamacpp":
@@ -156,6 +156,8 @@ def check_backend(name: str, device: str | None = None, device_map: str | None =
             wrong = f"--device-map {device_map}" if device_map else f"--device {device}"
             raise LlasaError(f"the backend llamacpp computes on the CPU: leave {wrong} out, or use --backend torch")
         need_extra("llamacpp", "llama_cpp", "gguf")
+    if name == "vllm":
+        need_extra("vllm", "vllm")
 
 
 def open_backend(
@@ -186,6 +188,10 @@ def open_backend(
         from llasa.engine.llamacpp_engine import open_llamacpp
 
         return open_llamacpp(folder, tokens.first, tokens.size, tokens.end, dtype)
+    if name == "vllm":
+        from llasa.engine.vllm_engine import open_vllm
+
+        return open_vllm(folder, tokens.first, tokens.size, tokens.end, dtype, device, spread=device_map == "auto")
     from llasa.engine.torch_engine import Engine
 
     model = open_model(folder, device, dtype, spread=device_map == "auto")  # which checks the config
