@@ -147,7 +147,7 @@ def backends(case: Case, folder: Path) -> Iterator[tuple[str, Backend]]:
     fast = dtype_of(None, "cpu")
     weights = weights_of(case.model.to(fast))
     weights = replace(weights, tensor=case.model.state_dict().__getitem__)  # no copy of the embedding for each engine
-    for dtype in (fast, torch.int8):
+    for dtype in (fast, torch.int8, INT4):
         yield f"torch {name_of(dtype)}", Engine(replace(weights, dtype=dtype), case.first, case.size, case.end)
     legal = torch.tensor([*range(case.first, case.first + case.size), case.end])
     for dtype in (torch.float16, torch.int8, INT4):
