@@ -83,7 +83,10 @@ _rules: _Rules = [
     (r"\bFwd(?=: )", "forward"),
     (r"\bCOP(?=\d)", "cop "),
     (r"\bXbox 360\b", "Xbox three sixty"),
-    (r"(?<=\b[Bb]y )(1[0-2]|[1-9])/(3[01]|[12]?\d)(?=[.,;!?]|$)", lambda m: f"{MONTHS[int(m[1]) - 1]} {m[2]}"),
+    # "On 3/4 of the land" is a fraction, and 9/11 is said as a name.
+    (r"(?i)\b(on|by|until|till|since|before|after) (?!9/11)(1[0-2]|[1-9])/(3[01]|[12]?\d)"
+     r"(?= ?[.,;:!?)]|$| (?:at|from|in|and|or|we|I|he|she|they|you|it|there|with)\b)",
+     lambda m: f"{m[1]} {MONTHS[int(m[2]) - 1]} {m[3]}"),
     (r"(?<!\d )\bFr\. (?=[A-Z][a-z])", "Father "),
     (r"(?<=\d(?:st|nd|rd|th)) [Ff]l\b\.?", " floor"),
     (r"(?i)\btemps?\. (?=(?:is|was|of|in|at|fell|rose|drops?|dropped|rises|range|sensor)\b)", "temperature "),
