@@ -1,4 +1,4 @@
-"""The strategies with exact toy verifiers, on the embedded model: what they choose, what they compute, what they tell.
+"""The strategies with exact toy verifiers, on a small model: what they choose, what they compute, what they tell.
 
 The beam is compared with a second writing of it here that prefills and samples every hypothesis anew.
 """
@@ -6,6 +6,7 @@ The beam is compared with a second writing of it here that prefills and samples 
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from llasa.verifiers import Batch
 from llasa.verifiers.combine import Scorer, Stage, Term
 
 TEXT = "It was late at night."
-LONGER = "It was late in the evening, and nobody in the old house by the river spoke."
+# No take of it ends within two seconds.
+LONGER = "It was late in the evening, and nobody in the old house by the river spoke, for all of them had walked."
 
 
 class Toy:
@@ -52,8 +54,9 @@ def brightness(samples: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def llasa() -> Llasa:
-    return Llasa.load("tiny", device="cpu", dtype="float32")
+def llasa(lm_folder: Path) -> Llasa:
+    """A small random model, whose takes end by chance after a second or two, and all of them otherwise."""
+    return Llasa.load(lm_folder, device="cpu", dtype="float32")
 
 
 def tools_for(llasa: Llasa, *verifiers: Toy) -> Tools:
@@ -62,7 +65,7 @@ def tools_for(llasa: Llasa, *verifiers: Toy) -> Tools:
 
 
 def task_for(llasa: Llasa, text: str = TEXT, **changes: Any) -> Task:
-    piece = llasa._planner.pieces(chunks(text), llasa.voice("alma"))[0]
+    piece = llasa._planner.pieces(chunks(text), llasa.voice())[0]
     return replace(Task(piece, 0, None, 7, llasa.defaults), **changes)
 
 
@@ -186,7 +189,7 @@ def test_a_beam_finds_what_a_plain_writing_of_it_finds(
 
 def test_a_beam_hears_fragments_of_a_second_more_each_time(llasa: Llasa) -> None:
     toy = Toy(brightness)
-    chosen, account = run(llasa, "beam:2x2", toy)
+    chosen, account = run(llasa, "beam:2x2", toy, text=LONGER)
     lengths = [{len(samples) for samples in fragments} for fragments in toy.fragments]
     assert lengths == [{16000 * (look + 1)} for look in range(len(lengths))]
     assert chosen.finished
@@ -195,9 +198,11 @@ def test_a_beam_hears_fragments_of_a_second_more_each_time(llasa: Llasa) -> None
     assert len({candidate.number for candidate in account.candidates}) == len(account.candidates)
 
 
-def test_fragments_sound_like_the_whole(llasa: Llasa) -> None:
+def test_fragments_sound_like_the_whole() -> None:
+    """Of the embedded codec, whose pulses would have another phase if it began later."""
+    llasa = Llasa.load("tiny", device="cpu", dtype="float32")
     toy = Toy(brightness)
-    _, account = run(llasa, "beam:2x2", toy, text=LONGER)
+    _, account = run(llasa, "beam:2x2", toy, text="It was late in the evening, and nobody spoke.")
     left = [c for c in account.candidates if not c.finished and not c.condemned and len(c.codes) > 50]
     assert left
     for candidate in left:
@@ -225,7 +230,7 @@ def test_look_ahead_is_heard_and_thrown_away(llasa: Llasa, counted: dict[str, in
 
 def test_mixed_opens_with_a_beam_and_closes_with_samples(llasa: Llasa, counted: dict[str, int]) -> None:
     toy = Toy(brightness)
-    chosen, account = run(llasa, "mixed:2x2@1s+6", toy)
+    chosen, account = run(llasa, "mixed:2x2@1s+6", toy, text=LONGER)
     assert len(toy.fragments) == 1
     assert counted["prefills"] == 1
     # Four rows of a second, and the ends of six.
@@ -241,9 +246,9 @@ def test_mixed_opens_with_a_beam_and_closes_with_samples(llasa: Llasa, counted: 
 
 
 def test_a_mixed_search_in_parts_says_nothing_twice(llasa: Llasa, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(llasa, "mixed:1x1@1s+8", Toy(brightness))[1].candidates
+    whole = run(llasa, "mixed:1x1@1s+8", Toy(brightness), text=LONGER)[1].candidates
     monkeypatch.setattr(takes, "ROWS", 3)
-    parts = run(llasa, "mixed:1x1@1s+8", Toy(brightness))[1].candidates
+    parts = run(llasa, "mixed:1x1@1s+8", Toy(brightness), text=LONGER)[1].candidates
     assert len({candidate.codes.tobytes() for candidate in parts}) == len(parts) == 8
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(one.codes, other.codes)
@@ -458,11 +463,11 @@ def test_time_that_is_up_leaves_one_look(llasa: Llasa) -> None:
     assert chosen.finished
     assert len(account.candidates) == pool.FIRST
     toy = Toy(brightness)
-    chosen, account = run(llasa, "beam:2x2", toy, deadline=late)
+    chosen, account = run(llasa, "beam:2x2", toy, text=LONGER, deadline=late)
     assert chosen.finished or chosen.condemned
     assert len(toy.fragments) == 1
     toy = Toy(brightness)
-    chosen, account = run(llasa, "mixed:2x2@1s+16", toy, deadline=late)
+    chosen, account = run(llasa, "mixed:2x2@1s+16", toy, text=LONGER, deadline=late)
     assert len(toy.fragments) == 1
     assert len([candidate for candidate in account.candidates if len(candidate.codes) > 50]) == 1
 
@@ -484,7 +489,7 @@ def test_the_second_half_of_a_mixed_search_ends_with_the_time(llasa: Llasa) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "time", Clock)
         patch.setattr("llasa.search.task.time", Clock)
-        _, account = run(llasa, "mixed:2x2@1s+16", Toy(judged), deadline=start + 50)
+        _, account = run(llasa, "mixed:2x2@1s+16", Toy(judged), text=LONGER, deadline=start + 50)
     ended = [candidate for candidate in account.candidates if len(candidate.codes) > 50]
     assert len(ended) == pool.FIRST
     assert account.rows == 4  # both were there before
