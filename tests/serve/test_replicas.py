@@ -24,12 +24,13 @@ from llasa.serve.warming import load
 from llasa.tts import Llasa
 
 KEY = {"Authorization": "Bearer secret"}
-TEXT = "It was late, and nobody had said a word."
+# Its speech ends at its longest, so that a stream lasts for a while.
+TEXT = "It was late, and nobody had said a word. The lamp had burned low."
 SAID = "The words that are spoken in the recording."
 
 
 @pytest.fixture(scope="module")
-def address(home: Path) -> Iterator[str]:
+def address(endless_folder: Path, home: Path) -> Iterator[str]:
     import ray
 
     from llasa.serve import replicas
@@ -37,7 +38,8 @@ def address(home: Path) -> Iterator[str]:
     ray.init(num_cpus=8, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     try:
         # One stream at once in each, so that most requests wait.
-        door = replicas.deploy(partial(load, "tiny", device="cpu"), Settings(most=1, key="secret"), fewest=2)
+        model = partial(load, str(endless_folder), device="cpu", dtype="float32")
+        door = replicas.deploy(model, Settings(most=1, key="secret"), fewest=2)
         with serving(door) as found:
             yield found
     finally:
@@ -75,9 +77,9 @@ class Client(threading.Thread):
 
 
 @pytest.fixture
-def shared(address: str, tiny: Llasa) -> Iterator[str]:
+def shared(address: str, voiced: np.ndarray) -> Iterator[str]:
     """An uploaded voice, which no later test finds."""
-    wav = audio.wav_bytes(tiny.say(SAID, voice="bruno", seed=1).samples, 16000)
+    wav = audio.wav_bytes(voiced, 16000)
     fields = {"name": "shared", "ref_text": SAID, "consent": "true"}
     answer = requests.post(
         f"{address}/v1/audio/voices", files={"audio_sample": wav}, data=fields, headers=KEY, timeout=60
@@ -87,7 +89,7 @@ def shared(address: str, tiny: Llasa) -> Iterator[str]:
     assert requests.delete(f"{address}/v1/audio/voices/shared", headers=KEY, timeout=60).ok
 
 
-def test_no_request_is_lost_that_was_not_being_streamed(address: str, tiny: Llasa, shared: str) -> None:
+def test_no_request_is_lost_that_was_not_being_streamed(address: str, small: Llasa, shared: str) -> None:
     assert requests.post(f"{address}/v1/audio/speech", json={"input": "Hi."}, timeout=60).status_code == 401
     # One replica has stored the voice, and either speaks in it.
     clients = [Client(address, seed, shared) for seed in range(6)]
@@ -100,7 +102,7 @@ def test_no_request_is_lost_that_was_not_being_streamed(address: str, tiny: Llas
         if client.data is None:
             assert client in streamed
         else:
-            wanted = np.concatenate(list(tiny.stream(TEXT, voice=shared, seed=client.seed)))
+            wanted = np.concatenate(list(small.stream(TEXT, voice=shared, seed=client.seed)))
             assert client.data[44:] == audio.pcm16(wanted)
     assert sum(client.data is None for client in clients) <= 1
 
