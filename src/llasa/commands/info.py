@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llasa.engine import Backend
     from llasa.tts import Llasa
 
-SECONDS = 2.0  # that each backend generates, for each number of rows
+SECONDS = 1.0  # that each backend generates, for each number of rows
 ROWS = 16
 PIECE = 10  # tokens
 SENTENCES = (
