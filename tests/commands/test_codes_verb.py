@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from commands.runner import Run, fails
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import llasa.codec
 from llasa import audio
+
+load_once = cache(llasa.codec.load_codec)
 
 
 def test_files_become_codes_and_audio_again(run: Run, reference: Path, tmp_path: Path, lm_folder: Path):
@@ -33,9 +37,16 @@ def test_files_become_codes_and_audio_again(run: Run, reference: Path, tmp_path:
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True)
 @given(length=st.integers(1, 4000) | st.sampled_from([319, 320, 321, 640, 16000]))
 def test_a_recording_keeps_its_length(
-    run: Run, tmp_path: Path, voiced: np.ndarray, codec_folder: Path, kind: str, length: int
+    run: Run,
+    tmp_path: Path,
+    voiced: np.ndarray,
+    codec_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    length: int,
 ):
-    """However often it goes through the codec."""
+    """However often it goes through the codec, which is loaded once."""
+    monkeypatch.setattr(llasa.codec, "load_codec", load_once)
     model = ("--model", codec_folder if kind == "xcodec2" else kind, "--force")
     soundfile.write(tmp_path / "x.wav", voiced[:length], 16000)
     for _ in range(2):
