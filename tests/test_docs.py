@@ -44,7 +44,7 @@ SAID = ["It was late.", "The lamp was low.", "Nobody spoke.", "A dog ran by.", "
 def folder(tmp_path_factory: pytest.TempPathFactory, codec_folder: Path) -> Path:
     """A user's folder: a chapter to read, recordings of the user, and a small study's recipe and corpus."""
     path = tmp_path_factory.mktemp("user")
-    (path / "chapter.txt").write_text("It was late. The lamp had burned low.\n\nNobody spoke for some time.\n")
+    (path / "chapter.txt").write_text("It was late.\n\nNobody spoke.\n")
     samples, _, _ = speak("The words that are spoken in the recording.", Speaker("awb", "awb"))
     soundfile.write(path / "me.wav", samples, RATE)
     make_corpus(path / "runs")

@@ -289,10 +289,10 @@ def test_what_comes_out_nearly_silent_is_spoken_again():
     alma = tiny.voice("alma")
     assert alma is not None
     unfit = replace(alma, text=" ".join(alma.text.split()[:3]))
-    text = "The quick brown fox jumps over the lazy dog."
+    text = "The lamp had burned low."
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        spoken = [tiny.say(text, unfit, seed=seed).utterances[0].samples for seed in range(3)]
+        spoken = [tiny.say(text, unfit, seed=seed).utterances[0].samples for seed in range(2)]  # one stays faint
     faint = [is_faint(samples, tiny.rate) for samples in spoken]
     assert not all(faint)
     assert sum("is nearly silent" in str(note.message) for note in notes) == sum(faint)
@@ -392,6 +392,7 @@ def test_a_stream_is_the_speech_in_pieces(llasa: Llasa, monkeypatch: pytest.Monk
 
 def test_another_speed_changes_the_sound_alone(llasa: Llasa):
     plain = llasa.say(TEXT, seed=5)
+    streamed = sum(map(len, llasa.stream(TEXT, seed=5)))
     seen: list[tuple[float, float]] = []
     for speed in (0.5, 2):
         speech = llasa.say(TEXT, seed=5, speed=speed, on_progress=lambda *both: seen.append(both))
@@ -399,7 +400,7 @@ def test_another_speed_changes_the_sound_alone(llasa: Llasa):
         assert len(speech.samples) == round(len(plain.samples) / speed)
         assert seen[-1] == pytest.approx((len(plain.codes) / 50 / speed,) * 2)
         pieces = list(llasa.stream(TEXT, seed=5, speed=speed))
-        assert sum(map(len, pieces)) == round(sum(map(len, llasa.stream(TEXT, seed=5))) / speed)
+        assert sum(map(len, pieces)) == round(streamed / speed)
         assert all(map(len, pieces))
         assert len(pieces[0]) <= 16000 // 2 / speed
     for method in (llasa.say, llasa.stream):
