@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import soundfile
 
 from llasa.data.teachers.flite import Speaker, speak
@@ -25,3 +26,11 @@ def read(folder: Path, voice: str, texts: list[str], table: str = "{name}|{text}
         lines.append(table.format(name=name, text=text))
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def hear_beginnings(monkeypatch: pytest.MonkeyPatch, seconds: int = 6) -> None:
+    """Lets Whisper hear the first seconds of a clip. It fills 30 s with silence otherwise, and hears that as slowly."""
+    from faster_whisper import transcribe
+
+    whole = transcribe.pad_or_trim
+    monkeypatch.setattr(transcribe, "pad_or_trim", lambda frames: whole(frames, 100 * seconds))
