@@ -11,7 +11,9 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 def start(arguments: list[str], count: int, printed: Path) -> list[multiprocessing.process.BaseProcess]:
     """Runs `llasa ARGUMENTS` as `count` processes that torch.distributed can join; what they print goes to a file."""
-    _CONTEXT.set_forkserver_preload(["llasa.train.lm.run", "accelerate", "torch.utils.tensorboard"])
+    _CONTEXT.set_forkserver_preload(
+        ["llasa.train.lm.run", "accelerate", "datasets", "torch.utils.tensorboard", "typer._adapters"]
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

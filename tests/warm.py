@@ -61,7 +61,7 @@ def warm(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
 
 # What commands import only when they need it.
 LATER = (
-    "rich.console", "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert", "pyarrow.parquet", "yaml",
+    "datasets", "rich.console", "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert", "pyarrow.parquet", "yaml",
     "llasa.engine.torch_engine", "llasa.search.best_of", "llasa.train.codec.run", "llasa.train.lm.run",
     "llasa.train.recogniser.run", "llasa.tts", "llasa.verifiers.content",
 )  # fmt: skip

@@ -1,8 +1,9 @@
 """The language model on two processes over gloo: against one process with all their packs, and through kills."""
 
+import shutil
 import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,45 @@ STEPS, RATE = 12, 50.0  # steps as in the recipe
 
 
 @pytest.fixture(scope="module")
-def whole(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on two processes that nothing interrupted, by the command of docs/train.md."""
+def whole(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, python: list[str]) -> Path:
+    """A run on two processes that nothing interrupted, by the command of docs/train.md, but for the long imports."""
     out = tmp_path_factory.mktemp("whole") / "lm"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "llasa"]
-    done = subprocess.run([*launch, *arguments(recipe, out)], capture_output=True, text=True)
+    llasa = str(Path(python[-1]).with_name("llasa"))
+    launch = ["--standalone", "--nproc-per-node", "2", "--no-python", llasa, *arguments(recipe, out)]
+    code = f"from torch.distributed.run import main; main({launch})"
+    done = subprocess.run([*python, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
     assert done.stdout.count("validation") == 1
     assert done.stdout.count(f"lm {STEPS}/{STEPS}") == 1  # one process speaks
     return out
+
+
+@pytest.fixture(scope="module")
+def begun(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on two processes that was killed after some steps."""
+    out = tmp_path_factory.mktemp("begun") / "lm"
+    workers = started(recipe, out, 3)
+    for worker in workers:
+        worker.kill()
+    ended(workers, out, 3, -9)
+    return out
+
+
+def started(recipe: dict[str, Any], out: Path, until: int) -> list[BaseProcess]:
+    """Two processes that have come to a step, and keep every step."""
+    printed = out.with_suffix(".printed")
+    workers = start(arguments(recipe, out, checkpoint_minutes=0.0), 2, printed)
+    while f"lm {until}/" not in (printed.read_text() if printed.exists() else ""):
+        assert all(worker.is_alive() for worker in workers), printed.read_text()
+        time.sleep(0.02)
+    return workers
+
+
+def ended(workers: list[BaseProcess], out: Path, until: int, code: int) -> None:
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [code, code]
+    assert until - 1 <= torch.load(out / CHECKPOINT, weights_only=True)["step"] < STEPS
 
 
 def test_two_processes_learn_what_one_does_from_both_their_packs(recipe: dict[str, Any], whole: Path) -> None:
@@ -73,23 +104,13 @@ def test_two_processes_learn_what_one_does_from_both_their_packs(recipe: dict[st
 
 
 def test_a_run_stopped_and_killed_ends_like_one_that_was_not(
-    recipe: dict[str, Any], whole: Path, tmp_path: Path
+    recipe: dict[str, Any], whole: Path, begun: Path, tmp_path: Path
 ) -> None:
     out, printed = tmp_path / "lm", tmp_path / "printed"
-    for seen in (3, 7):
-        workers = start(arguments(recipe, out, checkpoint_minutes=0.0), 2, printed)
-        while f"lm {seen}/" not in (printed.read_text() if printed.exists() else ""):
-            assert all(worker.is_alive() for worker in workers), printed.read_text()
-            time.sleep(0.02)
-        if seen == 3:
-            workers[1].terminate()  # one is asked, both stop
-        else:
-            for worker in workers:
-                worker.kill()
-        for worker in workers:
-            worker.join(120)
-        assert [worker.exitcode for worker in workers] == ([0, 0] if seen == 3 else [-9, -9])
-        assert seen - 1 <= torch.load(out / CHECKPOINT, weights_only=True)["step"] < STEPS
+    shutil.copytree(begun, out)
+    workers = started(recipe, out, 7)
+    workers[1].terminate()  # one is asked, both stop
+    ended(workers, out, 7, 0)
     workers = start(arguments(recipe, out), 2, printed)
     for worker in workers:
         worker.join(120)
@@ -103,15 +124,11 @@ def test_a_run_stopped_and_killed_ends_like_one_that_was_not(
     assert all(torch.equal(shipped[0][name], tensor) for name, tensor in shipped[1].items())
 
 
-def test_one_process_goes_on_with_the_rows_of_two(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
-    out, printed = tmp_path / "lm", tmp_path / "printed"
-    workers = start(arguments(recipe, out, checkpoint_minutes=0.0), 2, printed)
-    while "lm 4/" not in (printed.read_text() if printed.exists() else ""):
-        assert all(worker.is_alive() for worker in workers), printed.read_text()
-        time.sleep(0.02)
-    for worker in workers:
-        worker.kill()
-        worker.join(120)
+def test_one_process_goes_on_with_the_rows_of_two(
+    recipe: dict[str, Any], whole: Path, begun: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "lm"
+    shutil.copytree(begun, out)
     train(lm_settings(**recipe, out=str(out)))
     ours, theirs = curve(out), curve(whole)
     assert ours.keys() == theirs.keys()

@@ -25,7 +25,7 @@ from llasa.train.lm.memory import make_plan, read_config, remedy
 from llasa.train.lm.run import train
 from llasa.train.settings import changed
 
-STEPS = 8
+STEPS = 7
 # Three rows a step: two processes have one idle row in turns. Every checkpoint comes with a validation.
 PARTS = {
     "factored": False, "muon_lr": 0, "pointing_heads": [], "rows": 3, "gradient_checkpointing": True, "shard": True,
@@ -46,6 +46,14 @@ def two(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Two processes that nothing interrupted."""
     out = tmp_path_factory.mktemp("two") / "lm"
     go_on(recipe, out, 2)
+    return out
+
+
+@pytest.fixture(scope="module")
+def begun(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes that were killed after two steps or so."""
+    out = tmp_path_factory.mktemp("begun") / "lm"
+    go_on(recipe, out, 2, 2)
     return out
 
 
@@ -86,8 +94,11 @@ def test_parts_learn_what_a_whole_does(alone: Path, two: Path) -> None:
     LlamaForCausalLM.from_pretrained(two / "model")
 
 
-def test_killed_at_any_step_it_ends_like_a_run_that_was_not(recipe: dict[str, Any], two: Path, tmp_path: Path) -> None:
-    for until in (2, 5, STEPS):
+def test_killed_at_any_step_it_ends_like_a_run_that_was_not(
+    recipe: dict[str, Any], two: Path, begun: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(begun, tmp_path / "lm")
+    for until in (4, STEPS):
         go_on(recipe, tmp_path / "lm", 2, until)
     assert curve(tmp_path / "lm") == curve(two)
     shipped = [load_file(out / "model/model.safetensors") for out in (tmp_path / "lm", two)]
@@ -95,23 +106,24 @@ def test_killed_at_any_step_it_ends_like_a_run_that_was_not(recipe: dict[str, An
 
 
 def test_another_number_of_processes_goes_on_along_the_same_curve(
-    recipe: dict[str, Any], alone: Path, tmp_path: Path
+    recipe: dict[str, Any], alone: Path, begun: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "lm"
-    for count, until in ((2, 3), (3, 6), (1, STEPS)):
+    shutil.copytree(begun, out)
+    newest = max(out.glob("checkpoint-*"))
+    # What kills leave at worst: an older checkpoint, not yet removed, and half of a newer one.
+    shutil.copytree(newest, out / "checkpoint-00000000")
+    shutil.copytree(newest, out / ".checkpoint-00009999.tmp", ignore=shutil.ignore_patterns(".metadata"))
+    for count, until in ((3, 4), (1, STEPS)):
         go_on(recipe, out, count, until)
-        newest = max(out.glob("checkpoint-*"))
-        if count == 2:  # what kills leave at worst: an older checkpoint, not yet removed, and half of a newer one
-            shutil.copytree(newest, out / "checkpoint-00000000")
-            shutil.copytree(newest, out / ".checkpoint-00009999.tmp", ignore=shutil.ignore_patterns(".metadata"))
     assert [path.name for path in out.glob("checkpoint-*")] == [f"checkpoint-{STEPS:08d}"]
     same(out, alone)
     assert not list(out.glob(".*.tmp"))
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_last_good_checkpoint(recipe: dict[str, Any], begun: Path, tmp_path: Path) -> None:
     out, printed = tmp_path / "lm", tmp_path / "printed"
-    go_on(recipe, out, 2, 3)
+    shutil.copytree(begun, out)
     (before,) = out.glob("checkpoint-*")
     sizes = {path.name: path.stat().st_size for path in before.iterdir()}
     model = (out / "model/model.safetensors").stat().st_size
