@@ -14,6 +14,8 @@ from llasa.data.teachers.kokoro import MIXED, Kokoro, load_voices, mixture, soun
 from llasa.data.teachers.teacher import RATE, finish
 from llasa.errors import LlasaError
 
+pytest.importorskip("kokoro_onnx", reason="kokoro-onnx is not installed: it wants a Python before 3.14")
+
 TEXT = "A dog ran by, quickly."
 
 
