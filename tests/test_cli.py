@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from stopping import interrupted
 
 import llasa
@@ -96,10 +97,13 @@ def test_control_characters_in_names_are_escaped(capsys: pytest.CaptureFixture[s
 
 def test_errors_of_the_system_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Whatever a verb forgets to translate."""
+    with pytest.raises(RuntimeError) as beyond:
+        torch.empty(10**18)
     for error, told in (
         (PermissionError(errno.EACCES, "", "/some/file"), "cannot use /some/file: permission denied"),
         (OSError(errno.EIO, ""), "cannot write to standard output or a temporary file: input/output error"),
         (MemoryError(), "there is not enough memory: close other programs, or pass something smaller"),
+        (beyond.value, "there is not enough memory: close other programs, or pass something smaller"),
     ):
 
         def fail(*_: object, error: BaseException = error, **__: object) -> None:

@@ -61,7 +61,8 @@ def warm(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
 
 # What commands import only when they need it.
 LATER = (
-    "datasets", "rich.console", "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert", "pyarrow.parquet", "yaml",
+    "datasets", "matplotlib.pyplot", "pyarrow.parquet", "rich.console", "scipy.signal", "torch.utils.tensorboard",
+    "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert", "typer._adapters", "yaml",
     "llasa.engine.torch_engine", "llasa.search.best_of", "llasa.train.codec.run", "llasa.train.lm.run",
     "llasa.train.recogniser.run", "llasa.tts", "llasa.verifiers.content",
 )  # fmt: skip

@@ -119,7 +119,9 @@ def _message(error: BaseException) -> str | None:
             return ""
         # Python may have thrown the buffer away, and then does not know any more whose it was.
         return f"cannot write to standard output{'' if broken else ' or a temporary file'}: {reason(error)}"
-    if isinstance(error, MemoryError):
+    # PyTorch raises a RuntimeError, of its own class on a GPU alone.
+    told = str(error) if isinstance(error, RuntimeError) else ""
+    if isinstance(error, MemoryError) or "can't allocate memory" in told or "out of memory" in told:
         return "there is not enough memory: close other programs, or pass something smaller"
     return None
 

@@ -21,6 +21,7 @@ class Data:
         "`[frames of a crop, crops in a batch]` of each step, in turn: mostly short crops and some long ones, because "
         "the decoder attends to the whole crop",
         least=1,
+        most=1_000_000,
     )
     readers: int = key(0, "threads that read and decode ahead; 0: a batch is made when it is needed", least=0)
 
@@ -38,8 +39,10 @@ class Sizes:
     layers: int = key(6, "layers of the decoder", least=1, most=1000)
     heads: int = key(4, "attention heads of a layer", least=1, most=1000)
     encoder_hidden: int = key(6, "channels of the acoustic encoder's first layer", least=1, most=100_000)
-    ratios: list[int] = key([8, 5, 4, 2], "by what factor each layer of the acoustic encoder shortens time", least=1)
-    levels: list[int] = key([4] * 6, "levels of each dimension of the quantiser", least=2)
+    ratios: list[int] = key(
+        [8, 5, 4, 2], "by what factor each layer of the acoustic encoder shortens time", least=1, most=320
+    )
+    levels: list[int] = key([4] * 6, "levels of each dimension of the quantiser", least=2, most=65536)
     dropout: float = key(0.0, "dropout in the decoder", least=0, most=1)
 
 
@@ -49,7 +52,9 @@ class Losses:
 
     mel_weight: float = key(15.0, "log-mel spectra", least=0)
     stft_weight: float = key(3.0, "STFT magnitudes", least=0)
-    scales: list[list[int]] = key([list(scale) for scale in SCALES], "`[FFT size, mel bands]` of both", least=1)
+    scales: list[list[int]] = key(
+        [list(scale) for scale in SCALES], "`[FFT size, mel bands]` of both", least=1, most=100_000
+    )
     semantic_weight: float = key(5.0, "the semantic encoder's features, reconstructed from the codes", least=0)
     semantic_relative: bool = key(True, "whether that is in units of the features' deviation")
     phone_weight: float = key(1.0, "the phones that a recogniser's probe finds in those features", least=0)
@@ -67,10 +72,12 @@ class Discriminators:
 
     at: int = key(NEVER, "the first step with discriminators", least=0)
     size: str = key("small", "`small`, or `full` as upstream's", among=("small", "full"))
-    channels: int = key(8, "channels of the first layer of small ones", least=1)
-    periods: list[int] = key([2, 3, 5, 7, 11], "periods, in samples, of the discriminators of waveforms", least=1)
+    channels: int = key(8, "channels of the first layer of small ones", least=1, most=100_000)
+    periods: list[int] = key(
+        [2, 3, 5, 7, 11], "periods, in samples, of the discriminators of waveforms", least=1, most=100_000
+    )
     fft_sizes: list[int] = key(
-        [78, 126, 206, 334, 542, 876, 1418, 2296], "FFT sizes of the discriminators of spectra", least=1
+        [78, 126, 206, 334, 542, 876, 1418, 2296], "FFT sizes of the discriminators of spectra", least=1, most=100_000
     )
     lr_share: float = key(0.25, "their learning rate, as a share of `schedule.lr`", least=0)
     fooling_weight: float = key(1.0, "weight of the adversarial loss", least=0)
