@@ -6,6 +6,7 @@ made impossible, and the logit of that one becomes the logarithm of its probabil
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ class Drawing(LogitsProcessor):
         places, sampler = self._sampler
         rows = [self._requests[place] for place in places]
         first, size, end = rows[0].first, rows[0].size, rows[0].end  # one call of the backend has one set
-        ids = torch.tensor([*range(first, first + size), end], device=logits.device)
+        ids = _legal(first, size, end, logits.device)
         legal = logits[places][:, ids].float()
         for i, row in enumerate(rows):
             if row.before + len(row.said) < row.least:
@@ -96,6 +97,11 @@ class Drawing(LogitsProcessor):
         logits.fill_(-torch.inf)
         logits[places, chosen] = likely.masked_fill(broken, 0).to(logits.dtype)
         return logits
+
+
+@cache
+def _legal(first: int, size: int, end: int, device: torch.device) -> Tensor:
+    return torch.tensor([*range(first, first + size), end], device=device)
 
 
 def illegal(first: int, size: int, end: int) -> int:
