@@ -15,8 +15,10 @@ from llasa.codec import codec as codec_module
 from llasa.codec.convert import convert, find
 from llasa.codec.harmonic_codec import Harmonic
 from llasa.data.origin import codes_of
+from llasa.data.teachers.flite import Speaker, speak
 from llasa.errors import LlasaError
 from llasa.export import export
+from llasa.measure.metrics import pitch
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +154,15 @@ def test_plain_transformers_loads_what_is_exported(folder: Path, codec: Codec, t
     with torch.inference_mode():
         made = model.decode(torch.from_numpy(codes)[None])[0].numpy()
     np.testing.assert_allclose(made, codec.decode(codes), atol=1e-5)
+
+
+@pytest.mark.parametrize("hertz", [50, 60])
+def test_a_hum_below_the_voice_does_not_take_its_pitch(hertz: int) -> None:
+    """Of the embedded codec, whose copies of recordings that hum once whispered, or droned at the hum's pitch."""
+    codec = load_codec("tiny")
+    for voice in ("rms", "slt"):
+        samples = speak("The old man walked down to the river.", Speaker(voice, voice))[0].astype(np.float32)
+        hum = np.sin(2 * np.pi * hertz * np.arange(samples.size) / 16000)
+        loud = (samples + np.sqrt(2) * samples.std() * hum).astype(np.float32)  # as loud as the speech
+        copy = codec.decode(codec.encode(loud))[: samples.size]
+        assert pitch(copy).mean == pytest.approx(pitch(samples).mean, rel=0.05)
