@@ -21,7 +21,6 @@ class Data:
         "`[frames of a crop, crops in a batch]` of each step, in turn: mostly short crops and some long ones, because "
         "the decoder attends to the whole crop",
         least=1,
-        most=1_000_000,
     )
     readers: int = key(0, "threads that read and decode ahead; 0: a batch is made when it is needed", least=0)
 
