@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
+from warm import kill
 
 from llasa.errors import LlasaError
-from llasa.files import exists, is_file, is_folder, read_bytes, read_text, whole
+from llasa.files import claimed, exists, is_file, is_folder, read_bytes, read_text, whole
 
 
 def write(path: Path, make: Callable[[Path], object] = Path.touch, error: BaseException | None = None) -> None:
@@ -225,3 +227,24 @@ def test_a_pipe_is_written_to(tmp_path: Path):
 def test_a_device_that_is_full_is_one_line():
     with pytest.raises(LlasaError, match="cannot write /dev/full: no space left on device"):
         write(Path("/dev/full"), lambda path: path.write_bytes(b"new"))
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from llasa.files import claimed
+with claimed(Path(sys.argv[1])):
+    print("mine", file=sys.stderr, flush=True)
+    sum(range(10**8))  # no other thread of the process runs meanwhile
+"""
+
+
+def test_what_a_killed_process_held_is_free(python: list[str], tmp_path: Path):
+    process = subprocess.Popen([*python, "-c", HOLD, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "mine\n"
+    with pytest.raises(LlasaError, match=r"a run \(process \d+ on .*\) is writing into"), claimed(tmp_path):
+        pass
+    kill(process)
+    with claimed(tmp_path):
+        pass

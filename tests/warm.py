@@ -59,6 +59,17 @@ def warm(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
         process.wait()
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kills a command, whose standard error is a pipe, and waits until its fork is gone too.
+
+    The fork ends a moment after the process that handed the command over; then nobody holds the pipe any more.
+    """
+    process.kill()
+    assert process.stderr is not None
+    process.stderr.read()
+    process.wait()
+
+
 # What commands import only when they need it.
 LATER = (
     "datasets", "matplotlib.pyplot", "pyarrow.parquet", "rich.console", "scipy.signal", "torch.utils.tensorboard",
@@ -106,6 +117,7 @@ def serve(server: socket.socket) -> None:
     threading.Thread(target=obey, args=[caller], daemon=True).start()
     try:
         if arguments[0] == "-c":
+            sys.argv = ["-c", *arguments[2:]]
             exec(arguments[1], {"__name__": "__main__"})
         elif arguments[0] == "-m":
             llasa.cli.main(arguments[2:])

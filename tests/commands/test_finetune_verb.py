@@ -2,13 +2,13 @@
 
 import itertools
 import os
-import signal
 import subprocess
 from pathlib import Path
 
 from commands.runner import Run, fails
 from small_models import make_lm_folder
 from train.recordings import make_recordings
+from warm import kill
 
 
 def test_killed_it_goes_on_and_ends_with_a_voice(
@@ -24,7 +24,7 @@ def test_killed_it_goes_on_and_ends_with_a_voice(
         assert process.stderr is not None
         told = (line for line in process.stderr if line.startswith("finetune "))
         seen = list(itertools.islice(told, 2))
-        process.send_signal(signal.SIGKILL)
+        kill(process)
     assert len(seen) == 2
     result = run(*command)
     assert (result.code, result.out) == (0, b"")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 from commands.runner import Run, fails
+from warm import kill
 
 from llasa.voice import Voice
 
@@ -34,8 +35,7 @@ def serving(
         assert found, line
         yield process, found[0].rstrip("/")
     finally:
-        process.kill()
-        process.wait()
+        kill(process)
 
 
 def test_it_starts_tells_its_address_and_ends(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_kill_leaves_voices_whole(python: list[str], tmp_path: Path) -> None:
         speeches = [pool.submit(speak, address, "One two three four five six seven. " * 40) for _ in range(3)]
         uploads = {pool.submit(upload, address, number, sound): number for number in range(6)}
         stored = next(as_completed(uploads))
-        process.kill()
+        kill(process)
         assert stored.result() == 201
         for speech in speeches:
             assert isinstance(speech.exception(), requests.RequestException)
