@@ -11,6 +11,7 @@ import soundfile
 from commands.runner import Run, fails, read_wav
 
 from llasa import audio
+from llasa.tts import Llasa
 
 LONG = "This is a sentence of the long text that is spoken here. " * 30
 
@@ -146,6 +147,19 @@ def test_another_backend(run: Run, lm_folder: Path, tmp_path: Path, monkeypatch:
     assert np.array_equal(read_wav(ours.out), read_wav(theirs.out))
     for dtype in ("int8", "int4"):
         assert len(read_wav(run(*options, "--dtype", dtype, "--backend", "llamacpp").out)) > 1000
+
+
+def test_the_fastest_backend_is_the_default(run: Run, lm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: run make test-llamacpp")
+    monkeypatch.setenv("LLASA_HOME", str(tmp_path / "home"))
+    chosen: list[str] = []
+    load = Llasa.load
+    monkeypatch.setattr(Llasa, "load", lambda *args, **given: chosen.append(given["backend"]) or load(*args, **given))
+    options = ("--model", lm_folder, "--seed", 1, "--max-seconds", 1, "--device", "cpu")
+    for more in ((), ("--stream",), ("--best-of", 2, "--verify", "naturalness"), ("--backend", "torch")):
+        assert run("say", "Hello.", *options, *more).code == 0
+    assert run("say", "It was late. " * 100, *options).code == 0
+    assert chosen == ["llamacpp", "llamacpp", "torch", "torch", "torch"]
 
 
 def test_backends_that_do_not_go_together_with_other_options(run: Run, lm_folder: Path):

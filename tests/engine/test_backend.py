@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llasa.codec import load_codec
-from llasa.engine import Backend, Sampling, open_backend
+from llasa.engine import Backend, Sampling, fastest_backend, open_backend
 from llasa.errors import LlasaError, NoSound
 from llasa.models.folder import load_tokenizer
 from llasa.tts import Llasa
@@ -170,11 +170,11 @@ def test_a_table_is_searched(llasa: Llasa, table: Table, search: str) -> None:
 
 
 def test_the_backend_of_a_folder(lm_folder: Path) -> None:
-    backend: Backend = open_backend(lm_folder)
+    own: Backend = open_backend(lm_folder)
     whole = Llasa.load(lm_folder, device="cpu", dtype="float32")
-    assert (backend.context, backend.device.type, backend.dtype) == (512, "cpu", torch.float32)
+    assert (own.context, own.device.type, own.dtype) == (512, "cpu", torch.float32)
     prompt = whole.vocabulary.prompt("Hello.")
-    found, wanted = (b.extend(b.start([prompt], sampling=GREEDY), 20).tokens for b in (backend, whole.backend))
+    found, wanted = (b.extend(b.start([prompt], sampling=GREEDY), 20).tokens for b in (own, whole.backend))
     assert found == wanted
     with pytest.raises(LlasaError, match=r"unknown backend abacus: use torch, llamacpp or vllm"):
         open_backend(lm_folder, "abacus")
@@ -187,6 +187,16 @@ def test_a_backend_that_is_not_installed(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LlasaError, match=rf"{module} is not installed, .*: pip install 'llasa\[{backend}\]'"):
         Llasa.load(lm_folder, backend=backend)
+
+
+def test_llama_cpp_is_the_fastest_for_a_few_rows_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llasa.engine.backend.find_spec", lambda name: None if name == "llama_cpp" else object())
+    assert fastest_backend(1, "cpu") == "torch"  # it is not installed
+    monkeypatch.setattr("llasa.engine.backend.find_spec", lambda name: object())
+    assert [fastest_backend(rows, "cpu") for rows in (1, 4, 16)] == ["llamacpp", "llamacpp", "torch"]
+    assert fastest_backend(1, "cpu", device_map="auto") == "torch"
+    with pytest.raises(LlasaError, match="cannot use the device abacus"):
+        fastest_backend(1, "abacus")
 
 
 def test_where_a_backend_does_not_compute(lm_folder: Path) -> None:

@@ -14,7 +14,6 @@ import typer
 from typer.core import TyperCommand
 
 from llasa.commands.common import (
-    Backend,
     Device,
     DeviceMap,
     Dtype,
@@ -129,7 +128,14 @@ def say(
     device: Device = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
-    backend: Backend = "torch",
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What computes the language model: [bold]torch[/], [bold]llamacpp[/] on the CPU, or [bold]vllm[/]. By "
+            "default the faster of the first two.",
+        ),
+    ] = None,
 ) -> None:
     """Say a text.
 
@@ -169,9 +175,15 @@ def say(
     strategy = choose(best_of, search, verify is not None, seconds, greedy=temperature == 0 or top_k == 1)
     _check_search(strategy, verify, keep_candidates, target, stream)
     with waiting(f"loading {model}"):
+        from llasa.engine import fastest_backend
+        from llasa.speak.plan import LONGEST_CHUNK
         from llasa.speak.request import draw_seed
         from llasa.tts import Llasa
 
+        if backend is None:
+            # A search has many rows; only torch tells where the model looks, which times words best.
+            rows = 1 if stream else 1 + len(words) // LONGEST_CHUNK
+            backend = "torch" if strategy or timestamps else fastest_backend(rows, device, device_map)
         llasa = Llasa.load(model, device=device, dtype=dtype, device_map=device_map, backend=backend)
         if timestamps is not None:
             check_model(llasa)
