@@ -1,6 +1,7 @@
 """Measures `llasa serve` over the loopback: first sound, speech a second, gaps, a search beside, and many rude clients.
 
     python benchmarks/serve.py [--requests 40] [--streams 1000] [--minutes 10] [--parts first speech gaps beside rude]
+        [--backend torch]
 
 The server is a process of its own, with the embedded voice; it and its clients share two cores. A listener begins to
 play with the first bytes, and has a gap whenever sound comes after all before it has been heard. Writes
@@ -113,8 +114,8 @@ async def clients(port: int, count: int, requests: int, texts: tuple[str, ...] =
     return [heard for some in await asyncio.gather(*(client() for _ in range(count))) for heard in some]
 
 
-def first(requests: int) -> Iterator[str]:
-    with serving() as (_, port):
+def first(requests: int, backend: str) -> Iterator[str]:
+    with serving("--backend", backend) as (_, port):
         for count, bar in ((1, 120), (8, 400)):
             found = asyncio.run(clients(port, count, requests))
             times = sorted(1000 * heard.first for heard in found)
@@ -124,8 +125,8 @@ def first(requests: int) -> Iterator[str]:
             )
 
 
-def speech(requests: int) -> Iterator[str]:
-    with serving("--max-streams", "16") as (_, port):
+def speech(requests: int, backend: str) -> Iterator[str]:
+    with serving("--max-streams", "16", "--backend", backend) as (_, port):
         speeds = {}
         for count in (1, 16):
             began = time.perf_counter()
@@ -136,15 +137,15 @@ def speech(requests: int) -> Iterator[str]:
     yield f"| 16 streams against one | {speeds[16] / speeds[1]:.1f} | 2.5 |"
 
 
-def gaps(streams: int) -> Iterator[str]:
-    with serving("--max-waiting", "64") as (_, port):
+def gaps(streams: int, backend: str) -> Iterator[str]:
+    with serving("--max-waiting", "64", "--backend", backend) as (_, port):
         found = asyncio.run(clients(port, 24, streams, TEXTS[:3]))
     dry = sum(heard.gaps > 0 for heard in found)
     yield f"| streams with a gap, 24 clients, as many at once as are admitted | {dry} of {len(found)} | 0 |"
 
 
-def beside(requests: int) -> Iterator[str]:
-    with serving("--max-streams", "4") as (_, port):
+def beside(requests: int, backend: str) -> Iterator[str]:
+    with serving("--max-streams", "4", "--backend", backend) as (_, port):
 
         async def with_search() -> list[Heard]:
             searching = [asyncio.create_task(searches()) for _ in range(2)]
@@ -167,9 +168,9 @@ def beside(requests: int) -> Iterator[str]:
             yield f"| speech made in a second, 4 streams {name} | {speed:.1f} s | |"
 
 
-def rude(minutes: float) -> Iterator[str]:
+def rude(minutes: float, backend: str) -> Iterator[str]:
     sizes: list[float] = []
-    with serving() as (process, port):
+    with serving("--backend", backend) as (process, port):
 
         async def client(number: int, end: float) -> list[Heard]:
             dice, found = random.Random(number), []
@@ -209,14 +210,14 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1000, help="streams that are listened to for gaps")
     parser.add_argument("--minutes", type=float, default=10.0, help="of rude clients")
     parser.add_argument("--parts", nargs="+", default=["first", "speech", "gaps", "beside", "rude"])
+    parser.add_argument("--backend", default="torch", help="torch or llamacpp (default torch)")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     machine.on_two_cores()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     parts = {
-        "first": lambda: first(arguments.requests), "speech": lambda: speech(arguments.requests),
-        "gaps": lambda: gaps(arguments.streams), "beside": lambda: beside(arguments.requests),
-        "rude": lambda: rude(arguments.minutes),
+        "first": (first, arguments.requests), "speech": (speech, arguments.requests),
+        "gaps": (gaps, arguments.streams), "beside": (beside, arguments.requests), "rude": (rude, arguments.minutes),
     }  # fmt: skip
     from llasa.measure.tables import write_text
 
@@ -228,7 +229,8 @@ def main() -> None:
     ]
     print("\n".join(lines))
     for name in arguments.parts:
-        for line in parts[name]():
+        part, amount = parts[name]
+        for line in part(amount, arguments.backend):
             lines.append(line)
             print(line, flush=True)
         facts = [f"- {name}: {fact}" for name, fact in machine.describe("fastapi", "uvicorn").items()]
