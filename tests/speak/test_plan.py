@@ -83,6 +83,14 @@ def test_a_small_model_reads_every_piece_as_a_sentence():
     assert planner().pieces([Chunk("Tired,", 0)], None)[0].prompt == VOCABULARY.prompt("Tired,")
 
 
+def test_a_small_model_reads_the_transcript_of_a_reference_as_a_sentence():
+    small = planner({"very": "v", "tired": "t"})
+    for said, read in (("very tired", "v t."), ("Very tired,", "v t."), ("Very tired!", "v t!"), ("", "")):
+        voice = make_voice(said)
+        prompt = small.pieces([Chunk("Tired.", 0)], voice)[0].prompt
+        assert prompt == VOCABULARY.prompt("t.", read, voice.codes)
+
+
 def test_a_small_model_reads_words_that_repeat_in_pieces():
     text = "Very, very, very tired;\n\nTired?"
     chunks, _ = planner({"very": "v", "tired": "t"}).chunks(text, None)

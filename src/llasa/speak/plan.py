@@ -147,8 +147,9 @@ class Planner:
         return self.vocabulary.prompt(self._read(text), transcript, codes, self.speaker)
 
     def _transcript(self, voice: Voice | None) -> str:
-        """The words of the reference, as the model reads them; empty without a voice."""
-        return "" if voice is None else self._read(self.cleaner(voice.text)(voice.text))
+        """The words of the reference, as the model reads them; empty without a voice, or if it does not know them."""
+        said = "" if voice is None else self.cleaner(voice.text)(voice.text)
+        return self._read(self._closed(said)) if said else ""
 
     def cleaner(self, text: str) -> Callable[[str], str]:
         """The function that cleans a text: English normalisation, which drops other scripts.
