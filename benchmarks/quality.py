@@ -126,15 +126,15 @@ def measure(name: str, arguments: argparse.Namespace, sentences: list[str], pres
         copies = people.measure_copies(load_codec(arguments.model), speakers, arguments.heard)
         clones = people.measure_cloning(load(Llasa, arguments), sentences, speakers, arguments.heard)
         return Part(copies.rows + clones.rows, copies.items + clones.items)
+    if name == "speed":
+        warm = running.measure_speed(arguments.model, sentences[:TIMED], default)
+        cold = running.measure_start(arguments.model, sentences[0], 1 if arguments.quick else 5)
+        return Part(warm.rows + cold.rows, warm.items + cold.items)
     tts = load(Llasa, arguments)
     if name == "voice":
         return voice.measure(tts, sentences, arguments.teacher, presets, arguments.heard)
-    if name == "reader":
-        clips = folders.unseen_clips(arguments.reader, arguments.all_unseen, arguments.count)
-        return reader.measure(tts, READER, clips, arguments.heard)
-    warm = running.measure_speed(tts, sentences[:TIMED], default)
-    cold = running.measure_start(arguments.model, sentences[0], 1 if arguments.quick else 5)
-    return Part(warm.rows + cold.rows, warm.items + cold.items)
+    clips = folders.unseen_clips(arguments.reader, arguments.all_unseen, arguments.count)
+    return reader.measure(tts, READER, clips, arguments.heard)
 
 
 def load(kind: Any, arguments: argparse.Namespace) -> Any:
