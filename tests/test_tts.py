@@ -292,7 +292,7 @@ def test_what_comes_out_nearly_silent_is_spoken_again():
     text = "The lamp had burned low."
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        spoken = [tiny.say(text, unfit, seed=seed).utterances[0].samples for seed in range(2)]  # one stays faint
+        spoken = [tiny.say(text, unfit, seed=seed).utterances[0].samples for seed in (2, 3)]  # the first stays faint
     faint = [is_faint(samples, tiny.rate) for samples in spoken]
     assert not all(faint)
     assert sum("is nearly silent" in str(note.message) for note in notes) == sum(faint)
@@ -368,7 +368,7 @@ def test_text_and_voices_go_through_the_lexicon(copy: Path):
     loaded = Llasa.load(copy)
     voice = Voice("v", "Hello!", np.arange(9), loaded.codec_id)
     prompts = prompts_of(loaded, lambda: loaded.say("Hello 2.", voice, max_seconds=0.1))
-    assert prompts[0] == loaded.vocabulary.prompt("xyz two.", "xyz!", range(9))
+    assert prompts[0] == loaded.vocabulary.prompt("xyz two.", "xyz.", range(9))
 
 
 # --- Streaming ---
