@@ -235,7 +235,7 @@ from pathlib import Path
 from llasa.files import claimed
 with claimed(Path(sys.argv[1])):
     print("mine", file=sys.stderr, flush=True)
-    sum(range(2 * 10**7))  # no other thread of the process runs meanwhile
+    sum(range(10**8))  # no other thread of the process runs meanwhile
 """
 
 
