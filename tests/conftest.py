@@ -1,4 +1,7 @@
-"""Shared fixtures: small random model folders and speech-like audio, made once a run."""
+"""Shared fixtures: small random model folders and speech-like audio, made once a run.
+
+Models are imported by the fixtures, since the process that hands out the tests reads this file too and needs none.
+"""
 
 import os
 from collections.abc import Iterator
@@ -6,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from listening import make_listening_folder
-from small_models import make_codec_folder, make_lm_folder
 from warm import warm
 
 # Else Ray's processes wait for all others, such as the tests beside them.
@@ -30,12 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from small_models import make_codec_folder
+
     return make_codec_folder(tmp_path_factory.mktemp("models") / "codec")
 
 
 @pytest.fixture(scope="session")
 def lm_folder(codec_folder: Path) -> Path:
     """A model folder whose config names its codec by a relative path."""
+    from small_models import make_lm_folder
+
     return make_lm_folder(codec_folder.parent / "lm", "../codec")
 
 
@@ -49,6 +54,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 @pytest.fixture(scope="session")
 def listening_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that recognises three phrases; see `listening.PHRASES`."""
+    from listening import make_listening_folder
+
     return make_listening_folder(tmp_path_factory.mktemp("listening") / "lm")
 
 

@@ -21,8 +21,10 @@ def test_before_and_after_are_judged_on_the_same_words(
     # In this process, where the listeners are loaded once.
     monkeypatch.setattr(finetuning.listeners, "spread", lambda judge, *columns: list(map(judge, *columns)))
     hear_beginnings(monkeypatch, 15)
-    sphinx = finetuning.listeners.pocketsphinx  # slow on noise, and the reader says each of his sentences in less
-    monkeypatch.setattr(finetuning.listeners, "pocketsphinx", lambda clip: sphinx(clip[: round(2.2 * 16000)]))
+    # Slow on noise, and the reader says each of his sentences in less.
+    for name in ("pocketsphinx", "distillmos"):
+        whole = getattr(finetuning.listeners, name)
+        monkeypatch.setattr(finetuning.listeners, name, lambda clip, whole=whole: whole(clip[: round(2.2 * 16000)]))
     folders = [
         make_lm_folder(tmp_path / str(seed), codec_folder, seed=seed, max_position_embeddings=512) for seed in (0, 1)
     ]

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from data.corpora import EVERY, TEXTS, clip, emilia, folder, jsonl, parquet, sound_file, tone
+from warm import kill
 
 from llasa import audio
 from llasa.codec import load_codec
@@ -241,19 +242,18 @@ def test_a_full_disk_is_told_and_costs_one_shard(job: EncodeJob, tmp_path: Path,
     assert len(rows(job.out)) == len(TEXTS)
 
 
-def test_kill_and_run_again_gives_what_one_run_gives(job: EncodeJob, tmp_path: Path):
+def test_kill_and_run_again_gives_what_one_run_gives(job: EncodeJob, python: list[str], tmp_path: Path):
     corpus = tmp_path / "corpus"
     for i in range(18):
         (corpus / f"speaker{i % 2}").mkdir(parents=True, exist_ok=True)
         (corpus / f"speaker{i % 2}" / f"{i}.flac").write_bytes(sound_file(tone(2 + 0.1 * i, i)))
-    command = [sys.executable, "-m", "llasa", "data", "encode", corpus, job.out, "--model", job.model]
+    command = [*python, "-m", "llasa", "data", "encode", corpus, job.out, "--model", job.model]
     command += ["--device", "cpu", "--shard", "3"]
-    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (job.out / "00001.parquet").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     made = len(shard_files(job.out))
     assert 2 <= made < 6
     run(corpus, job, shard=3)

@@ -59,16 +59,13 @@ def test_a_tone_stays_pure(pitch: float):
 
 
 def test_the_words_stay():
-    clips = [speak(text, Speaker("slt", "slt"))[0] for text in SENTENCES]
+    clip = np.concatenate([speak(text, Speaker("slt", "slt"))[0] for text in SENTENCES])
 
     def errors(speed: float) -> int:
-        return sum(
-            metrics.word_errors(text, listeners.whisper(stretch(clip, RATE, speed)))[0]
-            for text, clip in zip(SENTENCES, clips, strict=True)
-        )
+        return metrics.word_errors(" ".join(SENTENCES), listeners.whisper(stretch(clip, RATE, speed)))[0]
 
     usual = errors(1)
-    assert usual <= 2
+    assert usual <= 4  # of 43
     assert max(errors(0.8), errors(1.25)) <= usual + 1
 
 
