@@ -1,6 +1,6 @@
 """Measures what a precision costs: agreement in the next token with float32, and words wrong by Whisper tiny.
 
-    python benchmarks/precision.py --sentences held-out.txt [--dtypes float32 bfloat16 int8 int4] [--count 100]
+    python benchmarks/precision.py --sentences held-out.txt [--engines torch:int8 llamacpp:int8 ...] [--count 100]
 
 The likeliest next token is compared after prefixes of what float32 said, some of each sentence. Words are those of one
 sample a sentence, with the same seeds in every precision. Writes benchmarks/results/precision.md.
@@ -23,21 +23,22 @@ from llasa.measure.tables import Row, percent, points, table, write_text  # noqa
 from llasa.tts import Llasa  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "precision.md"
-EXACT = "float32"
-PREFIXES = 10  # of a sentence
+EXACT = "torch:float32"
+ENGINES = ["torch:bfloat16", "torch:int8", "torch:int4", "llamacpp:float16", "llamacpp:int8", "llamacpp:int4"]
+PREFIXES = 4  # of a sentence
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=Path, required=True, help="held-out sentences, one a line")
-    parser.add_argument("--dtypes", nargs="+", default=[EXACT, "bfloat16", "int8", "int4"])
+    parser.add_argument("--engines", nargs="+", default=ENGINES, help=f"BACKEND:DTYPE (default {' '.join(ENGINES)})")
     parser.add_argument("--voice", default="alma")
     parser.add_argument("--count", type=int, default=100, help="sentences, from the first (default 100)")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     texts = [line.strip() for line in arguments.sentences.read_text(encoding="utf-8").splitlines() if line.strip()]
     texts = texts[: arguments.count]
-    models = {name: Llasa.load("tiny", device="cpu", dtype=name) for name in dict.fromkeys([EXACT, *arguments.dtypes])}
+    models = {name: load(name) for name in dict.fromkeys([EXACT, *arguments.engines])}
     voice = models[EXACT].voice(arguments.voice)
     spoken = {name: [say(model, text, voice, i) for i, text in enumerate(texts)] for name, model in models.items()}
     prompts = prefixes(models[EXACT], texts, voice, [speech.codes for speech in spoken[EXACT] if speech])
@@ -59,13 +60,21 @@ def main() -> None:
         if name != EXACT:
             change = statistics.error_rate_difference(errors[name], errors[EXACT], words)
             rows.append(Row(f"word error rate, {name} less {EXACT}, paired", points(change)))
-    facts = machine.describe("faster-whisper") | {"voice": arguments.voice, "sentences": arguments.sentences.name}
+    llamacpp = ["llama-cpp-python"] if any(name.startswith("llamacpp:") for name in models) else []
+    facts = machine.describe("faster-whisper", *llamacpp)
+    facts |= {"voice": arguments.voice, "sentences": arguments.sentences.name}
     about = "# Precisions of the language model\n\nOne sample a sentence; words by Whisper tiny; 95 % intervals.\n"
     write_text(
         arguments.output,
         "\n".join([about, table(rows), "; ".join(f"{key}: {value}" for key, value in facts.items()) + "\n"]),
     )
     print(table(rows))
+
+
+def load(name: str) -> Llasa:
+    """The embedded model in a `BACKEND:DTYPE`."""
+    backend, _, dtype = name.partition(":")
+    return Llasa.load("tiny", device="cpu", backend=backend, dtype=dtype)
 
 
 def prefixes(model: Llasa, texts: list[str], voice: Any, codes: list[np.ndarray]) -> list[list[int]]:

@@ -103,7 +103,7 @@ class Llasa:
                 base; or a hub id such as HKUSTAudio/Llasa-1B.
             device: a torch device; by default a GPU if there is one.
             dtype: precision of the language model's weights: "float32", "bfloat16" or "float16"; on a CPU
-                also "int8" and "int4". By default the fastest that the device computes well.
+                also "int8" and "int4". By default the fastest that costs no words on the device.
             device_map: "auto" spreads the language model over all GPUs, and the CPU if they have no room.
             backend: what computes the language model: "torch", "llamacpp" on the CPU, or "vllm".
 

@@ -34,7 +34,7 @@ Dtype = Annotated[
     typer.Option(
         metavar="TYPE",
         help="Precision of the language model: [bold]bfloat16[/], [bold]float16[/], [bold]float32[/]; on a CPU also "
-        "[bold]int8[/] and [bold]int4[/]. By default the fastest of the first three.",
+        "[bold]int8[/] and [bold]int4[/]. By default the fastest of the first three; with llama.cpp int8.",
     ),
 ]
 DeviceMap = Annotated[

@@ -118,7 +118,8 @@ def _show_speed(model: str, device: str) -> None:
             _line(name, str(error))
             continue
         place = "cpu" if name == "llamacpp" else device
-        dtypes = (None, "int8", "int4") if place == "cpu" and name != "vllm" else (None,)
+        usual = "float16" if name == "llamacpp" else None
+        dtypes = (usual, "int8", "int4") if place == "cpu" and name != "vllm" else (None,)
         for dtype in dtypes:
             precision = dtype_of(dtype, place, name)
             with waiting(f"measuring {name}"):

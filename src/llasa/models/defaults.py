@@ -21,13 +21,13 @@ DTYPES = {
 
 
 def dtype_of(name: str | None, device: str, backend: str = "torch") -> torch.dtype:
-    """The precision of that name; without a name, the fastest that the device computes well, or llama.cpp's usual.
+    """The precision of that name; without a name, the fastest that costs no words (benchmarks/precision.py).
 
     Raises:
         LlasaError: there is no such precision.
     """
     if name is None and backend == "llamacpp":
-        return torch.float16
+        return torch.int8
     if name is None:
         # bfloat16 halves the bytes to read for a token, but a CPU without its instructions emulates them slowly.
         fast = torch.cpu.get_capabilities().get("avx512_bf16", False) if device == "cpu" else True
