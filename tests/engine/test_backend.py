@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llasa.codec import load_codec
-from llasa.engine import Backend, Sampling, fastest_backend, open_backend
+from llasa.engine import Backend, Sampling, fastest_backend, llamacpp_context, open_backend
 from llasa.errors import LlasaError, NoSound
 from llasa.models.folder import load_tokenizer
 from llasa.tts import Llasa
@@ -193,10 +193,23 @@ def test_llama_cpp_is_the_fastest_for_a_few_rows_on_a_cpu(monkeypatch: pytest.Mo
     monkeypatch.setattr("llasa.engine.backend.find_spec", lambda name: None if name == "llama_cpp" else object())
     assert fastest_backend(1, "cpu") == "torch"  # it is not installed
     monkeypatch.setattr("llasa.engine.backend.find_spec", lambda name: object())
+    monkeypatch.setattr("llasa.engine.llamacpp_context.library", lambda: None)
     assert [fastest_backend(rows, "cpu") for rows in (1, 4, 16)] == ["llamacpp", "llamacpp", "torch"]
     assert fastest_backend(1, "cpu", device_map="auto") == "torch"
     with pytest.raises(LlasaError, match="cannot use the device abacus"):
         fastest_backend(1, "abacus")
+
+
+def test_a_llama_cpp_that_does_not_load_leaves_the_work_to_torch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("llama_cpp", "gguf"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('libllama.so is for another processor')")
+    monkeypatch.syspath_prepend(tmp_path)
+    # Not the cached one, which may have found another llama.cpp before.
+    monkeypatch.setattr("llasa.engine.llamacpp_context.library", llamacpp_context.library.__wrapped__)
+    assert fastest_backend(1, "cpu") == "torch"
 
 
 def test_where_a_backend_does_not_compute(lm_folder: Path) -> None:

@@ -166,13 +166,26 @@ def check_backend(name: str, device: str | None = None, device_map: str | None =
 def fastest_backend(rows: int, device: str | None = None, device_map: str | None = None) -> str:
     """The backend that generates so many rows at once the fastest here.
 
-    That is llama.cpp, if it is installed, for a few rows on a CPU, and torch elsewhere. vLLM takes too long to start.
+    That is llama.cpp, if it is installed and loads, for a few rows on a CPU, and torch elsewhere. vLLM takes too long
+    to start.
 
     Raises:
         LlasaError: there is no such device.
     """
     few = rows <= FEW and device_map is None and check_device(device) == "cpu"
-    return "llamacpp" if few and all(map(find_spec, ("llama_cpp", "gguf"))) else "torch"
+    return "llamacpp" if few and _loads_llamacpp() else "torch"
+
+
+def _loads_llamacpp() -> bool:
+    if not all(map(find_spec, ("llama_cpp", "gguf"))):
+        return False
+    from llasa.engine.llamacpp_context import library
+
+    try:
+        library()
+    except LlasaError:
+        return False
+    return True
 
 
 def open_backend(
