@@ -86,7 +86,17 @@ def train(arguments: argparse.Namespace) -> None:
             stage.write(folder.with_name(f".{folder.name}.tmp"))
             folder.with_name(f".{folder.name}.tmp").rename(folder)
 
-    run(settings_of(arguments, arguments.run, {}), keep)
+    settings = settings_of(arguments, arguments.run, {})
+    run(settings, keep)
+    check_end(settings)
+
+
+def check_end(settings: Any) -> None:
+    """Ends the program if the training was stopped before its last step."""
+    lines = (Path(settings.out) / "log.jsonl").read_text().splitlines()
+    step, steps = json.loads(lines[-1])["step"], settings.schedule.steps
+    if step < steps:
+        sys.exit(f"{settings.out} was stopped after {step} of {steps} steps: the same command goes on")
 
 
 def kept(arguments: argparse.Namespace) -> dict[int, Path | str]:
@@ -173,6 +183,7 @@ def hack(arguments: argparse.Namespace) -> None:
             stage = RLStage(settings, torch.device("cpu"))
             stage.judge = Judge([careless], load_verifier, guarded, True)
             loop.run(stage, settings, log=functools.partial(Log, every=1))
+        check_end(settings)
         hear_all(Speaker(out / "model", arguments.run / "heard.jsonl"), name, sentences_of(arguments), 0, 1)
 
 
