@@ -22,7 +22,7 @@ from llasa.models.weights import Weights
 from llasa.vocabulary import Vocabulary, read_vocabulary
 
 BACKENDS = ("torch", "llamacpp", "vllm")
-FEW = 6  # rows: torch generates 4 more slowly than llama.cpp and 16 faster (benchmarks/results/engine.md)
+FEW = 6  # rows: llama.cpp generates 4 twice as fast as torch, and 16 no faster (benchmarks/results/engine.md)
 
 
 class State(Protocol):
