@@ -140,5 +140,28 @@ class CodecSettings:
             raise LlasaError(f"`perceptual.layers` is {layers}: it must be a first and a last layer, from 1 on")
         if not self.data.shapes or not all(len(shape) == 2 for shape in self.data.shapes):
             raise LlasaError("`data.shapes` must hold pairs: frames of a crop, and crops in a batch")
-        if not all(len(scale) == 2 for scale in self.losses.scales):
+        if not self.losses.scales or not all(len(scale) == 2 for scale in self.losses.scales):
             raise LlasaError("`losses.scales` must hold pairs: an FFT size, and mel bands")
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """Refuses FFT sizes and periods that do not fit into the shortest crop."""
+        from llasa.codec.features import HOP
+
+        samples = HOP * min(frames for frames, _ in self.data.shapes)
+        # An STFT steps by a quarter of its size, and reflects half of it at both ends.
+        sizes = {"losses.scales": [size for size, _ in self.losses.scales]}
+        if self.discriminators.at < self.schedule.steps:
+            sizes["discriminators.fft_sizes"] = self.discriminators.fft_sizes
+            if not (self.discriminators.fft_sizes or self.discriminators.periods):
+                raise LlasaError(
+                    "`discriminators` names neither `periods` nor `fft_sizes`: name some, or leave out `at`"
+                )
+            if max(self.discriminators.periods, default=1) > samples:
+                raise LlasaError(f"`discriminators.periods` may be at most {samples}, the samples of the shortest crop")
+        for name, given in sizes.items():
+            if given and not 4 <= min(given) <= max(given) < 2 * samples:
+                raise LlasaError(
+                    f"`{name}` has FFT sizes from {min(given)} to {max(given)}: they must lie between 4 and "
+                    f"{2 * samples - 1}, twice the shortest crop"
+                )
