@@ -91,6 +91,10 @@ def test_what_is_no_recipe_is_told_in_a_line(tmp_path: Path) -> None:
         read(tmp_path, TOP)
     with pytest.raises(LlasaError, match=r"`data\.corpus` is missing"):
         read(tmp_path, TOP + "data: {validation: v}\n")
+    with pytest.raises(LlasaError, match=r"`data\.validation` is missing"):
+        read(tmp_path, TOP + "data: {corpus: {c: 1}, validation: ''}\n")
+    with pytest.raises(LlasaError, match=r"`data\.corpus` is missing"):
+        read(tmp_path, TOP + "data: {corpus: {}, validation: v}\n")
 
 
 def test_every_shipped_recipe_is_read() -> None:

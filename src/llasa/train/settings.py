@@ -182,7 +182,7 @@ def _fill(kind: Any, default: Any, values: Any, prefix: str, known: list[str]) -
             found[name] = _fit(value, hint, fields[name].metadata, prefix + name)
     needed = _without_default(kind) + [name for name, each in fields.items() if each.metadata.get("required")]
     for name in needed:
-        if name not in values:
+        if name not in values or values[name] in ("", [], {}):
             raise LlasaError(f"`{prefix}{name}` is missing: {fields[name].metadata.get('says', 'it has no default')}")
     for name, hint in hints.items():  # a section that is left out may still have required keys
         if dataclasses.is_dataclass(hint) and name not in values:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llasa.data.shards import read_rows
+from llasa.errors import LlasaError
 
 GRID = 2  # seconds
 
@@ -35,6 +36,9 @@ def batches(
 
     Args:
         place: `Batch.place` of the batch before; by default the batches start from the beginning.
+
+    Raises:
+        LlasaError: no utterance is as long as one must be.
     """
     rng, order, waiting, first, skipped = random.Random(seed), list(range(len(files))), dict[int, list[Any]](), 0, 0
     if place:
@@ -49,6 +53,7 @@ def batches(
         for group in waiting.values():  # in their former order
             group.sort(key=lambda item: rank[item[0], item[1]])
     resuming = place is not None
+    suitable = resuming  # whether there is an utterance of a length that is taken
     while True:
         if not resuming:
             rng.shuffle(order)
@@ -61,7 +66,7 @@ def batches(
             for number, row in enumerate(read_rows(files[shard])):
                 if not 0.5 <= row["seconds"] <= longest:
                     continue
-                size = _size(row)
+                suitable, size = True, _size(row)
                 group = waiting.setdefault(size, [])
                 group.append((shard, number, row))
                 if len(group) == max(1, int(batch_seconds / (size * GRID))):
@@ -71,6 +76,8 @@ def batches(
                 if taken > skipped:
                     yield Batch(rows, begun | {"taken": taken})
             skipped = 0
+        if not suitable:
+            raise LlasaError(f"no utterance in `data.corpus` lasts 0.5 to {longest:g} s: see `data.longest`")
         first = 0
 
 
