@@ -31,12 +31,15 @@ def make_voice(name: str = "anna", **changes: object) -> Voice:
     codes=arrays(np.uint16, st.integers(0, 40)),
     samples=st.none() | arrays(np.float32, st.integers(0, 40), elements=st.floats(-1, 1, width=32)),
     rate=st.integers(8000, 48000),
+    consent=st.booleans(),
+    reused=st.booleans(),
 )
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_a_saved_voice_comes_back_the_same(tmp_path: Path, name, text, codec, codes, samples, rate):
-    Voice(name, text, codes, codec, samples, rate).save(tmp_path / "v.safetensors")
+def test_a_saved_voice_comes_back_the_same(tmp_path: Path, name, text, codec, codes, samples, rate, consent, reused):
+    Voice(name, text, codes, codec, samples, rate, consent, reused).save(tmp_path / "v.safetensors")
     back = Voice.load(tmp_path / "v.safetensors")
     assert (back.name, back.text, back.codec, back.rate) == (name, text, codec, rate)
+    assert (back.consent, back.reused) == (consent, reused)
     assert back.codes.dtype == np.uint16
     np.testing.assert_array_equal(back.codes, codes)
     if samples is None:

@@ -40,6 +40,7 @@ class Voice:
         samples: (N,) float32 mono, the reference itself, or None if only its codes were kept.
         rate: sample rate of `samples`, Hz.
         consent: whether whoever added it said that the speaker agrees to be cloned; a server asks for that.
+        reused: whether the model reads it once for all texts, which is faster and not quite exact (`engine.prompt`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Voice:
     samples: np.ndarray | None = None
     rate: int = 16000
     consent: bool = False
+    reused: bool = False
 
     def sound(self, codec: "Codec", rate: int) -> np.ndarray:
         """(N,) at `rate` Hz: the recording, or its codes decoded by `codec` if the recording was not kept."""
@@ -67,7 +69,7 @@ class Voice:
         if self.samples is not None:
             tensors["samples"] = np.ascontiguousarray(self.samples, dtype=np.float32)
         facts = {"format": _FORMAT, "name": self.name, "text": self.text, "codec": self.codec, "rate": str(self.rate)}
-        facts |= {"consent": "true"} if self.consent else {}
+        facts |= {fact: "true" for fact in ("consent", "reused") if getattr(self, fact)}
         with whole(path) as temporary:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(safetensors.numpy.save(tensors, facts))
@@ -102,9 +104,8 @@ class Voice:
             codes = check_codes(tensors["codes"], 1 << 16).astype(np.uint16)
         except LlasaError as error:
             raise LlasaError(f"{shown(path)}: {error}") from error
-        return cls(
-            facts["name"], facts["text"], codes, facts["codec"], samples, int(rate), facts.get("consent") == "true"
-        )
+        consent, reused = (facts.get(fact) == "true" for fact in ("consent", "reused"))
+        return cls(facts["name"], facts["text"], codes, facts["codec"], samples, int(rate), consent, reused)
 
 
 def check_transcript(transcript: str | None) -> str:

@@ -16,6 +16,7 @@ from small_models import make_lm, make_lm_folder
 
 from llasa.engine import Sampling, open_backend
 from llasa.engine.llama import weights_of
+from llasa.engine.prompt import Prompt
 from llasa.engine.torch_engine import Engine
 from llasa.errors import LlasaError
 from llasa.models.folder import load_tokenizer
@@ -333,3 +334,20 @@ def test_speaking_streaming_and_searching(lm_folder: Path, tmp_path: Path, monke
 def test_precisions_are_named(lm_folder: Path) -> None:
     with pytest.raises(LlasaError, match="unknown dtype float12: use float32, bfloat16, float16, int8, int4"):
         Llasa.load(lm_folder, backend="llamacpp", dtype="float12")
+
+
+def test_references_are_reused_as_in_torch(tmp_path: Path):
+    model = make_lm(VOCABULARY, initializer_range=0.3)
+    ours, theirs = engine(model, tmp_path), Engine(model, FIRST, SIZE, END)
+    # More tokens in all than the cache has room for at first, so that it grows while references are moved.
+    prompts = [
+        Prompt([3, 4, place, *[9] * (3 * place), 7, *codes], [3, 4, place, 7, *codes], len(codes))
+        for place in range(30)
+        for codes in [[FIRST + (place + number) % SIZE for number in range(50)]]
+    ]
+    wanted = [theirs.extend(theirs.start([prompt], 1, [5], WARM, 12), 12).tokens[0] for prompt in prompts]
+    plain = [theirs.extend(theirs.start([list(prompt)], 1, [5], WARM, 12), 12).tokens[0] for prompt in prompts]
+    assert sum(a != b for a, b in zip(wanted, plain, strict=True)) > 5  # it is not what the model computes in full
+    together = ours.extend(ours.start(prompts, 1, [5] * len(prompts), WARM, 12), 12)
+    assert together.tokens == wanted
+    assert [ours.extend(ours.start([prompt], 1, [5], WARM, 12), 12).tokens[0] for prompt in prompts[::7]] == wanted[::7]

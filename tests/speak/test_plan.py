@@ -1,11 +1,14 @@
 """Text to pieces: what fits, how long a piece should last, and what cannot be said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import ALPHABET
 
+from llasa.engine.prompt import FRESH, Prompt
 from llasa.errors import LlasaError
 from llasa.speak.plan import Planner, pace
 from llasa.text.script import PACE, check_text, is_latin, letters, strip_controls
@@ -59,6 +62,19 @@ def test_a_piece_is_prompted_with_the_reference_before_it():
     assert piece.prompt == VOCABULARY.prompt("And this is new.", "This is what the reference says.", voice.codes)
     assert piece.text == "And this is new."
     assert piece.pause == 0.3
+
+
+def test_of_a_voice_that_is_reused_the_backend_is_told_which_tokens_are_its_own():
+    voice = replace(make_voice(), reused=True)
+    for text in ("and this is new.", "yes."):
+        ids, prompt = (planner().pieces([Chunk(text, 0)], one)[0].prompt for one in (make_voice(), voice))
+        assert prompt == ids
+        assert isinstance(prompt, Prompt)
+        assert list(prompt.alone) == VOCABULARY.prompt("", "This is what the reference says.", voice.codes)
+        assert len(prompt) - prompt.moved == len(prompt.alone)
+        assert VOCABULARY.written(prompt[prompt.shared :]).startswith(text)
+    for other in (None, make_voice(), replace(make_voice(codes=FRESH), reused=True)):
+        assert not isinstance(planner().pieces([Chunk("Yes.", 0)], other)[0].prompt, Prompt)
 
 
 def test_text_and_transcript_go_through_the_lexicon():

@@ -22,6 +22,7 @@ from llasa.data.shards import read_rows, shard_files
 from llasa.train.settings import merged
 from llasa.tts import Llasa
 from llasa.vocabulary import read_vocabulary
+from llasa.voice import Voice
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
 WORDS = "the a cat dog sat ran on under mat tree big red old new fast slowly quietly again today never".split()  # noqa: SIM905
@@ -172,6 +173,7 @@ def test_the_assembled_folders_load_in_plain_transformers(built: Path) -> None:
     vocabulary = read_vocabulary(AutoTokenizer.from_pretrained(built / "voice/lm"))
     assert model.config.vocab_size == len(vocabulary.tokenizer)
     assert vocabulary.size == 4**4
+    assert Voice.load(built / "voice/lm/voices/reader.safetensors").reused
     assert load_codec(built / "voice/codec").model.config.quantization_levels == [4] * 4
     assert Wav2Vec2BertForCTC.from_pretrained(built / "voice/recogniser").config.num_hidden_layers == 3
 

@@ -207,6 +207,13 @@ def _project(llama: Llama, layer: Layer, x: Tensor, rotations: Tensor) -> Tensor
     return pairs.flatten(2).to(llama.dtype)
 
 
+def turned(llama: Llama, keys: Tensor, places: int) -> Tensor:
+    """Keys (..., head_size) as they would be so many places further on."""
+    turn = (llama.rotations[places] / llama.rotations[0]).to(keys.device)
+    pairs = torch.view_as_complex(keys.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * turn).flatten(-2).to(keys.dtype)
+
+
 def _rotations(config: Any, context: int) -> Tensor:
     """(context, head_size / 2) complex64: how far each pair of numbers turns at each position.
 

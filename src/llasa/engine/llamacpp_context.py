@@ -23,6 +23,7 @@ BATCH = 512  # tokens that are read at once
 CELLS = 2048  # of the cache at first, a token each; a power of two, as all later sizes are
 SEQUENCES = 4  # at first
 ERROR = 4  # a level of llama.cpp's log
+Saved = ctypes.Array[ctypes.c_uint8]  # a sequence's keys and values
 NO_SLOT = 1  # what llama_decode returns if the cache has no room
 
 
@@ -109,6 +110,30 @@ class Context:
     def cut(self, sequence: int, length: int = 0) -> None:
         """Shortens a sequence to so many tokens."""
         self._lib.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+    def drop_front(self, sequence: int, length: int) -> None:
+        """Drops so many tokens from the front of a sequence. The others keep their positions."""
+        self._lib.llama_memory_seq_rm(self._memory, sequence, 0, length)
+
+    def save(self, sequence: int) -> Saved:
+        """The keys and values of a sequence, for `restore`."""
+        data = (ctypes.c_uint8 * self._lib.llama_state_seq_get_size(self._context, sequence))()
+        self._lib.llama_state_seq_get_data(self._context, data, len(data), sequence)
+        return data
+
+    def restore(self, sequence: int, data: Saved, moved: int = 0) -> None:
+        """Fills a sequence with what was saved, so many places further on. The keys are turned at the next `decode`.
+
+        Raises:
+            LlasaError: llama.cpp has no memory.
+        """
+        lib = self._lib
+        if not lib.llama_state_seq_set_data(self._context, data, len(data), sequence):
+            self._grow(2 * self._cells, self._sequences)
+            if not lib.llama_state_seq_set_data(self._context, data, len(data), sequence):
+                raise LlasaError(f"llama.cpp failed ({_reason()}): use --backend torch, and report it")
+        if moved:
+            lib.llama_memory_seq_add(self._memory, sequence, -1, -1, moved)
 
     @property
     def _memory(self) -> Any:

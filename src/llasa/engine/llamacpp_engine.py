@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llasa.engine.drawing import Drawing
-from llasa.engine.llamacpp_context import BATCH, Context
+from llasa.engine.llamacpp_context import BATCH, Context, Saved
+from llasa.engine.prompt import Prompt, References
 from llasa.engine.row import Row, Rows, copies, new_rows, places_of
 from llasa.engine.sampling import Sampling
 from llasa.engine.torch_engine import SMALL, parameters_read
@@ -94,6 +95,7 @@ class LlamaCpp:
             raise LlasaError(f"{path} is of a vocabulary of {self._model.size}, not {size + 1}: remove the file")
         self._states: WeakSet[State] = WeakSet()
         self._filled: set[int] = set()  # sequences that are not empty
+        self._references = References(self._read_reference)
 
     @torch.inference_mode()
     def start(
@@ -112,7 +114,7 @@ class LlamaCpp:
         for i, prompt in enumerate(prompts):
             (sequence,) = self._empty(1)
             state.sequences[i * samples : (i + 1) * samples] = [sequence] * samples
-            self._read(prompt, sequence)
+            self._prefill(prompt, sequence)
         return state
 
     @torch.inference_mode()
@@ -152,19 +154,45 @@ class LlamaCpp:
         """See `Backend.likelihoods`."""
         places = places_of(prompt, tokens, self.first, self.size, self.end, self.context)
         (sequence,) = self._empty(1)
-        self._read(prompt, sequence)
+        self._read(prompt[:-1], 0, sequence)
         found = []
         for at, (last, place) in enumerate(zip([prompt[-1], *tokens], places, strict=False), len(prompt) - 1):
             logits = self._model.decode(self._embed(torch.tensor([last])), [at], [sequence], wanted=True)
             found.append(float(logits[0].log_softmax(-1)[place]))
         return np.array(found, np.float32)
 
-    def _read(self, prompt: Sequence[int], sequence: int) -> None:
+    def _prefill(self, prompt: Sequence[int], sequence: int) -> None:
         """Reads a prompt without its last token into an empty sequence."""
-        for begin in range(0, len(prompt) - 1, BATCH):
-            ids = torch.tensor(prompt[begin : min(begin + BATCH, len(prompt) - 1)])
-            places = range(begin, begin + len(ids))
-            self._model.decode(self._embed(ids), places, [sequence] * len(ids), wanted=False)
+        if not isinstance(prompt, Prompt):
+            self._read(prompt[:-1], 0, sequence)
+            return
+        before, codes = self._references.of(prompt)
+        begin, (first, last) = prompt.shared, prompt.reused
+        # The codes come into a sequence of their own, since llama.cpp reads on only at a sequence's end.
+        (aside,) = self._empty(1)
+        self._model.restore(sequence, before)
+        self._model.cut(sequence, begin)
+        self._model.restore(aside, codes, prompt.moved)
+        self._read(prompt[begin:first], begin, sequence)
+        self._model.copy(aside, sequence)
+        self._read(prompt[last:-1], last, sequence)
+
+    def _read_reference(self, prompt: Prompt) -> tuple[Saved, Saved]:
+        """A prompt without its text: what comes before the reused codes, and these."""
+        first, last = (place - prompt.moved for place in prompt.reused)
+        before, codes = self._empty(2)
+        self._read(prompt.alone[:last], 0, before)
+        self._model.copy(before, codes)
+        self._model.cut(before, first)
+        self._model.drop_front(codes, first)
+        return self._model.save(before), self._model.save(codes)
+
+    def _read(self, ids: Sequence[int], begin: int, sequence: int) -> None:
+        """Adds tokens to a sequence that has `begin` tokens."""
+        for start in range(0, len(ids), BATCH):
+            some = torch.tensor(ids[start : start + BATCH])
+            places = range(begin + start, begin + start + len(some))
+            self._model.decode(self._embed(some), places, [sequence] * len(some), wanted=False)
 
     def rows_that_fit(self, width: int) -> int:
         """See `Backend.rows_that_fit`. llama.cpp holds some hundred sequences, whatever the memory."""

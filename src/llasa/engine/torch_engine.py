@@ -23,9 +23,11 @@ import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
 
 from llasa.engine.drawing import Drawing
-from llasa.engine.llama import forward, read_llama, scores, weights_of
+from llasa.engine.llama import forward, read_llama, scores, turned, weights_of
+from llasa.engine.prompt import Prompt, References
 from llasa.engine.replay import Loop
 from llasa.engine.row import new_rows, places_of
 from llasa.engine.sampling import Sampling
@@ -81,6 +83,7 @@ class Engine:
         self.llama = read_llama(weights, torch.tensor([*range(first, first + size), end]), self.context)
         small = self.device.type == "cpu" and parameters_read(model.config, size) <= SMALL
         self.threads = 1 if small else None
+        self._references = References(self._read_reference)
 
     @torch.inference_mode()
     def start(
@@ -99,7 +102,7 @@ class Engine:
         with at_most(self.threads):
             for i, prompt in enumerate(prompts):
                 place = slice(i * samples, (i + 1) * samples)
-                self._prefill(prompt[:-1], [layer[:, place] for layer in state.layers])
+                self._prefill(prompt, [layer[:, place] for layer in state.layers])
         return state
 
     @torch.inference_mode()
@@ -169,23 +172,58 @@ class Engine:
             for device, layers in groupby(llama.layers, key=lambda layer: layer.device)
         )
 
-    def _prefill(self, ids: Sequence[int], cache: list[Tensor]) -> None:
-        """Computes the keys and values of one prompt, and writes them into all its rows.
+    def _prefill(self, prompt: Sequence[int], cache: list[Tensor]) -> None:
+        """Writes the keys and values of a prompt but for its last token into all its rows.
 
         Args:
-            ids: the prompt without its last token.
             cache: the rows' part of each layer's cache, (2, samples, heads, width, size).
+        """
+        if not isinstance(prompt, Prompt):
+            self._read(prompt[:-1], 0, cache)
+            return
+        begin, (first, last) = prompt.shared, prompt.reused
+        reference = self._references.of(prompt)
+        for layer, kept in zip(cache, reference, strict=True):
+            layer[:, :, :, :begin] = kept[:, :, :, :begin]
+            keys, values = kept[:, :, :, first - prompt.moved : last - prompt.moved]
+            layer[0, :, :, first:last] = turned(self.llama, keys, prompt.moved)
+            layer[1, :, :, first:last] = values
+        self._read(prompt[begin:first], begin, cache)
+        self._read(prompt[last:-1], last, cache)
+
+    def _read_reference(self, prompt: Prompt) -> list[Tensor]:
+        """Each layer's keys and values of a prompt without its text and its last token, (2, 1, heads, n, size)."""
+        llama, shape = self.llama, (2, 1, self.llama.kv_heads, len(prompt.alone) - 1, self.llama.head_size)
+        cache = [torch.empty(shape, dtype=llama.dtype, device=layer.device) for layer in llama.layers]
+        self._read(prompt.alone[:-1], 0, cache)
+        return cache
+
+    def _read(self, ids: Sequence[int], begin: int, cache: list[Tensor]) -> None:
+        """Computes the keys and values of tokens of one sequence, and writes them into all its rows.
+
+        Args:
+            begin: number of tokens before these, which the cache holds.
+            cache: see `_prefill`.
         """
         if not ids:
             return
+        end = begin + len(ids)
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             keys, values = qkv[:, self.llama.heads :].transpose(0, 1).chunk(2)
-            cache[layer][0, :, :, : len(ids)] = keys
-            cache[layer][1, :, :, : len(ids)] = values
-            return self._attend_causally(layer, qkv)
+            cache[layer][0, :, :, begin:end] = keys
+            cache[layer][1, :, :, begin:end] = values
+            if begin == 0:
+                return self._attend_causally(layer, qkv)
+            query, (keys, values) = qkv[:, : self.llama.heads].transpose(0, 1), cache[layer][:, 0, :, :end]
+            before = causal_lower_right(len(ids), end)
+            out = F.scaled_dot_product_attention(
+                query[None], keys[None], values[None], before, scale=1.0, enable_gqa=True
+            )
+            return out[0].transpose(0, 1).flatten(1)
 
-        forward(self.llama, torch.tensor(ids, device=self.device), torch.arange(len(ids), device=self.device), attend)
+        places = torch.arange(begin, end, device=self.device)
+        forward(self.llama, torch.tensor(ids, device=self.device), places, attend)
 
     def _attend_causally(self, layer: int, qkv: Tensor) -> Tensor:
         """Attention in one sequence: each token attends to itself and those before it."""

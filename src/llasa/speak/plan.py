@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llasa.engine.prompt import FRESH, Prompt
 from llasa.errors import LlasaError, NoRoom
 from llasa.reference import ADVICE
 from llasa.text.lexicon import pronounce
@@ -144,7 +145,10 @@ class Planner:
 
     def _prompt(self, text: str, voice: Voice | None, transcript: str) -> list[int]:
         codes = () if voice is None else voice.codes
-        return self.vocabulary.prompt(self._read(text), transcript, codes, self.speaker)
+        ids = self.vocabulary.prompt(self._read(text), transcript, codes, self.speaker)
+        if voice is None or not voice.reused or len(codes) <= FRESH:
+            return ids
+        return Prompt(ids, self.vocabulary.prompt("", transcript, codes, self.speaker), len(codes))
 
     def _transcript(self, voice: Voice | None) -> str:
         """The words of the reference, as the model reads them; empty without a voice, or if it does not know them."""

@@ -31,6 +31,7 @@ class VoiceSettings:
     runs: str = key("runs", "the folder with the runs `recogniser`, `codec` (or `decoder`) and `lm`")
     corpus: str = key("runs/corpus", "the folder of the corpus that the presets come from")
     sampling: dict[str, float] = key({}, "the voice's default sampling settings", keys=lambda: SAMPLING)
+    reuse: bool = key(False, "whether the presets' references are read once for all texts: faster, not quite exact")
     presets: dict[str, str] = key(
         {},
         "names of presets, each with a speaker of the corpus or the id of the utterance that is its reference; the "
@@ -68,7 +69,7 @@ def assemble(settings: VoiceSettings, out: Path) -> None:
     AutoTokenizer.from_pretrained(lm).save_pretrained(fresh / "lm")
     if lexicon := load_lexicon(lm):
         save_lexicon(lexicon, fresh / "lm")
-    make_voices(fresh, Path(settings.corpus), settings.presets)
+    make_voices(fresh, Path(settings.corpus), settings.presets, settings.reuse)
     for part in ("recogniser", "codec", "lm"):
         set_modes(fresh / part, out / part)
         shutil.rmtree(out / part, ignore_errors=True)
@@ -85,8 +86,11 @@ def _newest(runs: Path, *stages: str) -> Path:
     raise LlasaError(f"{runs / stages[-1]} has no model yet: train {stages[-1]} first, as recipes/tiny/run does")
 
 
-def make_voices(folder: Path, corpus: Path, presets: dict[str, str]) -> None:
+def make_voices(folder: Path, corpus: Path, presets: dict[str, str], reuse: bool = False) -> None:
     """Makes the preset voices, from held-out clips rather than trained ones where there are any.
+
+    Args:
+        reuse: see `VoiceSettings`.
 
     Raises:
         LlasaError: the corpus lacks a speaker or utterance that a preset names.
@@ -105,7 +109,8 @@ def make_voices(folder: Path, corpus: Path, presets: dict[str, str]) -> None:
         row = min(own[:8], key=lambda r: abs(r["seconds"] - (SHORTEST + LONGEST) / 2))
         samples = row_audio(row)
         samples = audio.set_loudness(samples, codec.rate, LEVEL)
-        Voice(name, row["text"], codec.encode(samples), mark).save(folder / "lm" / "voices" / f"{name}.safetensors")
+        voice = Voice(name, row["text"], codec.encode(samples), mark, reused=reuse)
+        voice.save(folder / "lm" / "voices" / f"{name}.safetensors")
 
 
 def _candidates(*folders: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ from train.rl.recipes import make_recipe, write_recipe
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from llasa.engine import Sampling
+from llasa.engine.prompt import Prompt as ReusingPrompt
 from llasa.errors import LlasaError
+from llasa.models.folder import fingerprint
 from llasa.train import loop
 from llasa.train.rl.policy import Sample, backend_for, log_probabilities, sample
 from llasa.train.rl.rewards import Judge, Judged, advantages
@@ -25,6 +27,7 @@ from llasa.train.rl.run import train
 from llasa.train.rl.settings import Rewards
 from llasa.train.rl.stage import Group, RLStage
 from llasa.verifiers import Batch, load_verifier
+from llasa.voice import Voice
 
 CPU = torch.device("cpu")
 
@@ -70,6 +73,15 @@ def test_samples_are_as_likely_as_transformers_says(recipe: dict[str, Any], samp
             wanted = warped.scatter(1, drawn, logits.gather(1, drawn)).log_softmax(-1).gather(1, drawn)[:, 0]
             assert torch.allclose(row[: len(wanted)], wanted, atol=1e-3)
             assert not row[len(wanted) :].any()
+
+
+def test_samples_read_a_reused_reference_in_full(recipe: dict[str, Any], codec_folder: Path, tmp_path: Path) -> None:
+    codes = np.arange(30, dtype=np.uint16)
+    voice = Voice("anna", "It was late.", codes, fingerprint(codec_folder), reused=True)
+    voice.save(tmp_path / "anna.safetensors")
+    (prompt,) = make_stage(recipe, voices=[str(tmp_path / "anna.safetensors")]).prompts.of_step(0, 1)
+    assert prompt.voice == "anna"
+    assert not isinstance(prompt.piece.prompt, ReusingPrompt)
 
 
 def test_the_engine_follows_a_lora(recipe: dict[str, Any]) -> None:

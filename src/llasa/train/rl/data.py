@@ -1,7 +1,7 @@
 """Reads the sentences for reinforcement learning and turns them into prompts, each in a voice."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -148,7 +148,9 @@ def open_prompts(data: Data, base: Base, codec: Codec, count: int, seed: int) ->
     """
     known = Voices(base.folder, codec, fingerprint(base.codec))
     names = data.voices or sorted(path.stem for path in (base.folder / "voices").glob("[!.]*.safetensors"))
-    voices: list[Voice | None] = [known.find(name) for name in names] or [None]
+    found = (known.find(name) for name in names)
+    # The samples must be of the policy that learns, which reads every reference in full.
+    voices: list[Voice | None] = [replace(voice, reused=False) if voice else None for voice in found] or [None]
     planner = Planner(base.vocabulary, base.lexicon, base.rate, base.context)
     longest = max(voices, key=lambda voice: 0 if voice is None else len(voice.codes) + len(voice.text))
     texts = read_texts(data, planner, longest, data.held_out + count, seed)
