@@ -13,6 +13,8 @@ from warm import warm
 
 # Else Ray's processes wait for all others, such as the tests beside them.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+# Else it starts a worker for each processor at once, of which the tests need two.
+os.environ["RAY_prestart_worker_first_driver"] = "false"  # noqa: SIM112
 
 # The files that take longest. A process runs whole files, so these start first and the short ones fill up the end.
 LONGEST = (
