@@ -23,7 +23,6 @@ import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.bias import causal_lower_right
 
 from llasa.engine.drawing import Drawing
 from llasa.engine.llama import forward, read_llama, scores, turned, weights_of
@@ -216,7 +215,7 @@ class Engine:
             if begin == 0:
                 return self._attend_causally(layer, qkv)
             query, (keys, values) = qkv[:, : self.llama.heads].transpose(0, 1), cache[layer][:, 0, :, :end]
-            before = causal_lower_right(len(ids), end)
+            before = torch.ones(len(ids), end, dtype=torch.bool, device=qkv.device).tril(begin)
             out = F.scaled_dot_product_attention(
                 query[None], keys[None], values[None], before, scale=1.0, enable_gqa=True
             )
