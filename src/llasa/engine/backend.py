@@ -76,7 +76,7 @@ class Backend(Protocol):
         """Prefills each prompt once and forks it into `samples` rows: rows 0 to samples - 1 are the first prompt's.
 
         Args:
-            prompts: token ids, of any lengths.
+            prompts: token ids, of any lengths; of a `llasa.engine.prompt.Prompt` the reference may be read only once.
             samples: rows a prompt.
             seeds: one a row; by default random.
             sampling: how tokens are picked; by default `Sampling()`.

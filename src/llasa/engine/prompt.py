@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 KEPT = 16  # references that a backend keeps
-FRESH = 16  # codes at the end of a reference that are read anew; beyond them the error no longer falls
+FRESH = 16  # codes at the end of a reference that are read anew; with more of them the error falls little
 
 T = TypeVar("T")
 
